@@ -1,0 +1,198 @@
+"""The generator, the discriminator, and the one dataclass that describes both."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan.layers import ConditionalBatchNorm2d, Extras, SelfAttention, spectral_norm
+
+IMAGE_SIZES = (32, 64, 128)
+MAX_WIDTH, MAX_Z_DIM, MAX_CLASSES = 512, 1024, 10_000
+
+
+@dataclass(frozen=True)
+class SaganConfig:
+    """Everything needed to rebuild both networks; saved as JSON beside the weights.
+
+    Widths are the channels of the largest feature map (image_size / 2); halving its side doubles them.
+    Attention is placed by the side of the feature map it works on. Raises ValueError for what can't be built.
+    """
+
+    image_size: int = 64
+    z_dim: int = 128
+    num_classes: int = 0  # 0: an unconditional model
+    g_width: int = 64
+    d_width: int = 64
+    g_attention: tuple[int, ...] | None = None  # None: 16 and 32, or 8 and 16 where images are 32 pixels wide
+    d_attention: tuple[int, ...] = (8, 4)
+    d_spectral_norm: bool = True  # off for WGAN-GP, which fights it
+
+    def __post_init__(self) -> None:
+        _check(self.image_size in IMAGE_SIZES, "image_size", self.image_size, f"one of {IMAGE_SIZES}")
+        for name, low, high in (
+            ("z_dim", 1, MAX_Z_DIM),
+            ("num_classes", 0, MAX_CLASSES),
+            ("g_width", 1, MAX_WIDTH),
+            ("d_width", 1, MAX_WIDTH),
+        ):
+            value = getattr(self, name)
+            _check(
+                type(value) is int and low <= value <= high, name, value, f"an integer from {low} to {high}"
+            )
+        _check(
+            isinstance(self.d_spectral_norm, bool), "d_spectral_norm", self.d_spectral_norm, "true or false"
+        )
+        if self.g_attention is None:
+            object.__setattr__(self, "g_attention", (8, 16) if self.image_size == 32 else (16, 32))
+        for name in ("g_attention", "d_attention"):
+            sides = getattr(self, name)
+            _check(isinstance(sides, list | tuple), name, sides, "a list of feature map sides")
+            _check(set(sides) <= set(self.sides), name, sides, f"taken from {self.sides}")
+            object.__setattr__(self, name, tuple(sorted(set(sides))))
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides of the feature maps in both networks, from 4 to image_size / 2."""
+        return tuple(4 * 2**i for i in range((self.image_size // 8).bit_length()))
+
+    def channels(self, width: int, side: int) -> int:
+        """Channels of the feature map of this side in a network of this width."""
+        return width * self.image_size // (2 * side)
+
+
+class Generator(nn.Module):
+    """Latents -> images: transposed convolutions with batch norm, and self-attention on two feature maps.
+
+    `spectral=False` builds it without the parametrization, for weights that are already normalised.
+    """
+
+    def __init__(self, config: SaganConfig, spectral: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        channels = [config.channels(config.g_width, side) for side in config.sides]
+        first = nn.ConvTranspose2d(config.z_dim, channels[0], 4, bias=False)  # 1x1 -> 4x4
+        growing = (
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairwise(channels)
+        )
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(c, config.num_classes, spectral) for c in (first, *growing)
+        )
+        self.attention = _attention(config, config.g_width, config.g_attention, spectral)
+        self.to_image = spectral_norm(nn.ConvTranspose2d(channels[-1], 3, 4, stride=2, padding=1), spectral)
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        gammas: dict[str, float] | None = None,
+        extras: Extras | None = None,
+    ):
+        """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
+
+        gammas replaces learned gammas by layer name ("16x16"). With extras, returns (images, {layer: extra})
+        with what `SelfAttention.forward` returns. Raises ValueError where labels are missing or not wanted.
+        """
+        _check_labels(self.config, labels)
+        h = z[:, :, None, None]  # (B, z_dim, 1, 1)
+        collected = {}
+        for block in self.blocks:
+            h = block(h, labels)  # (B, channels, side, side)
+            h = _attend(self.attention, h, gammas, extras, collected)
+        images = torch.tanh(self.to_image(h))
+        return images if extras is None else (images, collected)
+
+
+class GeneratorBlock(nn.Module):
+    """Transposed convolution, (conditional) batch norm, ReLU."""
+
+    def __init__(self, conv: nn.ConvTranspose2d, num_classes: int, spectral: bool) -> None:
+        super().__init__()
+        channels = conv.out_channels
+        self.conv = spectral_norm(conv, spectral)
+        self.norm = ConditionalBatchNorm2d(channels, num_classes) if num_classes else nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        x = self.conv(x)
+        return F.relu(self.norm(x) if labels is None else self.norm(x, labels), inplace=True)
+
+
+class Discriminator(nn.Module):
+    """Images -> one score each: the generator mirrored, with a projection term where there are classes.
+
+    The projection term is the inner product of the summed features with an embedding of the class (Miyato and
+    Koyama 2018, arXiv:1802.05637). `spectral=False` builds it without the parametrization, for weights that
+    are already normalised.
+    """
+
+    def __init__(self, config: SaganConfig, spectral: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        spectral = spectral and config.d_spectral_norm
+        channels = [3, *(config.channels(config.d_width, side) for side in reversed(config.sides))]
+        self.blocks = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1), spectral) for a, b in pairwise(channels)
+        )
+        self.attention = _attention(config, config.d_width, config.d_attention, spectral)
+        self.to_score = spectral_norm(nn.Conv2d(channels[-1], 1, 4), spectral)  # 4x4 -> 1x1
+        if config.num_classes:
+            self.embedding = spectral_norm(nn.Embedding(config.num_classes, channels[-1]), spectral)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, extras: Extras | None = None):
+        """Map images (B, 3, S, S) in [-1, 1], and labels (B,) where there are classes, to scores (B,).
+
+        extras and errors are those of `Generator.forward`.
+        """
+        _check_labels(self.config, labels)
+        h = images
+        collected = {}
+        for conv in self.blocks:
+            h = F.leaky_relu(conv(h), 0.1, inplace=True)  # (B, channels, side, side)
+            h = _attend(self.attention, h, None, extras, collected)
+        scores = self.to_score(h).flatten()  # (B, 1, 1, 1) -> (B,)
+        if labels is not None:
+            scores = scores + (self.embedding(labels) * h.sum((2, 3))).sum(1)
+        return scores if extras is None else (scores, collected)
+
+
+def gammas(network: nn.Module) -> dict[str, Tensor]:
+    """The learned gamma of every attention layer of a network, by layer name, detached."""
+    return {name: layer.gamma.detach() for name, layer in network.attention.items()}
+
+
+def layer_name(side: int) -> str:
+    """The name of the attention layer on a feature map of this side: 16 -> "16x16"."""
+    return f"{side}x{side}"
+
+
+def _attention(config: SaganConfig, width: int, sides: tuple[int, ...], spectral: bool) -> nn.ModuleDict:
+    return nn.ModuleDict({layer_name(s): SelfAttention(config.channels(width, s), spectral) for s in sides})
+
+
+def _attend(
+    attention: nn.ModuleDict, h: Tensor, gammas: dict | None, extras: Extras | None, collected: dict
+) -> Tensor:
+    """Run the attention layer that belongs to this feature map, if any; file its extras in `collected`."""
+    name = layer_name(h.shape[-1])
+    if name not in attention:
+        return h
+    gamma = (gammas or {}).get(name)
+    if extras is None:
+        return attention[name](h, gamma)
+    h, collected[name] = attention[name](h, gamma, extras)
+    return h
+
+
+def _check_labels(config: SaganConfig, labels: Tensor | None) -> None:
+    if (labels is None) == bool(config.num_classes):
+        wanted = f"labels from 0 to {config.num_classes - 1}" if config.num_classes else "no labels"
+        raise ValueError(
+            f"this model takes {wanted}, but they were {'missing' if labels is None else 'given'}"
+        )
+
+
+def _check(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value!r}, but must be {allowed}")
