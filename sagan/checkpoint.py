@@ -1,0 +1,313 @@
+"""The checkpoint folder: write it atomically, read it safely, find it on disk or on the Hugging Face Hub.
+
+    config.json                 SaganConfig, format version, class names
+    generator.safetensors       normalised weights, averaged over training; matrices in fp16, the rest in fp32
+    discriminator.safetensors   the same for the discriminator, not averaged
+    history.csv                 step, images, losses, gammas, metrics
+    model_card.md               what it was trained on, how, and what it is not for
+
+Companion files made later (curated seeds, films, average maps) carry the SHA-256 of the generator they belong
+to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and `state.json` in it: all that is
+needed to go on.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sagan.networks import Discriminator, Generator, SaganConfig
+
+FORMAT_VERSION = 1
+CONFIG, HISTORY, CARD = "config.json", "history.csv", "model_card.md"
+GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
+    f"{name}.safetensors" for name in ("generator", "discriminator", "generator_raw")
+)
+STATE, STATE_INFO = "state.safetensors", "state.json"
+RUN_CHECKPOINT = "checkpoint"
+MAX_BYTES = 1 << 30
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, said in one sentence."""
+
+
+# Finding
+
+
+def find(source: str | Path) -> Path:
+    """The checkpoint folder that `source` names: a folder, a run folder, or a Hub id "owner/name".
+
+    Raises CheckpointError where there is none.
+    """
+    folder = Path(source)
+    for candidate in (folder / RUN_CHECKPOINT, folder):
+        for place in (candidate, _previous(candidate)):
+            if (place / CONFIG).is_file():
+                return place
+    if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+        return _download(str(source))
+    what = "has no config.json" if folder.is_dir() else "does not exist"
+    raise CheckpointError(
+        f"No checkpoint at '{source}': the folder {what}. "
+        "Train one with train.py, or name another folder or a Hub id."
+    )
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.csv", "*.md", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"No checkpoint at '{name}': no such folder, and the Hugging Face Hub did not deliver it "
+            f"({type(error).__name__})."
+        ) from error
+
+
+# Reading
+
+
+def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
+    """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
+    path = Path(folder) / CONFIG
+    try:
+        stored = json.loads(_read_text(path))
+    except ValueError as error:
+        raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
+    if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
+        raise CheckpointError(f"'{path}' does not describe a SAGAN checkpoint.")
+    if stored.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has format version {stored.get('format_version')!r}, but this program reads "
+            f"version {FORMAT_VERSION}."
+        )
+    try:
+        config = SaganConfig(**stored["model"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"'{path}' does not describe a network that can be built: {error}.") from error
+    names = stored.get("class_names", [])
+    if not isinstance(names, list) or len(names) != config.num_classes:
+        raise CheckpointError(f"'{path}' names {len(names)} classes, but the model has {config.num_classes}.")
+    return config, tuple(str(name) for name in names)
+
+
+def load_generator(folder: Path, name: str = GENERATOR) -> Generator:
+    """The generator in eval mode, float32, its weights normalised already. Raises CheckpointError."""
+    return _load_network(Generator, Path(folder), name)
+
+
+def load_discriminator(folder: Path) -> Discriminator:
+    """The discriminator, as `load_generator` gives the generator."""
+    return _load_network(Discriminator, Path(folder), DISCRIMINATOR)
+
+
+def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
+    config, _ = load_config(folder)
+    with torch.device("meta"):  # no memory is taken before the file is known to fit
+        network = kind(config, spectral=False)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    path = folder / name
+    tensors = load_tensors(path, expected)
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def load_tensors(path: Path, expected: dict[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, once their names and shapes are known to be the expected ones."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(f"'{path}' is larger than {MAX_BYTES >> 20} MiB, the most that is read.")
+        with safe_open(path, "pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        if expected is not None and shapes != expected:
+            odd = next(k for k in {**expected, **shapes} if shapes.get(k) != expected.get(k))
+            raise CheckpointError(
+                f"'{path}' does not fit its config.json: '{odd}' is {shapes.get(odd, 'missing')}, "
+                f"expected {expected.get(odd, 'no such tensor')}."
+            )
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path}' is missing.") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of history.csv as numbers; empty where there is none."""
+    path = Path(folder) / HISTORY
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [
+                {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
+
+
+def read_card(folder: Path) -> str:
+    """The model card in Markdown; empty where there is none."""
+    path = Path(folder) / CARD
+    return _read_text(path) if path.is_file() else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"'{path}' is missing.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+
+
+# Companion files
+
+
+def generator_hash(folder: Path) -> str:
+    """The SHA-256 of generator.safetensors in hexadecimal."""
+    return hashlib.sha256((Path(folder) / GENERATOR).read_bytes()).hexdigest()
+
+
+def companion(folder: Path, name: str) -> Path | None:
+    """The path of a companion file of this generator; None, with a warning, if it is another's."""
+    path = Path(folder) / name
+    if not path.is_file():
+        return None
+    try:
+        if path.suffix == ".json":
+            belongs_to = json.loads(path.read_text(encoding="utf-8"))["generator_sha256"]
+        else:
+            with safe_open(path, "pt") as file:
+                belongs_to = (file.metadata() or {})["generator_sha256"]
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError):
+        belongs_to = None
+    if belongs_to == generator_hash(folder):
+        return path
+    warnings.warn(f"'{path}' was made for another generator or is damaged, and is left out.", stacklevel=2)
+    return None
+
+
+# Writing
+
+
+def save(
+    folder: Path,
+    config: SaganConfig,
+    class_names: tuple[str, ...],
+    generator: Generator,
+    discriminator: Discriminator,
+    history: list[dict[str, float]],
+    card: str,
+    raw_generator: Generator | None = None,
+    state: tuple[dict[str, Tensor], dict] | None = None,
+) -> None:
+    """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
+
+    state adds what a run needs to go on: tensors for state.safetensors and plain data for state.json.
+    """
+    with replacing_folder(Path(folder)) as new:
+        described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(config)}
+        described["class_names"] = list(class_names)
+        (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+        networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
+        for name, network in networks.items():
+            if network is not None:
+                save_file(_compact(network), new / name)
+        write_history(new / HISTORY, history)
+        (new / CARD).write_text(card, encoding="utf-8")
+        if state is not None:
+            tensors, info = state
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, new / STATE)
+            (new / STATE_INFO).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def _compact(network: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are stored: two or more dimensions in fp16, all else as it is."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    return {key: value.half() if value.ndim >= 2 else value for key, value in state.items()}
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows as CSV in one step; columns appear in the order in which rows first name them."""
+
+    def write(new: Path) -> None:
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    replace_file(path, write)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a new file beside `path`, then put it in the place of `path` in one step."""
+    new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder; when the block ends well, it is synced and takes the place of `folder`.
+
+    A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
+    it as `.name.previous`, where `find` looks too.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    previous = _previous(folder)
+    if previous.exists() and not folder.exists():
+        previous.rename(folder)
+    for left_over in folder.parent.glob(f".{folder.name}.new-*"):
+        shutil.rmtree(left_over)
+    shutil.rmtree(previous, ignore_errors=True)
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    new.mkdir()
+    try:
+        yield new
+        for path in (*new.iterdir(), new):
+            _sync(path)
+        if folder.exists():
+            folder.rename(previous)
+        new.rename(folder)
+        _sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        if previous.exists() and not folder.exists():
+            previous.rename(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
