@@ -1,0 +1,344 @@
+"""Images on disk -> batches of (N, 3, S, S) in [-1, 1], with labels.
+
+Every image is decoded once, into a memory map of bytes that later runs just open. What changes from update to
+update (order, flips, floats) is made a batch at a time and depends only on the seed and the update.
+"""
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import AvifImagePlugin, Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
+MAX_UNREADABLE = 0.01  # share of the images
+MAX_LABEL_COLUMNS = 13  # 8,192 classes
+CACHE_VERSION = 1  # to be raised when the same files would decode to other bytes
+
+# Images are decoded side by side, so threads inside one AVIF image only cost (measured: two thirds).
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+class DataError(ValueError):
+    """Training data that can't be used; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Decoded images: uint8 (N, S, S, 3), labels int64 (N,) or None, and the name of each class."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_images(
+    sources: Sequence[str | Path],
+    image_size: int,
+    crop: int | None = None,
+    labels: str | Path | None = None,
+    label_columns: Sequence[str] = (),
+    workers: int = os.cpu_count() or 1,
+    cache: str | Path = ".cache/images",
+) -> ImageSet:
+    """Decode the images of all sources to image_size x image_size, or open what an earlier call decoded.
+
+    A source is a folder, searched to any depth, or a .zip, holding jpg, png, webp or avif files. `crop` is
+    the side in pixels of the centre square that is cut out before the resize; without it the shorter side is
+    resized and the centre kept. EXIF orientation is applied, and transparent images are put on white.
+    `labels` is a CSV file whose first column is the file name; each of `label_columns` gives one bit of the
+    class (1 above 0.5), the first column the highest.
+
+    Raises DataError for data that can't be used. Up to 1 percent of unreadable images are left out with a
+    warning that names them.
+    """
+    if crop is not None and crop < 1:
+        raise DataError(f"crop is {crop}, but must be a number of pixels from 1 up")
+    files = _list_files(sources)
+    if (labels is None) != (not label_columns):
+        raise DataError("labels need both a CSV file and at least one of its columns, but only one was given")
+    classes = None if labels is None else _read_labels(Path(labels), label_columns, files)
+
+    entry = Path(cache) / _cache_key(files, image_size, crop)
+    if not entry.exists():
+        _decode_all(files, image_size, crop, workers, entry)
+    unreadable = {int(i): reason for i, reason in json.loads((entry / "unreadable.json").read_text()).items()}
+    if unreadable:
+        named = ", ".join(f"{files[i]} ({reason})" for i, reason in unreadable.items())
+        warnings.warn(f"left out {len(unreadable)} unreadable of {len(files)} images: {named}", stacklevel=2)
+
+    kept = [i for i in range(len(files)) if i not in unreadable]
+    images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
+    if classes is None:
+        return ImageSet(images)
+    return ImageSet(images, classes[kept], _class_names(label_columns))
+
+
+def to_batch(
+    images: Tensor | np.ndarray,
+    flip: Tensor | np.ndarray | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Turn uint8 images (N, S, S, 3) into float32 (N, 3, S, S), channels_last, from -1 (0) to 1 (255).
+
+    flip (N,) of bool mirrors images left to right. device is where the batch goes, by default where the
+    images are; the arithmetic is done there, so that bytes travel and not floats.
+    """
+    images = torch.tensor(images) if isinstance(images, np.ndarray) else images
+    images = images.to(device)
+    if flip is not None:
+        flip = torch.as_tensor(flip, device=images.device)
+        images = torch.where(flip[:, None, None, None], images.flip(2), images)
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # keeps the strides: channels_last
+
+
+def batch_indices(length: int, batch_size: int, update: int, seed: int) -> np.ndarray:
+    """The images of one update, int64 (batch_size,): a function of (seed, update) alone.
+
+    Epochs are fresh permutations laid end to end and cut into batches, so each visits every image once and a
+    batch may span several.
+    """
+    positions = np.arange(update * batch_size, (update + 1) * batch_size)
+    epochs = positions // length
+    return np.concatenate(
+        [_permutation(length, seed, int(e))[positions[epochs == e] % length] for e in np.unique(epochs)]
+    )
+
+
+def batch_flips(batch_size: int, update: int, seed: int) -> np.ndarray:
+    """Which images of one update to mirror, bool (batch_size,): a function of (seed, update) alone."""
+    # The third number sets this stream apart from the permutations'.
+    return np.random.default_rng([seed, update, 1]).random(batch_size) < 0.5
+
+
+@lru_cache(maxsize=2)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+@dataclass(frozen=True)
+class _File:
+    source: Path
+    name: str  # path inside the source, with forward slashes
+    stamp: tuple[int, int]  # size in bytes and time of the last change in ns, of the file or of its archive
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.name}"
+
+
+def _list_files(sources: Sequence[str | Path]) -> list[_File]:
+    """All images of all sources: sources in the order given, files sorted by name."""
+    if not sources:
+        raise DataError("no data source was given; name a folder of images or a .zip")
+    files = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise DataError(f"data source {source} does not exist; name a folder of images or a .zip")
+        if source.is_dir():
+            found = _list_folder(source)
+        elif source.suffix.lower() == ".zip":
+            found = _list_archive(source)
+        else:
+            raise DataError(f"data source {source} is neither a folder nor a .zip")
+        found = sorted((file for file in found if _is_image(file.name)), key=lambda file: file.name)
+        if not found:
+            raise DataError(f"data source {source} holds no images ({', '.join(FORMATS)})")
+        files += found
+    return files
+
+
+def _list_folder(source: Path) -> Iterator[_File]:
+    for path in source.rglob("*"):
+        if path.is_file():
+            yield _File(source, path.relative_to(source).as_posix(), _stamp(path))
+
+
+def _list_archive(source: Path) -> Iterator[_File]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"data source {source} can't be read as a .zip: {error}") from error
+    stamp = _stamp(source)
+    return (_File(source, name, stamp) for name in names)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts)  # macOS adds "._name.jpg" to its archives
+    return path.suffix.lower() in FORMATS and not hidden
+
+
+def _cache_key(files: list[_File], image_size: int, crop: int | None) -> str:
+    content = hashlib.sha256(f"{CACHE_VERSION} {image_size} {crop}".encode())
+    roots = {file.source: str(file.source.resolve()) for file in files}
+    for file in files:
+        content.update(json.dumps([roots[file.source], file.name, *file.stamp]).encode())
+    return content.hexdigest()[:32]
+
+
+class _Rejected(NamedTuple):
+    reason: str
+    too_small: bool = False
+
+
+def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: int, entry: Path) -> None:
+    """Decode into a folder beside `entry`, then rename it: an entry is there whole or not at all."""
+    if crop is None:
+        transform = v2.Compose([v2.Resize(image_size), v2.CenterCrop(image_size)])
+    else:
+        transform = v2.Compose([v2.CenterCrop(crop), v2.Resize(image_size)])
+    small, unreadable = {}, {}
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            building = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=entry.parent))) / entry.name
+            building.mkdir()
+            sources = {file.source for file in files if file.source.is_file()}
+            archives = {source: stack.enter_context(zipfile.ZipFile(source)) for source in sources}
+            out = stack.enter_context((building / "images.u8").open("wb"))
+            pool = stack.enter_context(ThreadPool(workers))
+            decoded = pool.imap(lambda file: _decode(file, archives, crop, transform), files, chunksize=16)
+            for i, image in enumerate(tqdm(decoded, "Decoding images", len(files), unit="image")):
+                if not isinstance(image, _Rejected):
+                    out.write(image)
+                elif image.too_small:
+                    small[i] = image.reason
+                else:
+                    unreadable[i] = image.reason
+            _check_rejected(files, crop, small, unreadable)
+            out.flush()
+            os.fsync(out.fileno())
+            (building / "unreadable.json").write_text(json.dumps(unreadable))
+            try:
+                building.rename(entry)
+            except OSError:
+                if not entry.exists():  # otherwise another process was faster, with the same bytes
+                    raise
+    except OSError as error:
+        raise DataError(f"the decoded images can't be written to {entry.parent}: {error}") from error
+
+
+def _check_rejected(files: list[_File], crop: int | None, small: dict, unreadable: dict) -> None:
+    if small:
+        i, size = next(iter(small.items()))
+        raise DataError(
+            f"{len(small)} of {len(files)} images are smaller than the crop of {crop} pixels, for example "
+            f"{files[i]} ({size}); choose a smaller crop or remove them"
+        )
+    if len(unreadable) > MAX_UNREADABLE * len(files):
+        i, reason = next(iter(unreadable.items()))
+        raise DataError(
+            f"{len(unreadable)} of {len(files)} images can't be read, more than 1 percent, for example "
+            f"{files[i]} ({reason}); repair or remove them"
+        )
+
+
+def _decode(
+    file: _File, archives: dict[Path, zipfile.ZipFile], crop: int | None, transform: v2.Compose
+) -> np.ndarray | _Rejected:
+    """One file as uint8 (S, S, 3), or why not."""
+    try:
+        archive = archives.get(file.source)
+        stream = file.source / file.name if archive is None else io.BytesIO(archive.read(file.name))
+        with Image.open(stream, formats=sorted(set(FORMATS.values()))) as image:
+            if crop is not None and min(image.size) < crop:
+                return _Rejected(f"{image.width} x {image.height}", too_small=True)
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(transform(_to_rgb(image)))
+    except Exception as error:  # decoders raise almost anything on broken bytes; the reason is reported
+        return _Rejected(f"{type(error).__name__}: {error}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow clips or shifts depending on its release
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.ndarray:
+    """The class of every file, int64 (len(files),)."""
+    if len(columns) > MAX_LABEL_COLUMNS:
+        raise DataError(
+            f"{len(columns)} label columns were given, but at most {MAX_LABEL_COLUMNS} are possible"
+        )
+    index_of = {}
+    for i, file in enumerate(files):
+        name = PurePosixPath(file.name).name
+        if name in index_of:
+            raise DataError(
+                f"{files[index_of[name]]} and {file} have one file name, so the labels in {path} can't tell "
+                "them apart; rename one"
+            )
+        index_of[name] = i
+
+    classes = np.full(len(files), -1, np.int64)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.reader(lines)
+            header = [cell.strip() for cell in next(rows, [])]
+            for column in columns:
+                if column not in header[1:]:
+                    raise DataError(
+                        f"{path} has no column {column!r}; its columns are {', '.join(header[1:])}"
+                    )
+            at = [header.index(column, 1) for column in columns]
+            for row in rows:
+                if row and row[0] in index_of:
+                    values = [row[i] if i < len(row) else "" for i in at]
+                    bits = [_bit(*pair, row[0], path) for pair in zip(values, columns, strict=True)]
+                    classes[index_of[row[0]]] = sum(bit << i for i, bit in enumerate(reversed(bits)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"labels {path} can't be read as CSV: {error}") from error
+
+    missing = np.flatnonzero(classes < 0)
+    if len(missing):
+        raise DataError(
+            f"{path} has no row for {len(missing)} of {len(files)} images, for example {files[missing[0]]}"
+        )
+    return classes
+
+
+def _bit(value: str, column: str, name: str, path: Path) -> int:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise DataError(f"{path} gives {value!r} as {column} of {name}, but a label must be a number")
+    return int(number > 0.5)
+
+
+def _class_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """("Male", "Smiling") -> ("not Male, not Smiling", "not Male, Smiling", ...): class 0, class 1, ..."""
+    return tuple(", ".join(words) for words in itertools.product(*((f"not {c}", c) for c in columns)))
