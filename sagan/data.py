@@ -198,7 +198,7 @@ def _is_image(name: str) -> bool:
 
 def _cache_key(files: list[_File], image_size: int, crop: int | None) -> str:
     content = hashlib.sha256(f"{CACHE_VERSION} {image_size} {crop}".encode())
-    roots = {file.source: str(file.source.resolve()) for file in files}
+    roots = {source: str(source.resolve()) for source in {file.source for file in files}}
     for file in files:
         content.update(json.dumps([roots[file.source], file.name, *file.stamp]).encode())
     return content.hexdigest()[:32]

@@ -1,0 +1,29 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """make_images(count, size=32, folder="images", suffix=".png") -> a folder in tmp_path of random images.
+
+    They are named 0000.png, 0001.png, ...; size is a side or (width, height) in pixels.
+    """
+
+    def make(
+        count: int, size: int | tuple[int, int] = 32, folder: str = "images", suffix: str = ".png"
+    ) -> Path:
+        width, height = (size, size) if isinstance(size, int) else size
+        target = tmp_path / folder
+        target.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            pixels = np.random.default_rng().integers(0, 256, (height, width, 3), np.uint8)
+            Image.fromarray(pixels).save(target / f"{i:04}{suffix}")
+        return target
+
+    return make

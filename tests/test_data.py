@@ -1,0 +1,505 @@
+import csv
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sagan import data
+from sagan.data import DataError, batch_flips, batch_indices, load_images, to_batch
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng()
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load_images with this test's own cache."""
+
+    def load(*args, **kwargs):
+        return load_images(*args, cache=tmp_path / "cache", **{"workers": 2, **kwargs})
+
+    return load
+
+
+def random_pixels(rng, height, width, channels=3):
+    return rng.integers(0, 256, (height, width, channels), np.uint8)
+
+
+def save(pixels, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def zip_folder(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def write_labels(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def error_of(load, *args, **kwargs):
+    """The DataError's text: one line, without the advice being lost in a traceback."""
+    with pytest.raises(DataError) as caught:
+        load(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What is read
+
+
+def test_images_of_every_kind_at_any_depth_are_read_in_the_order_of_their_names(load, tmp_path, rng):
+    colours = {}
+    for name in ("a.png", "b/c/d.JPG", "b/e.jpeg", "f.webp", "g/h/i/j.AviF"):
+        colours[name] = rng.integers(0, 256, 3)
+        save(np.broadcast_to(colours[name].astype(np.uint8), (24, 20, 3)).copy(), tmp_path / "faces" / name)
+    (tmp_path / "faces" / "notes.txt").write_text("not an image")
+    save(random_pixels(rng, 8, 8), tmp_path / "faces" / "._hidden.png")
+
+    images = load([tmp_path / "faces"], 8)
+
+    assert images.images.dtype == np.uint8 and images.images.shape == (5, 8, 8, 3) and len(images) == 5
+    assert images.labels is None and images.class_names == ()
+    wanted = np.stack([colours[name] for name in sorted(colours)])
+    # The three lossy formats keep a flat colour within a few grey levels.
+    assert np.abs(images.images.astype(int) - wanted[:, None, None]).max() <= 6
+
+
+def test_a_zip_gives_the_same_images_as_its_folder(load, make_images, tmp_path):
+    folder = make_images(3)
+    make_images(2, folder="images/nested/deep")
+    archive = zip_folder(folder, tmp_path / "images.ZIP")
+    np.testing.assert_array_equal(load([archive], 16).images, load([folder], 16).images)
+
+
+def test_sources_follow_each_other_in_the_order_given(load, make_images, tmp_path):
+    first, second = make_images(2, folder="b"), make_images(3, folder="a")
+    archive = zip_folder(make_images(1, folder="c"), tmp_path / "c.zip")
+    each = [load([source], 32).images for source in (first, archive, second)]
+    np.testing.assert_array_equal(load([str(first), archive, second], 32).images, np.concatenate(each))
+
+
+def test_what_macos_adds_to_an_archive_is_not_taken_for_images(load, make_images, tmp_path):
+    archive = zip_folder(make_images(2), tmp_path / "images.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("__MACOSX/._0000.png", b"resource fork")
+    assert len(load([archive], 32)) == 2
+
+
+# Geometry and colour
+
+
+@pytest.mark.parametrize(("width", "height"), [(178, 218), (90, 61)])
+def test_crop_cuts_the_centre_square_before_an_antialiased_resize(load, tmp_path, rng, width, height):
+    crop, size = 50, 16
+    pixels = random_pixels(rng, height, width)
+    save(pixels, tmp_path / "faces" / "a.png")
+    top, left = round((height - crop) / 2), round((width - crop) / 2)
+    square = Image.fromarray(pixels[top : top + crop, left : left + crop])
+    wanted = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))  # Pillow antialiases
+    np.testing.assert_array_equal(load([tmp_path / "faces"], size, crop=crop).images[0], wanted)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 100), (100, 40)])
+def test_without_a_crop_the_shorter_side_is_resized_and_the_centre_kept(load, tmp_path, rng, width, height):
+    pixels = random_pixels(rng, height, width)
+    save(pixels, tmp_path / "faces" / "a.png")
+    shrunk = Image.fromarray(pixels).resize((width // 5 * 2, height // 5 * 2), Image.Resampling.BILINEAR)
+    middle = (slice(12, 28), slice(None)) if height > width else (slice(None), slice(12, 28))
+    np.testing.assert_array_equal(load([tmp_path / "faces"], 16).images[0], np.asarray(shrunk)[middle])
+
+
+def test_an_image_of_the_wanted_size_keeps_every_pixel(load, tmp_path, rng):
+    pixels = random_pixels(rng, 32, 32)
+    save(pixels, tmp_path / "faces" / "a.png")
+    np.testing.assert_array_equal(load([tmp_path / "faces"], 32).images[0], pixels)
+
+
+def test_smaller_images_are_enlarged(load, tmp_path, rng):
+    pixels = np.broadcast_to(random_pixels(rng, 1, 1), (5, 5, 3)).copy()
+    save(pixels, tmp_path / "faces" / "a.png")
+    np.testing.assert_array_equal(
+        load([tmp_path / "faces"], 32).images[0], np.broadcast_to(pixels[0, 0], (32, 32, 3))
+    )
+
+
+def test_exif_orientation_is_applied(load, tmp_path, rng):
+    pixels = random_pixels(rng, 16, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be shown rotated by 90 degrees clockwise
+    save(pixels, tmp_path / "faces" / "a.png", exif=exif)
+    np.testing.assert_array_equal(load([tmp_path / "faces"], 16).images[0], np.rot90(pixels, -1))
+
+
+def test_grey_palette_and_16_bit_images_become_rgb(load, tmp_path, rng):
+    grey = random_pixels(rng, 8, 8, 1)[:, :, 0]
+    deep = rng.integers(0, 2**16, (8, 8), np.uint16)
+    palette = Image.fromarray(random_pixels(rng, 8, 8)).quantize(16)
+    folder = tmp_path / "faces"
+    save(deep, folder / "deep.png")
+    save(grey, folder / "grey.png")
+    palette.save(folder / "palette.png")
+    got = load([folder], 8).images
+    np.testing.assert_array_equal(got[0], np.repeat((deep // 256).astype(np.uint8)[:, :, None], 3, 2))
+    np.testing.assert_array_equal(got[1], np.repeat(grey[:, :, None], 3, 2))
+    colours = np.reshape(palette.getpalette(), (-1, 3))
+    np.testing.assert_array_equal(got[2], colours[np.asarray(palette)])
+
+
+def test_transparent_images_are_put_on_white(load, tmp_path, rng):
+    rgba = random_pixels(rng, 8, 8, 4)
+    save(rgba, tmp_path / "faces" / "a.png")
+    alpha = rgba[:, :, 3:] / 255
+    wanted = rgba[:, :, :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(load([tmp_path / "faces"], 8).images[0] - wanted).max() <= 1
+
+
+# The cache
+
+
+def forbid_decoding(monkeypatch):
+    def decode(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(data, "_decode", decode)
+
+
+def test_a_second_call_opens_the_memory_map_without_decoding(load, make_images, monkeypatch):
+    folder = make_images(4)
+    first = load([folder], 16, crop=20)
+    forbid_decoding(monkeypatch)
+    second = load([folder], 16, crop=20)
+    assert isinstance(second.images, np.memmap)
+    np.testing.assert_array_equal(first.images, second.images)
+
+
+def test_another_size_or_crop_is_decoded_anew(load, make_images):
+    folder = make_images(2)
+    assert load([folder], 16).images.shape == (2, 16, 16, 3)
+    assert load([folder], 8).images.shape == (2, 8, 8, 3)
+    assert not np.array_equal(load([folder], 8).images, load([folder], 8, crop=8).images)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_changed_file_is_decoded_again(load, make_images, tmp_path, rng, packed):
+    folder = make_images(2)
+
+    def source():
+        return zip_folder(folder, tmp_path / "images.zip") if packed else folder
+
+    before = load([source()], 32).images
+    pixels = random_pixels(rng, 32, 32)
+    save(pixels, folder / "0001.png")
+    after = load([source()], 32).images
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], pixels)
+
+
+def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path, monkeypatch):
+    folder = make_images(3)
+
+    def interrupt(decoded, *_, **__):
+        yield next(iter(decoded))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(data, "tqdm", interrupt)
+        load([folder], 16)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(load([folder], 16)) == 3
+
+
+def test_a_killed_decode_is_not_taken_for_a_finished_one(load, make_images, tmp_path):
+    folder = make_images(40)
+    code = (
+        "import os, sagan.data as d\n"
+        "d._check_rejected = lambda *_: os._exit(9)\n"  # dies when everything is written but nothing renamed
+        f"d.load_images([{str(folder)!r}], 16, cache={str(tmp_path / 'cache')!r})"
+    )
+    root = Path(data.__file__).parents[1]
+    killed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False)
+    assert killed.returncode == 9, killed.stderr
+    images = load([folder], 16).images
+    np.testing.assert_array_equal(images, load_images([folder], 16, cache=tmp_path / "other").images)
+
+
+def test_racing_loads_agree(load, make_images):
+    folder = make_images(30)
+    with ThreadPoolExecutor(4) as pool:
+        sets = [call.result() for call in [pool.submit(load, [folder], 16) for _ in range(4)]]
+    for images in sets:
+        np.testing.assert_array_equal(images.images, sets[0].images)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(make_images, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    error = error_of(load_images, [make_images(1)], 16, cache=tmp_path / "file" / "cache")
+    assert error.startswith(f"the decoded images can't be written to {tmp_path / 'file' / 'cache'}")
+
+
+# Labels
+
+
+def test_labels_are_bits_above_one_half_with_the_first_column_highest(load, make_images, tmp_path, rng):
+    folder = make_images(20)
+    values = {f"{i:04}.png": rng.random(3).round(3) for i in range(20)}
+    values["0003.png"] = np.array([0.5, -1, 1])  # exactly one half is no; -1 and 1 are CelebA's own values
+    rows = [[name, *row] for name, row in values.items()]
+    rng.shuffle(rows)
+    extra = ["elsewhere.png", "not", "a", "number"]
+    table = write_labels(tmp_path / "labels.csv", [["file", "Male", "Old", "Smiling"], extra, *rows])
+
+    images = load([folder], 8, labels=table, label_columns=("Smiling", "Male"))
+
+    wanted = [2 * (smiling > 0.5) + (male > 0.5) for _, (male, _, smiling) in sorted(values.items())]
+    assert images.labels.dtype == np.int64
+    assert images.labels.tolist() == wanted and images.labels[3] == 2
+    assert images.class_names == (
+        "not Smiling, not Male",
+        "not Smiling, Male",
+        "Smiling, not Male",
+        "Smiling, Male",
+    )
+
+
+def test_labels_stay_with_their_images_where_one_is_left_out(load, make_images, tmp_path):
+    folder = make_images(100, size=8)
+    (folder / "0050.png").write_bytes(b"broken")
+    table = write_labels(tmp_path / "l.csv", [["file", "Odd"], *([f"{i:04}.png", i % 2] for i in range(100))])
+    with pytest.warns(UserWarning, match="left out 1 unreadable"):
+        images = load([folder], 8, labels=table, label_columns=["Odd"])
+    assert images.labels.tolist() == [i % 2 for i in range(100) if i != 50]
+
+
+def test_labels_may_begin_with_a_byte_order_mark_as_spreadsheets_write_it(load, make_images, tmp_path):
+    (tmp_path / "l.csv").write_text("file,Male\n0000.png,1\n", encoding="utf-8-sig")
+    assert load([make_images(1)], 8, labels=tmp_path / "l.csv", label_columns=["Male"]).labels.tolist() == [1]
+
+
+def labelled(load, folder, path, rows, columns=("Male",)):
+    return error_of(load, [folder], 8, labels=write_labels(path, rows), label_columns=columns)
+
+
+def test_label_mistakes_are_named_before_anything_is_decoded(load, make_images, tmp_path, monkeypatch):
+    forbid_decoding(monkeypatch)
+    folder, path = make_images(3), tmp_path / "l.csv"
+    header, rows = ["file", "Male", "Old"], [[f"{i:04}.png", 1, 0] for i in range(3)]
+
+    error = labelled(load, folder, path, [header, *rows[:1]])
+    assert error == f"{path} has no row for 2 of 3 images, for example {folder}/0001.png"
+    error = labelled(load, folder, path, [header, *rows], ["Smiling"])
+    assert error == f"{path} has no column 'Smiling'; its columns are Male, Old"
+    for value in ("yes", "", "nan"):
+        error = labelled(load, folder, path, [header, *rows[:2], ["0002.png", value, 0]])
+        assert error == f"{path} gives {value!r} as Male of 0002.png, but a label must be a number"
+    error = labelled(load, folder, path, [header, *rows[:2], ["0002.png"]])
+    assert error == f"{path} gives '' as Male of 0002.png, but a label must be a number"
+    error = labelled(load, folder, path, [header, *rows], ["Male"] * 14)
+    assert error == "14 label columns were given, but at most 13 are possible"
+    assert "can't be read as CSV" in error_of(load, [folder], 8, labels=tmp_path / "no", label_columns=["a"])
+    for options in ({"labels": path}, {"label_columns": ["Male"]}):
+        assert "only one was given" in error_of(load, [folder], 8, **options)
+
+
+def test_one_file_name_twice_is_refused_only_with_labels(load, make_images, tmp_path):
+    first, second = make_images(2, folder="a"), make_images(1, folder="b")
+    assert len(load([first, second], 8)) == 3
+    table = write_labels(tmp_path / "l.csv", [["file", "Male"], ["0000.png", 1], ["0001.png", 1]])
+    error = error_of(load, [first, second], 8, labels=table, label_columns=["Male"])
+    assert (
+        error.startswith(f"{first}/0000.png and {second}/0000.png have one file name") and "rename" in error
+    )
+
+
+# Refusals
+
+
+def test_sources_that_hold_nothing_to_train_on_are_refused(load, tmp_path):
+    empty, text, broken = tmp_path / "empty", tmp_path / "notes.txt", tmp_path / "broken.zip"
+    empty.mkdir()
+    text.write_text("no images")
+    broken.write_bytes(b"PK\x03\x04 and then nothing")
+    hollow = zip_folder(empty, tmp_path / "hollow.zip")
+    suffixes = "(.jpg, .jpeg, .png, .webp, .avif)"
+
+    assert error_of(load, [], 8) == "no data source was given; name a folder of images or a .zip"
+    missing = f"data source {tmp_path}/no does not exist; name a folder of images or a .zip"
+    assert error_of(load, [tmp_path / "no"], 8) == missing
+    assert error_of(load, [text], 8) == f"data source {text} is neither a folder nor a .zip"
+    assert error_of(load, [broken], 8).startswith(f"data source {broken} can't be read as a .zip")
+    for source in (empty, hollow):
+        assert error_of(load, [source], 8) == f"data source {source} holds no images {suffixes}"
+
+
+def test_every_source_must_hold_images(load, make_images, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in error_of(load, [make_images(1), tmp_path / "empty"], 8)
+
+
+def test_images_smaller_than_the_crop_are_counted(load, make_images):
+    folder = make_images(5, size=40)
+    make_images(2, size=(40, 39), folder="images/low")
+    assert error_of(load, [folder], 8, crop=40) == (
+        f"2 of 7 images are smaller than the crop of 40 pixels, for example {folder}/low/0000.png (40 x 39); "
+        "choose a smaller crop or remove them"
+    )
+    assert len(load([folder], 8, crop=39)) == 7
+    assert "crop is 0" in error_of(load, [folder], 8, crop=0)
+
+
+def test_up_to_one_percent_unreadable_are_named_and_left_out(load, make_images, monkeypatch):
+    folder = make_images(200, size=8)
+    (folder / "0007.png").write_bytes(b"broken")
+    (folder / "0120.png").write_bytes((folder / "0120.png").read_bytes()[:100])
+    with pytest.warns(UserWarning, match=r"left out 2 unreadable of 200 images: .*0007\.png.*0120\.png"):
+        images = load([folder], 8)
+    kept = [i for i in range(200) if i not in (7, 120)]
+    wanted = [np.asarray(Image.open(folder / f"{i:04}.png")) for i in kept]
+    np.testing.assert_array_equal(images.images, wanted)
+
+    forbid_decoding(monkeypatch)
+    with pytest.warns(UserWarning, match="left out 2 unreadable"):
+        assert len(load([folder], 8)) == 198
+
+
+def test_more_than_one_percent_unreadable_is_an_error(load, make_images, tmp_path):
+    folder = make_images(199, size=8)
+    for i in (3, 4):
+        (folder / f"{i:04}.png").write_bytes(b"broken")
+    error = error_of(load, [folder], 8)
+    assert error.startswith("2 of 199 images can't be read, more than 1 percent, for example ")
+    assert f"{folder}/0003.png (UnidentifiedImageError" in error and error.endswith("repair or remove them")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_damaged_zip_member_and_a_foreign_format_are_unreadable(load, make_images, tmp_path):
+    folder = make_images(1)
+    Image.open(folder / "0000.png").save(folder / "0001.png", format="TIFF")
+    archive = zip_folder(folder, tmp_path / "images.zip")
+    content = bytearray(archive.read_bytes())
+    content[500] ^= 255  # inside the pixels of 0000.png
+    archive.write_bytes(content)
+    assert "2 of 2 images can't be read" in error_of(load, [archive], 8)
+
+
+def test_a_decompression_bomb_is_an_unreadable_image(load, make_images, monkeypatch):
+    folder = make_images(100, size=8)
+    make_images(1, size=60, folder="images/bomb")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.warns(UserWarning, match=r"bomb/0000\.png \(DecompressionBombError"):
+        assert len(load([folder], 8)) == 100
+
+
+def test_a_good_data_set_gives_no_warning(load, make_images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_batch(load([make_images(3)], 8).images[:2])
+
+
+# Batches
+
+
+def test_bytes_map_to_minus_one_and_one_exactly_and_back():
+    values = np.arange(256, dtype=np.uint8)
+    batch = to_batch(np.repeat(values[:, None], 12, 1).reshape(256, 2, 2, 3))
+    assert batch.shape == (256, 3, 2, 2) and batch.dtype == torch.float32
+    assert batch[0].eq(-1).all() and batch[255].eq(1).all()
+    wanted = torch.tensor([value / 127.5 - 1 for value in range(256)], dtype=torch.float64)
+    torch.testing.assert_close(batch[:, 0, 0, 0].double(), wanted, rtol=0, atol=1e-7)
+    assert (127.5 * (batch[:, 0, 0, 0] + 1)).round().byte().tolist() == values.tolist()
+
+
+def test_a_batch_is_channels_last_and_every_pixel_is_in_its_place(rng):
+    images = random_pixels(rng, 5, 7 * 7).reshape(5, 7, 7, 3)
+    batch = to_batch(torch.from_numpy(images))
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for _ in range(50):
+        n, channel, row, column = (rng.integers(length) for length in batch.shape)
+        wanted = images[n, row, column, channel] / 127.5 - 1
+        assert batch[n, channel, row, column].item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_flips_mirror_the_chosen_images_left_to_right(rng):
+    images = random_pixels(rng, 6, 9 * 9).reshape(6, 9, 9, 3)
+    flip = rng.random(6) < 0.5
+    flip[:2] = True, False
+    flipped = to_batch(images, flip)
+    assert flipped.is_contiguous(memory_format=torch.channels_last)
+    for image, mirrored, got in zip(images, flip, flipped, strict=True):
+        wanted = image[:, ::-1] if mirrored else image
+        np.testing.assert_allclose(got.numpy(), np.moveaxis(wanted, 2, 0) / 127.5 - 1, atol=1e-6)
+
+
+def test_a_batch_leaves_its_source_unchanged(rng):
+    images = torch.from_numpy(random_pixels(rng, 4, 4 * 4).reshape(4, 4, 4, 3))
+    before = images.clone()
+    to_batch(images, torch.ones(4, dtype=torch.bool)).zero_()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_a_batch_is_made_where_its_bytes_live_or_where_it_is_sent(rng, device):
+    images = torch.from_numpy(random_pixels(rng, 4, 4 * 4).reshape(4, 4, 4, 3))
+    flip = batch_flips(4, 0, int(rng.integers(2**32)))
+    for batch in (to_batch(images.to(device), flip), to_batch(images.numpy(), flip, device)):
+        assert batch.device.type == device
+        torch.testing.assert_close(batch.cpu(), to_batch(images, flip), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(10, 3), (7, 7), (5, 16), (1, 4), (64, 1)])
+def test_every_epoch_visits_every_image_exactly_once(rng, length, batch_size):
+    seed = int(rng.integers(2**32))
+    epochs = 6
+    updates = -(-epochs * length // batch_size)
+    batches = [batch_indices(length, batch_size, update, seed) for update in range(updates)]
+    assert all(batch.shape == (batch_size,) and batch.dtype == np.int64 for batch in batches)
+    order = np.concatenate(batches)[: epochs * length].reshape(epochs, length)
+    np.testing.assert_array_equal(np.sort(order, 1), np.tile(np.arange(length), (epochs, 1)))
+    if length > 5:
+        assert len({tuple(epoch) for epoch in order}) > 1  # each epoch has an order of its own
+
+
+def test_order_and_flips_depend_only_on_seed_and_update(rng):
+    seed, updates = int(rng.integers(2**32)), rng.permutation(40)
+    forwards = [(batch_indices(50, 8, u, seed), batch_flips(8, u, seed)) for u in range(40)]
+    data._permutation.cache_clear()
+    for update in updates:
+        np.random.default_rng().random()
+        np.testing.assert_array_equal(batch_indices(50, 8, int(update), seed), forwards[update][0])
+        np.testing.assert_array_equal(batch_flips(8, int(update), seed), forwards[update][1])
+    assert not np.array_equal(batch_indices(50, 50, 0, seed), batch_indices(50, 50, 0, (seed + 1) % 2**32))
+
+
+def test_about_half_of_the_images_are_flipped_and_each_both_ways(rng):
+    seed = int(rng.integers(2**32))
+    flips = np.stack([batch_flips(64, update, seed) for update in range(200)])
+    assert flips.dtype == bool
+    assert abs(flips.mean() - 0.5) < 0.03  # six standard deviations
+    assert set(Counter(flips[:, 0])) == {True, False}
+
+
+def test_the_order_of_an_epoch_is_drawn_once(rng, monkeypatch):
+    drawn = []
+    draw = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda key: drawn.append(key) or draw(key))
+    seed = int(rng.integers(2**32))
+    for update in range(20):
+        batch_indices(100, 10, update, seed)
+    assert drawn == [[seed, 0], [seed, 1]]
