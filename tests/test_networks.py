@@ -1,0 +1,342 @@
+"""The generator and the discriminator: shapes, where things sit, classes, and what the config refuses."""
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from sagan.layers import ConditionalBatchNorm2d
+from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
+
+SMALL = {"image_size": 32, "z_dim": 12, "g_width": 8, "d_width": 8, "d_attention": (8, 4)}
+
+
+def small(**changes) -> SaganConfig:
+    return SaganConfig(**SMALL | changes)
+
+
+def random_labels(config: SaganConfig, count: int) -> torch.Tensor | None:
+    return torch.randint(config.num_classes, (count,)) if config.num_classes else None
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """The network with random gammas, gains and biases instead of the 0, 1 and 0 they start with."""
+    for module in network.modules():
+        if hasattr(module, "gamma"):
+            nn.init.uniform_(module.gamma, 0.5, 1.5)
+        if isinstance(module, ConditionalBatchNorm2d):
+            nn.init.normal_(module.gain.weight, 1)
+            nn.init.normal_(module.bias.weight)
+    return network
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize(
+    ("image_size", "g_width", "d_width"), [(32, 8, 16), (64, 8, 8), (64, 5, 12), (64, 64, 64), (128, 4, 6)]
+)
+def test_latents_become_images_and_images_scores(image_size, g_width, d_width, num_classes):
+    config = SaganConfig(image_size, 20, num_classes, g_width, d_width)
+    labels = random_labels(config, 2)
+    images = Generator(config)(torch.randn(2, 20), labels)
+    assert images.shape == (2, 3, image_size, image_size)
+    assert images.abs().max() <= 1
+    scores = Discriminator(config)(images, labels)
+    assert scores.shape == (2,)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_one_image_has_one_score_in_a_vector(num_classes):
+    config = small(num_classes=num_classes)
+    discriminator = Discriminator(config).eval()
+    images, labels = torch.rand(3, 3, 32, 32) * 2 - 1, random_labels(config, 3)
+    together = discriminator(images, labels)
+    for i in range(3):
+        alone = discriminator(images[i : i + 1], None if labels is None else labels[i : i + 1])
+        assert alone.shape == (1,)
+        torch.testing.assert_close(alone, together[i : i + 1], atol=1e-5, rtol=1e-4)
+
+
+def test_channels_at_64_pixels_and_width_64_are_64_to_512():
+    config = SaganConfig()
+    generator, discriminator = Generator(config), Discriminator(config)
+    assert [block.conv.out_channels for block in generator.blocks] == [512, 256, 128, 64]
+    assert [conv.out_channels for conv in discriminator.blocks] == [64, 128, 256, 512]
+    assert config.sides == (4, 8, 16, 32)
+
+
+def test_a_face_does_not_depend_on_its_batch_mates_in_eval():
+    generator = awake(Generator(small())).eval()
+    z = torch.randn(5, 12)
+    together = generator(z)
+    for i in range(5):
+        torch.testing.assert_close(generator(z[i : i + 1]), together[i : i + 1], atol=1e-5, rtol=0)
+
+
+# Attention
+
+
+@pytest.mark.parametrize(
+    ("image_size", "sides"), [(32, ["8x8", "16x16"]), (64, ["16x16", "32x32"]), (128, ["16x16", "32x32"])]
+)
+def test_generator_attends_where_the_contract_says(image_size, sides):
+    generator = Generator(SaganConfig(image_size, g_width=4))
+    assert list(generator.attention) == sides
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_attention_is_placed_by_the_size_of_the_feature_map(network):
+    config = SaganConfig(64, 10, g_width=6, d_width=6, g_attention=(4, 32), d_attention=(32, 8))
+    sides = {Generator: (4, 32), Discriminator: (8, 32)}[network]
+    seen = {}
+    model = network(config)
+    for name, layer in model.attention.items():
+        layer.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].shape}))
+    model(torch.randn(2, 10) if network is Generator else torch.randn(2, 3, 64, 64))
+    assert seen == {layer_name(s): (2, 6 * 32 // s, s, s) for s in sides}
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_networks_work_without_attention(network):
+    model = network(small(g_attention=(), d_attention=()))
+    x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
+    y, collected = model(x, extras="maps")
+    assert len(y) == 2 and collected == {} and gammas(model) == {}
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_extras_come_with_the_same_answer_for_every_layer(network):
+    model = awake(network(small())).eval()
+    x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
+    expected = model(x)
+    answer, maps = model(x, extras="maps")
+    torch.testing.assert_close(answer, expected)
+    answer, queries_keys = model(x, extras="queries_keys")
+    torch.testing.assert_close(answer, expected)
+    assert set(maps) == set(queries_keys) == set(model.attention)
+    for name, (q, k) in queries_keys.items():
+        positions = int(name.split("x")[0]) ** 2
+        assert q.shape[:2] == k.shape[:2] == (2, positions)
+        torch.testing.assert_close(torch.softmax(q @ k.mT, -1), maps[name], atol=1e-5, rtol=0)
+
+
+def test_gammas_start_at_zero_and_are_read_by_layer_name():
+    generator = Generator(small())
+    assert gammas(generator) == {"8x8": 0, "16x16": 0}
+    awake(generator)
+    for name, gamma in gammas(generator).items():
+        assert gamma == generator.attention[name].gamma and not gamma.requires_grad
+
+
+def test_gammas_passed_to_a_forward_act_like_learned_ones_and_are_not_written():
+    generator = awake(Generator(small())).eval()
+    twin = copy.deepcopy(generator)
+    z = torch.randn(2, 12)
+    learned = generator(z)
+    nn.init.constant_(twin.attention["16x16"].gamma, -0.75)
+    assert torch.equal(generator(z, gammas={"16x16": -0.75}), twin(z))
+    assert not torch.equal(twin(z), learned)
+    assert torch.equal(generator(z), learned)
+
+
+def test_at_the_start_gamma_learns_but_queries_and_keys_do_not():
+    config = small()
+    generator, discriminator = Generator(config), Discriminator(config)
+    discriminator(generator(torch.randn(4, 12))).mean().backward()
+    for layer in (*generator.attention.values(), *discriminator.attention.values()):
+        assert layer.gamma.grad != 0
+        for conv in (layer.query, layer.key):
+            assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in conv.parameters())
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_fused_attention_gives_the_same_answer(network):
+    model = awake(network(small())).eval()
+    x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
+    expected = model(x)
+    for layer in model.attention.values():
+        layer.fused = True
+    torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
+
+
+# Spectral norm
+
+
+def weighted(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules that spectral norm is meant for: all with a weight except norms and their tables."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
+    tables = {t for m in network.modules() if isinstance(m, ConditionalBatchNorm2d) for t in (m.gain, m.bias)}
+    return {n: m for n, m in network.named_modules() if isinstance(m, kinds) and m not in tables}
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_every_weight_is_spectrally_normalised_except_the_tables_of_batch_norm(network, num_classes):
+    model = network(small(num_classes=num_classes))
+    expected = set(weighted(model))
+    assert {n for n, m in model.named_modules() if parametrize.is_parametrized(m, "weight")} == expected
+    layers = 1 + len(model.blocks) + 3 * len(model.attention)
+    assert len(expected) == layers + (network is Discriminator and num_classes > 0)
+
+
+def test_d_spectral_norm_false_removes_it_from_the_discriminator_alone():
+    config = small(num_classes=3, d_spectral_norm=False)
+    assert not any(parametrize.is_parametrized(m) for m in Discriminator(config).modules())
+    assert any(parametrize.is_parametrized(m) for m in Generator(config).modules())
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_networks_can_be_built_without_spectral_norm_for_normalised_weights(network):
+    config = small(num_classes=3)
+    live = awake(network(config)).eval()
+    folded = network(config, spectral=False).eval()
+    assert not any(parametrize.is_parametrized(m) for m in folded.modules())
+    state = {k: v for k, v in live.state_dict().items() if ".parametrizations." not in k}
+    state |= {f"{name}.weight": module.weight for name, module in weighted(live).items()}
+    folded.load_state_dict(state)
+    x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
+    labels = random_labels(config, 2)
+    torch.testing.assert_close(folded(x, labels), live(x, labels))
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_eval_forwards_repeat_and_change_no_state(network):
+    model = awake(network(small()))
+    x = torch.randn(4, 12) if network is Generator else torch.randn(4, 3, 32, 32)
+    model(x)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    first = model(x)
+    for _ in range(5):
+        assert torch.equal(model(x), first)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_networks_can_be_copied_after_a_forward(network):
+    model = awake(network(small()))
+    x = torch.randn(4, 12) if network is Generator else torch.randn(4, 3, 32, 32)
+    model(x).mean().backward()
+    twin = copy.deepcopy(model)
+    model.eval(), twin.eval()
+    assert torch.equal(twin(x), model(x))
+    shared = {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in twin.parameters()}
+    assert not shared
+
+
+def test_two_forwards_of_the_discriminator_before_one_backward_have_right_gradients():
+    """With the power iteration of each forward replayed, the gradients of the two losses add up."""
+    discriminator = awake(Discriminator(small())).double()
+    apart = copy.deepcopy(discriminator)
+    real, fake = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
+    (discriminator(real).mean() - discriminator(fake).mean()).backward()
+    apart(real).mean().backward()
+    (-apart(fake).mean()).backward()
+    together = {n: p.grad for n, p in discriminator.named_parameters()}
+    torch.testing.assert_close(together, {n: p.grad for n, p in apart.named_parameters()})
+
+
+# Classes
+
+
+def test_new_conditional_model_is_the_plain_one_whatever_the_class():
+    plain, conditional = Generator(small()), Generator(small(num_classes=4))
+    state = {k.replace(".norm.running", ".norm.norm.running"): v for k, v in plain.state_dict().items()}
+    unused = conditional.load_state_dict(state, strict=False)
+    assert all("gain" in k or "bias" in k or "num_batches" in k for k in unused.missing_keys)
+    plain.eval(), conditional.eval()
+    z = torch.randn(4, 12)
+    torch.testing.assert_close(conditional(z, torch.arange(4)), plain(z), atol=1e-6, rtol=1e-5)
+
+
+def test_the_class_changes_the_image():
+    generator = awake(Generator(small(num_classes=2))).eval()
+    z = torch.randn(1, 12)
+    assert not torch.allclose(generator(z, torch.tensor([0])), generator(z, torch.tensor([1])), atol=1e-3)
+
+
+def test_projection_term_by_hand():
+    """score = plain score + embedding[label] . (last feature map summed over its 4x4 positions)."""
+    discriminator = awake(Discriminator(small(num_classes=3))).eval()
+    seen = []
+    discriminator.to_score.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    labels = torch.tensor([2, 0, 1, 2])
+    scores = discriminator(torch.randn(4, 3, 32, 32), labels)
+    features, plain = (t.detach().double().numpy() for t in seen[0])
+    table = discriminator.embedding.weight.detach().double().numpy()
+    assert features.shape == (4, 32, 4, 4)
+    expected = [
+        plain[i, 0, 0, 0] + sum(table[label, c] * features[i, c].sum() for c in range(32))
+        for i, label in enumerate(labels.tolist())
+    ]
+    np.testing.assert_allclose(scores.detach().numpy(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_missing_and_unwanted_labels_are_refused(network):
+    x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"labels from 0 to 2.*missing"):
+        network(small(num_classes=3))(x)
+    with pytest.raises(ValueError, match=r"no labels.*given"):
+        network(small())(x, torch.zeros(2, dtype=torch.long))
+
+
+# SaganConfig
+
+REFUSED = {
+    ("image_size", "one of (32, 64, 128)"): (48, 0, -64, 256, "64", None, [64]),
+    ("z_dim", "an integer from 1 to 1024"): (0, -1, 1025, 1.5, "128", True, None),
+    ("num_classes", "an integer from 0 to 10000"): (-1, 10_001, 2.0, "2", False, None),
+    ("g_width", "an integer from 1 to 512"): (0, -64, 513, 64.0, "64", None),
+    ("d_width", "an integer from 1 to 512"): (0, 513, float("nan"), None),
+    ("d_spectral_norm", "true or false"): (0, 1, "false", None),
+    ("g_attention", "a list of feature map sides"): (16, "16", {16: 1}),
+    ("d_attention", "a list of feature map sides"): (16, "16", {16: 1}, None),
+    ("g_attention", "taken from (4, 8, 16, 32)"): ((64,), (16, 7), (0,), ("16",), (None,)),
+    ("d_attention", "taken from (4, 8, 16, 32)"): ((64,), (8, 5), (-8,), ("8",), (None,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "value"), [(*key, value) for key, values in REFUSED.items() for value in values]
+)
+def test_config_refuses_a_bad_value_with_a_sentence_that_names_it(name, allowed, value):
+    with pytest.raises(ValueError) as error:
+        SaganConfig(**{name: value})
+    assert str(error.value) == f"{name} is {value!r}, but must be {allowed}"
+
+
+def test_attention_must_fit_the_image_size():
+    assert SaganConfig(128, g_attention=(64,)).g_attention == (64,)
+    with pytest.raises(ValueError, match=r"g_attention is \(32,\), but must be taken from \(4, 8, 16\)"):
+        SaganConfig(32, g_attention=(32,))
+
+
+def test_config_is_frozen_and_comparable():
+    config = SaganConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.z_dim = 64
+    assert config == SaganConfig() and hash(config) == hash(SaganConfig())
+    assert config != SaganConfig(z_dim=64)
+
+
+def test_order_and_repeats_of_attention_sides_do_not_matter():
+    assert SaganConfig(d_attention=[8, 4, 8]) == SaganConfig(d_attention=(4, 8))
+
+
+def test_config_survives_json_and_rebuilds_both_networks_exactly():
+    config = small(num_classes=3, g_attention=(4, 16), d_spectral_norm=False)
+    rebuilt = SaganConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
+    assert rebuilt == config
+    labels = random_labels(config, 2)
+    for network, x in ((Generator, torch.randn(2, 12)), (Discriminator, torch.randn(2, 3, 32, 32))):
+        first, second = awake(network(config)).eval(), network(rebuilt).eval()
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second(x, labels), first(x, labels))
