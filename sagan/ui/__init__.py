@@ -1,0 +1,59 @@
+"""The web page: one current face, and a tab for every side of it. Speaks to `Sampler` only, never to torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from sagan.ui import texts
+from sagan.ui.api import public_endpoints
+from sagan.ui.attention import attention_tab
+from sagan.ui.components import view
+from sagan.ui.controls import current_face, open_link
+from sagan.ui.faces import faces_tab
+from sagan.ui.footer import footer
+from sagan.ui.walk import walk_tab
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+STATIC = Path(__file__).parent / "static"
+
+
+def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
+    """The page over a loaded checkpoint; without one, a page that says `message` and what to do.
+
+    Launch it with `app.launch(**launch_options())`.
+    """
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        view("header", texts=texts.HEADER)
+        if sampler is None:
+            gr.Markdown(
+                f"## {texts.NO_CHECKPOINT}\n\n{message}\n\n{texts.WHAT_TO_DO}", elem_id="no-checkpoint"
+            )
+            return app
+        with gr.Row(elem_id="page"):
+            controls = current_face(sampler)
+            with gr.Column(elem_id="tabs", min_width=320), gr.Tabs(selected="attention"):
+                faces_tab(controls)
+                walk_tab(controls)
+                attention_tab(controls)
+        footer(sampler)
+        public_endpoints(sampler)
+        open_link(controls, app)
+    return app.queue(max_size=64, api_open=False)
+
+
+def launch_options() -> dict[str, Any]:
+    """What `Blocks.launch` needs for this page: its look, its scripts, and no history in the browser's storage."""
+    scripts = "".join(
+        f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>"
+        for name in ("attention.js", "page.js")
+    )
+    return {
+        "theme": gr.themes.Default(primary_hue="indigo", neutral_hue="slate"),
+        "css_paths": STATIC / "page.css",
+        "head": scripts,
+        "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
+        "footer_links": ["api"],
+    }

@@ -1,0 +1,1 @@
+element.querySelector('.line').textContent = props.line;

@@ -1,0 +1,107 @@
+// The way from seed A to seed B: its strip, and its pictures played by the browser without a request.
+const texts = props.texts;
+const canvas = element.querySelector('.picture');
+const strip = element.querySelector('.strip');
+const play = element.querySelector('.play');
+const error = element.querySelector('.error');
+const fresh = sagan.keepFresh(element, (number) => trigger('want', { number }));
+const SECONDS = 4; // from A to B
+
+let way = null; // {key, frames, picture}: all frames below each other in one picture
+let playing = 0, t = 0, heading = 1;
+
+const key = (way) => [way.seed_a, way.seed_b, way.psi, way.label].join(' ');
+
+function place(share) {
+  t = share;
+  strip.style.setProperty('--t', share);
+  element.dataset.t = share;
+}
+
+/** Draw the way at share `t`: its two nearest frames, one over the other. */
+function drawFrame() {
+  const at = t * (way.frames - 1), low = Math.floor(at), side = way.picture.naturalWidth;
+  const context = canvas.getContext('2d');
+  sagan.draw(canvas, way.picture, [0, low * side, side, side]);
+  if (at > low) {
+    context.globalAlpha = at - low;
+    sagan.draw(canvas, way.picture, [0, (low + 1) * side, side, side]);
+    context.globalAlpha = 1;
+  }
+}
+
+function drawStrip() {
+  const side = way.picture.naturalWidth, buttons = [...strip.children];
+  buttons.forEach((button, i) => {
+    const frame = Math.round((i / (buttons.length - 1)) * (way.frames - 1));
+    sagan.draw(button.firstChild, way.picture, [0, frame * side, side, side]);
+  });
+}
+
+async function receive() {
+  const value = props.value;
+  if (!value) return;
+  error.textContent = value.error ?? '';
+  if (!value.error) {
+    way = { key: key(value), frames: value.frames, picture: await sagan.decode(value.image) };
+    element.querySelector('.a').textContent = sagan.fill(texts.a, { seed: value.seed_a });
+    element.querySelector('.b').textContent = sagan.fill(texts.b, { seed: value.seed_b });
+    drawStrip();
+  }
+  fresh.answered(value.number);
+}
+
+function tick(before) {
+  return (now) => {
+    if (!playing) return;
+    let next = t + (heading * (now - before)) / 1000 / SECONDS;
+    if (next <= 0 || next >= 1) heading = next >= 1 ? -1 : 1;
+    place(Math.min(1, Math.max(0, next)));
+    drawFrame();
+    sagan.emit('preview', canvas);
+    sagan.t = Math.round(100 * t) / 100;
+    trigger('tick');
+    playing = requestAnimationFrame(tick(now));
+  };
+}
+
+function pause() {
+  if (!playing) return;
+  cancelAnimationFrame(playing);
+  playing = 0;
+  play.textContent = texts.play;
+  jump(t);
+}
+
+function jump(share) {
+  trigger('jump', { t: Math.round(100 * share) / 100 });
+}
+
+play.addEventListener('click', () => {
+  if (playing) return pause();
+  if (!way) return;
+  play.textContent = texts.pause;
+  playing = requestAnimationFrame(tick(performance.now()));
+});
+
+for (let i = 0; i < props.count; i++) {
+  const share = i / (props.count - 1), button = document.createElement('button');
+  button.type = 'button';
+  button.setAttribute('aria-label', sagan.fill(texts.step, { percent: Math.round(100 * share) }));
+  button.append(Object.assign(document.createElement('canvas'), { width: 128, height: 128 }));
+  button.addEventListener('click', () => (playing ? pause() : 0, jump(share)));
+  strip.append(button);
+}
+strip.style.setProperty('--count', props.count);
+
+// Playing stops when the tab is left or the way changes.
+new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(canvas);
+sagan.on('face', (face) => {
+  if (way && way.key === key(face) && playing) return;
+  if (playing) { cancelAnimationFrame(playing); playing = 0; play.textContent = texts.play; }
+  place(face.t);
+  sagan.draw(canvas, face.picture);
+  if (way && way.key !== key(face)) fresh.stale();
+});
+watch('value', receive);
+receive();

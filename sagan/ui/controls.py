@@ -1,0 +1,136 @@
+"""The controls that describe the current face, shared by all tabs, and the column that holds it."""
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from sagan import latents
+from sagan.ui import texts
+from sagan.ui.components import view
+from sagan.ui.current import CurrentFace, describe, from_link
+from sagan.ui.work import INTERACTIVE, in_worker
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+MAX_SEED = latents.SEEDS - 1
+START_SEED, START_SEED_B = 1, 7
+START_QUERY = (0.37, 0.47)  # the left eye of an aligned face
+
+
+def any_seed() -> int:
+    """A seed drawn anew."""
+    return random.randrange(latents.SEEDS)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The five values of the current face, and the component that receives it. `inputs` is their order in events.
+
+    Seed B and t are placed by the Walk tab.
+    """
+
+    sampler: "Sampler"
+    seed: gr.Slider
+    seed_b: gr.Number
+    t: gr.Slider
+    psi: gr.Slider
+    label: gr.Dropdown
+    face: gr.HTML
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        return [self.seed, self.seed_b, self.t, self.psi, self.label]
+
+    async def show(self, seed: int, seed_b: int, t: float, psi: float, label: int | None) -> str:
+        """The face of these five values, as the browser wants it."""
+        return await in_worker(describe, self.sampler, CurrentFace(seed, seed_b, t, psi, label))
+
+    async def show_seed(self, seed: int, seed_b: int, psi: float, label: int | None) -> tuple[float, str]:
+        """The face of a seed that was just chosen: the walk returns to its start. Goes to t and the face."""
+        return 0, await self.show(seed, seed_b, 0, psi, label)
+
+
+def start(sampler: "Sampler") -> tuple[CurrentFace, dict]:
+    """The face of a first visit, and what to light in it: the first curated one, if there are any."""
+    seed, query, text = sampler.curated[0] if sampler.curated else (START_SEED, START_QUERY, "")
+    face = CurrentFace(seed, START_SEED_B, label=0 if sampler.config.num_classes else None)
+    return face, {"query": query, "text": text}
+
+
+def current_face(sampler: "Sampler") -> Controls:
+    """Build the column of the current face with its controls, and their events."""
+    first, _ = start(sampler)
+    names = sampler.class_names or [str(i) for i in range(sampler.config.num_classes)]
+    with gr.Column(scale=0, min_width=272, elem_id="current"):
+        face = view("face", texts=texts.FACE)
+        with gr.Column(elem_id="current-controls", min_width=120):
+            seed = gr.Slider(
+                0,
+                MAX_SEED,
+                first.seed_a,
+                step=1,
+                precision=0,
+                label=texts.SEED,
+                elem_id="seed",
+                min_width=120,
+            )
+            dice = gr.Button(texts.DICE, elem_id="dice", size="md", min_width=80)
+            psi = gr.Slider(0, 1, 1, step=0.01, label=texts.TRUNCATION, elem_id="psi", min_width=120)
+            label = gr.Dropdown(
+                [(name, i) for i, name in enumerate(names)],
+                value=first.label,
+                label=texts.CLASS,
+                elem_id="label",
+                visible=bool(sampler.config.num_classes),
+            )
+    seed_b = gr.Number(
+        first.seed_b,
+        precision=0,
+        minimum=0,
+        maximum=MAX_SEED,
+        label=texts.SEED_B,
+        elem_id="seed-b",
+        render=False,
+    )
+    t = gr.Slider(0, 1, 0, step=0.01, label=texts.WAY, elem_id="t", render=False)
+    controls = Controls(sampler, seed, seed_b, t, psi, label, face)
+
+    async def roll(seed_b: int, psi: float, label: int | None) -> tuple[int, float, str]:
+        chosen = any_seed()
+        return chosen, *await controls.show_seed(chosen, seed_b, psi, label)
+
+    # `input` misses the reset button of a slider, and `release` misses the keyboard.
+    gr.on(
+        [seed.input, seed.release],
+        controls.show_seed,
+        [seed, seed_b, psi, label],
+        [t, face],
+        **INTERACTIVE,
+    )
+    gr.on(
+        [psi.input, psi.release, label.input, t.input, t.release, seed_b.input],
+        controls.show,
+        controls.inputs,
+        face,
+        **INTERACTIVE,
+    )
+    dice.click(roll, [seed_b, psi, label], [seed, t, face], **INTERACTIVE)
+    return controls
+
+
+def open_link(controls: Controls, app: gr.Blocks) -> None:
+    """When the page opens, show the face of its link, or the first one."""
+
+    async def opened(request: gr.Request) -> tuple:
+        first, lit = start(controls.sampler)
+        num_classes = controls.sampler.config.num_classes
+        face, notice = from_link(request.query_params, first, num_classes)
+        if face != first:
+            lit = {"query": START_QUERY}
+        description = await in_worker(lambda: describe(controls.sampler, face, notice=notice, **lit))
+        return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
+
+    app.load(opened, None, [*controls.inputs, controls.face], **INTERACTIVE)

@@ -1,0 +1,100 @@
+"""The current face of the page: where it lies in latent space, its link, and what the browser receives of it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sagan import latents
+from sagan.ui import pictures, texts
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class CurrentFace:
+    """A point on the way from `seed_a` to `seed_b`, truncated by `psi`, of class `label` (None: no classes)."""
+
+    seed_a: int
+    seed_b: int
+    t: float = 0.0
+    psi: float = 1.0
+    label: int | None = None
+
+    def latent(self, z_dim: int) -> np.ndarray:
+        """Its latent, float32 (z_dim,). Raises ValueError for seeds, t or psi out of range."""
+        a, b = (latents.from_seed(latents.check_seed(seed), z_dim) for seed in (self.seed_a, self.seed_b))
+        # At either end the seed's own latent, to the bit.
+        between = {0: a, 1: b}.get(self.t)
+        return latents.truncate(latents.slerp(a, b, self.t) if between is None else between, self.psi)
+
+
+def check_label(label: Any, num_classes: int) -> int | None:
+    """`label` as the sampler wants it: None without classes, else an integer. Raises ValueError."""
+    if not num_classes:
+        return None
+    if isinstance(label, bool) or label not in range(num_classes):
+        raise ValueError(f"A class must be an integer from 0 to {num_classes - 1}, but was {label!r}.")
+    return int(label)
+
+
+def pictures_of(sampler: "Sampler", faces: list[CurrentFace]) -> np.ndarray:
+    """The pictures of some faces, uint8 (N, S, S, 3). Raises ValueError."""
+    config = sampler.config
+    labels = [check_label(face.label, config.num_classes) for face in faces]
+    latents_ = np.stack([face.latent(config.z_dim) for face in faces])
+    return sampler.faces(latents_, np.array(labels) if config.num_classes else None)
+
+
+def from_link(query: Mapping[str, str], start: CurrentFace, num_classes: int) -> tuple[CurrentFace, str]:
+    """The face a link names, and one sentence on what in it was ignored ("" if nothing was).
+
+    Reads seed, seed_b, t, psi and class; whatever is missing or invalid is taken from `start`.
+    """
+    readers = {
+        "seed": ("seed_a", lambda text: latents.check_seed(int(text))),
+        "seed_b": ("seed_b", lambda text: latents.check_seed(int(text))),
+        "t": ("t", _share),
+        "psi": ("psi", _share),
+        "class": ("label", lambda text: check_label(int(text), num_classes)),
+    }
+    face, ignored = start, []
+    for name, (field, read) in readers.items():
+        if name in query:
+            try:
+                face = replace(face, **{field: read(query[name])})
+            except ValueError:
+                ignored.append(f"{name}={query[name][:24]}")
+    return face, texts.IGNORED.format(values=", ".join(ignored)) if ignored else ""
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{value} is not a number from 0 to 1.")
+    return value
+
+
+def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
+    """Everything the browser needs about a face, as JSON: picture, queries and keys of each layer, gammas.
+
+    `extra` is added as it is: a notice, a query to light. It is one string because the page compares a
+    component's value before and after each event, and strings are cheap to compare.
+    """
+    label = check_label(face.label, sampler.config.num_classes)
+    image, queries_keys = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
+    layers = [
+        {
+            "name": name,
+            "side": math.isqrt(len(q)),
+            "gamma": sampler.gammas[name],
+            "q": pictures.base64_floats(q),
+            "k": pictures.base64_floats(k),
+        }
+        for name, (q, k) in queries_keys.items()
+    ]
+    return json.dumps({**asdict(face), "image": pictures.png_uri(image), "layers": layers, **extra})

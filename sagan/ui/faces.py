@@ -1,0 +1,73 @@
+"""The Faces tab: a sheet of consecutive seeds; a click makes a face the current one."""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import numpy as np
+
+from sagan import latents
+from sagan.ui import pictures, texts
+from sagan.ui.components import view
+from sagan.ui.controls import MAX_SEED, Controls, any_seed
+from sagan.ui.current import CurrentFace, pictures_of
+from sagan.ui.work import HEAVY, INTERACTIVE, in_worker
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+MOST = 64
+COUNT = 24  # faces on the sheet of a first visit
+
+
+def faces_tab(controls: Controls) -> None:
+    """Build the tab and its events."""
+    sampler = controls.sampler
+    with gr.Tab(texts.FACES_TAB, id="faces"):
+        sheet = view("sheet", texts=texts.SHEET, count=COUNT)
+        with gr.Row(equal_height=True):
+            first = gr.Number(
+                0,
+                precision=0,
+                minimum=0,
+                maximum=MAX_SEED,
+                label=texts.FIRST_SEED,
+                elem_id="first-seed",
+                min_width=120,
+            )
+            count = gr.Slider(1, MOST, COUNT, step=1, label=texts.COUNT, elem_id="count", min_width=160)
+            dice = gr.Button(texts.SHEET_DICE, elem_id="sheet-dice", min_width=100, scale=0)
+
+    def make(number: int, first: int, count: int, psi: float, label: int | None) -> dict:
+        try:
+            images = faces_from(sampler, first, count, psi, label)
+        except ValueError as error:
+            return {"number": number, "error": str(error)}
+        seeds = latents.sheet_seeds(first, count)
+        uris = [pictures.png_uri(image) for image in images]
+        return {"number": number, "seeds": seeds, "images": uris, "psi": psi, "label": label}
+
+    async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
+        return await in_worker(make, event.number, first, count, psi, label)
+
+    async def pick(event: gr.EventData, seed_b: int, psi: float, label: int | None) -> tuple:
+        return event.seed, *await controls.show_seed(event.seed, seed_b, psi, label)
+
+    sheet.want(want, [first, count, controls.psi, controls.label], sheet, **HEAVY)
+    sheet.pick(
+        pick,
+        [controls.seed_b, controls.psi, controls.label],
+        [controls.seed, controls.t, controls.face],
+        **INTERACTIVE,
+    )
+    dice.click(any_seed, None, first, **INTERACTIVE)
+    gr.on(
+        [first.change, count.change], None, count, js="(count) => { sagan.emit('sheet', count); return []; }"
+    )
+
+
+def faces_from(sampler: "Sampler", first: int, count: int, psi: float, label: int | None) -> np.ndarray:
+    """The faces of `count` seeds from `first` on, uint8 (N, S, S, 3). Raises ValueError."""
+    if not 1 <= count <= MOST:
+        raise ValueError(f"A sheet holds 1 to {MOST} faces, but {count} were asked for.")
+    seeds = latents.sheet_seeds(first, count)
+    return pictures_of(sampler, [CurrentFace(seed, seed, psi=psi, label=label) for seed in seeds])

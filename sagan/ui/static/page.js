@@ -1,0 +1,83 @@
+// What the views share: the current face, of which there is always one, and how they ask Python for more.
+globalThis.sagan = (() => {
+  const listeners = { face: new Set(), preview: new Set(), sheet: new Set() };
+  let newest = 0;
+
+  const page = {
+    face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
+
+    /** Make the face described by Python the current one, once its picture is decoded. */
+    async show(description) {
+      const turn = ++newest;
+      const face = JSON.parse(description);
+      face.picture = await page.decode(face.image);
+      if (turn !== newest) return; // a newer face came in the meantime
+      page.face = face;
+      page.emit('face', face);
+    },
+
+    /**
+     * Listen to "face" (the current face, now and whenever it changes), "preview" (a picture of a way that plays,
+     * before Python knows of it) or "sheet" (how many faces are wanted now).
+     */
+    on(name, listener) {
+      listeners[name].add(listener);
+      if (name === 'face' && page.face) listener(page.face);
+    },
+
+    emit(name, value) {
+      for (const listener of listeners[name]) listener(value);
+    },
+
+    /** The address that opens a face. */
+    link(face) {
+      const query = new URLSearchParams({ seed: face.seed_a, seed_b: face.seed_b, t: face.t, psi: face.psi });
+      if (face.label !== null) query.set('class', face.label);
+      return `${location.origin}${location.pathname}?${query}`;
+    },
+
+    /** Draw a picture, or its part [x, y, width, height], over a whole canvas, smoothly. */
+    draw(canvas, picture, part = [0, 0, picture.width, picture.height]) {
+      const context = canvas.getContext('2d');
+      context.imageSmoothingQuality = 'high';
+      context.drawImage(picture, ...part, 0, 0, canvas.width, canvas.height);
+    },
+
+    /**
+     * Keep what a view shows up to date: `ask(number)` sends a request to Python when the view is on screen and
+     * stale, one at a time. Call `stale()` when its inputs changed and `answered(number)` on the reply.
+     */
+    keepFresh(element, ask) {
+      let stale = true, seen = false, pending = 0, timer = 0;
+      const check = () => {
+        element.classList.toggle('waiting', stale || pending > 0);
+        if (!stale || !seen || pending) return;
+        clearTimeout(timer);
+        timer = setTimeout(() => {
+          stale = false;
+          ask((pending = Date.now()));
+        }, 120); // what follows a dragged slider waits until it rests
+      };
+      new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; check(); }).observe(element);
+      return {
+        stale() { stale = true; check(); },
+        answered(number) { if (number === pending) pending = 0; check(); },
+      };
+    },
+
+    /** Put values into the {names} of a sentence. */
+    fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
+
+    download(address, file) {
+      Object.assign(document.createElement('a'), { href: address, download: file }).click();
+    },
+
+    async decode(address) {
+      const picture = new Image();
+      picture.src = address;
+      await picture.decode();
+      return picture;
+    },
+  };
+  return page;
+})();

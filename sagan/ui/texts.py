@@ -1,0 +1,99 @@
+"""Every sentence of the page, in one place."""
+
+TITLE = "SAGAN Explorer"
+HEADER = {
+    "title": TITLE,
+    "what": "A generator that learned to make faces: none of these people exist.",
+    "how": "Move over a face to see which places each point looks at while the face is made.",
+    "link": "Copy link",
+    "copied": "Link copied",
+    "copy_by_hand": "Copy this link:",
+    "theme": "Light or dark",
+}
+
+FACE = {
+    "alt": "The current face, {name}",
+    "seed": "Seed {seed}",
+    "between": "{percent} % of the way from seed {seed_a} to seed {seed_b}",
+    "hint": "Every tab shows another side of this face.",
+    "download": "Download PNG",
+}
+SEED = "Seed"
+DICE = "New face"
+TRUNCATION = "Truncation"
+CLASS = "Class"
+IGNORED = "Ignored in the link, because it is not valid: {values}."
+
+FACES_TAB = "Faces"
+SHEET = {
+    "label": "Sheet of faces",
+    "face": "Face from seed {seed}",
+    "current": "Face from seed {seed}, the current face",
+    "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards the "
+    "average face.",
+    "download": "Download sheet",
+}
+FIRST_SEED = "First seed"
+SHEET_DICE = "New sheet"
+COUNT = "How many"
+
+WALK_TAB = "Walk"
+WALK = {
+    "label": "The face at this point of the way",
+    "strip": "The way from seed A to seed B",
+    "step": "Go to {percent} % of the way",
+    "a": "A · seed {seed}",
+    "b": "B · seed {seed}",
+    "play": "Play",
+    "pause": "Pause",
+    "help": "The way follows the arc between both latents (slerp). Every picture on it is a face too.",
+}
+WAY = "From A to B"
+SEED_B = "Seed B"
+SEED_B_DICE = "New seed B"
+SWAP = "Swap A and B"
+
+ATTENTION_TAB = "Attention"
+ATTENTION = {
+    "picture": "Attention layer {name}. Move with the arrow keys, pin with Enter, unpin with Escape.",
+    "layer": "Layer {name}",
+    "hover": "Move over the face.",
+    "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
+    "Click to pin the point.",
+    "pinned": "Pinned. Click again or press Escape to let go.",
+    "gamma": "gamma",
+    "gamma_help": "how much of what it gathers the layer adds",
+    "best": "strongest key",
+    "best_value": "{times} × uniform",
+    "entropy": "entropy",
+    "entropy_value": "{bits} of {most} bits",
+    "spread": "like {places} of {all} places, evenly",
+    "scale": "weight, times uniform",
+    "curated": "Where to look",
+    "curated_seed": "Seed {seed}",
+    "spoken": "Layer {name}: strongest key {times} times uniform, entropy {bits} of {most} bits.",
+}
+OPACITY = "Heatmap opacity"
+
+NO_CHECKPOINT = "There is no face to show yet"
+WHAT_TO_DO = (
+    "Train a model with `python train.py --data FOLDER --out runs/mine`, then start the page with "
+    "`python app.py --checkpoint runs/mine`."
+)
+CARD = "Model card"
+FOOTER = {
+    "architecture": "Self-Attention GAN",
+    "paper": "Zhang et al. 2018",
+    "architecture_link": "https://arxiv.org/abs/1805.08318",
+    "licence": "Code and weights have licences of their own: see LICENSE and the model card",
+}
+FOOTER_SIZE = "{size}×{size} pixels"
+FOOTER_SHOWN = "{images:,} images shown in training"
+
+API = {
+    "faces": "Faces of `count` seeds from `seed` on (wrapping after 2**32 - 1), as PNG pictures.",
+    "walk": "`steps` faces along slerp from `seed_a` to `seed_b`, both ends included, as PNG pictures.",
+    "attention": "What one point of a face attends to in one layer: `x` and `y` from 0 to 1 as shares of the picture's "
+    "width and height; returns the layer's side, the query's position (row * side + column), the row of weights (it "
+    "sums to 1), the learned gamma, the largest weight as times uniform, and the row's entropy in bits.",
+}
