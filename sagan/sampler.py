@@ -1,0 +1,316 @@
+"""A loaded checkpoint, ready to answer: faces, attention, scores. Numpy in, numpy out."""
+
+import copy
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagan import checkpoint
+from sagan.latents import check_seed
+from sagan.layers import Extras
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.networks import gammas as learned_gammas
+
+CURATED = "curated.json"
+WORKERS = min(4, os.cpu_count() or 1)
+
+Answer = TypeVar("Answer")
+QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
+
+
+class CuratedFace(NamedTuple):
+    """A face worth a look: its seed, a query (x, y) in shares of the image's width and height, and why."""
+
+    seed: int
+    query: tuple[float, float]
+    text: str
+
+
+class Sampler:
+    """The networks of one checkpoint, read-only and safe to share between threads.
+
+    Every forward is float32, one face, one thread, so that a face has the same bytes alone, in a sheet and
+    after a restart. Latents are finite numbers, (z_dim,) or (N, z_dim); labels are integers from 0 on, needed
+    wherever the model has classes; gammas is {layer: value} and stands in for the learned ones in that call.
+    What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
+
+    config         what the networks are
+    class_names    names of the classes, () for a plain model
+    layers         names of the generator's attention layers, for example ("16x16", "32x32")
+    gammas         the learned gamma of each of them
+    source         the checkpoint folder, None if there is none
+    history, card  the training run as rows of numbers, and the model card in Markdown
+    curated        faces worth a look, () where nobody chose any
+    """
+
+    def __init__(
+        self,
+        config: SaganConfig,
+        generator: Generator,
+        load_discriminator: Callable[[], Discriminator],
+        class_names: Sequence[str] = (),
+        source: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.layers = tuple(generator.attention)
+        self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(generator).items()}
+        self.source = source
+        self.history = checkpoint.read_history(source) if source else []
+        self.card = checkpoint.read_card(source) if source else ""
+        self.curated = _read_curated(source) if source else ()
+        self._generator = generator
+        self._load_discriminator = load_discriminator
+        self._discriminator: Discriminator | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Sampler":
+        """Open a checkpoint folder, a run folder or a Hub id "owner/name".
+
+        The discriminator is read when it is first needed. Raises CheckpointError, which is a ValueError.
+        """
+        folder = checkpoint.find(source)
+        config, class_names = checkpoint.load_config(folder)
+        generator = checkpoint.load_generator(folder)
+        return cls(config, generator, lambda: checkpoint.load_discriminator(folder), class_names, folder)
+
+    @classmethod
+    def from_parts(
+        cls,
+        config: SaganConfig,
+        generator: Generator,
+        discriminator: Discriminator,
+        class_names: Sequence[str] = (),
+    ) -> "Sampler":
+        """A sampler over copies of two plain (`spectral=False`) networks."""
+        generator, discriminator = (
+            copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
+            for network in (generator, discriminator)
+        )
+        return cls(config, generator, lambda: discriminator, class_names)
+
+    def faces(
+        self,
+        latents: np.ndarray,
+        labels: np.ndarray | None = None,
+        gammas: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
+        """Latents (N, z_dim), and integer labels (N,) where there are classes -> uint8 (N, S, S, 3)."""
+        faces = [face for face, _ in self._generate(latents, labels, gammas)]
+        size = self.config.image_size
+        return np.array(faces, np.uint8).reshape(-1, size, size, 3)
+
+    def face_and_queries_keys(
+        self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
+    ) -> tuple[np.ndarray, QueriesKeys]:
+        """The face of one latent, uint8 (S, S, 3), and its `queries_keys`, from one forward."""
+        return next(self._generate([latent], _one(label), gammas, "queries_keys"))
+
+    def queries_keys(
+        self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
+    ) -> QueriesKeys:
+        """{layer: (q, k)}, float32 (n*n, d) each; the rows of softmax(q @ k.T) are that layer's attention."""
+        return self.face_and_queries_keys(latent, label, gammas)[1]
+
+    def attention(
+        self,
+        latent: np.ndarray,
+        layer: str,
+        label: int | None = None,
+        gammas: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
+        """The map of one layer, float32 (n*n, n*n): row i is how query position i spreads over the keys."""
+        self._check_layer(layer)
+        _, maps = next(self._generate([latent], _one(label), gammas, "maps"))
+        return maps[layer]
+
+    def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
+        return np.array([score for score, _ in self._discriminate(images, labels)], np.float32)
+
+    def discriminator_queries_keys(self, image: np.ndarray, label: int | None = None) -> QueriesKeys:
+        """`queries_keys` of the discriminator's attention layers for one image uint8 (S, S, 3)."""
+        return next(self._discriminate([image], _one(label), "queries_keys"))[1]
+
+    def _generate(
+        self,
+        latents: np.ndarray | Sequence[np.ndarray],
+        labels: np.ndarray | None,
+        gammas: Mapping[str, float] | None,
+        extras: Extras | None = None,
+    ) -> Iterator[tuple[np.ndarray, dict]]:
+        """Yield (face, {layer: extra}) for every latent."""
+        latents = self._checked_latents(latents)
+        labels = self._checked_labels(labels, len(latents))
+        gammas = self._checked_gammas(gammas)
+
+        def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
+            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras)
+            images, collected = (answer, {}) if extras is None else answer
+            return _pixels(images[0]), _arrays(collected)
+
+        return _each(generate, latents, labels)
+
+    def _discriminate(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        labels: np.ndarray | None,
+        extras: Extras | None = None,
+    ) -> Iterator[tuple[float, dict]]:
+        """Yield (score, {layer: extra}) for every image."""
+        images = self._checked_images(images)
+        labels = self._checked_labels(labels, len(images))
+        with self._lock:
+            if self._discriminator is None:
+                self._discriminator = self._load_discriminator()
+
+        def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
+            x = torch.tensor(image).permute(2, 0, 1)[None] / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
+            answer = self._discriminator(x, label, extras)
+            scores, collected = (answer, {}) if extras is None else answer
+            return scores.item(), _arrays(collected)
+
+        return _each(discriminate, images, labels)
+
+    def _checked_latents(self, latents: object) -> np.ndarray:
+        size = self.config.z_dim
+        try:
+            latents = np.asarray(latents, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Latents must be an array of numbers of shape (N, {size}).") from error
+        if latents.ndim != 2 or latents.shape[1] != size:
+            raise ValueError(f"Latents must have the shape (N, {size}), but have {latents.shape}.")
+        if not np.isfinite(latents).all():
+            raise ValueError("Latents must be finite numbers, but hold NaN or infinity.")
+        return latents
+
+    def _checked_images(self, images: object) -> np.ndarray:
+        images, size = np.asarray(images), self.config.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"Images must be uint8 of shape (N, {size}, {size}, 3), but are {images.dtype} of shape "
+                f"{images.shape}."
+            )
+        return images
+
+    def _checked_labels(self, labels: object, count: int) -> list[int | None]:
+        classes = self.config.num_classes
+        if labels is None:
+            if classes:
+                raise ValueError(f"This model has classes: give every image a label from 0 to {classes - 1}.")
+            return [None] * count
+        if not classes:
+            raise ValueError("This model has no classes, so it takes no labels.")
+        labels = np.asarray(labels)
+        if labels.shape != (count,):
+            raise ValueError(f"{count} images need labels of shape ({count},), but got {labels.shape}.")
+        if labels.size and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes):
+            raise ValueError(f"Labels must be integers from 0 to {classes - 1}, but were {labels.tolist()}.")
+        return labels.tolist()
+
+    def _checked_gammas(self, gammas: Mapping[str, float] | None) -> dict[str, float]:
+        checked = {}
+        for layer, gamma in (gammas or {}).items():
+            self._check_layer(layer)
+            if not isinstance(gamma, Real) or not isfinite(gamma):
+                raise ValueError(f"gamma of {layer} must be a finite number, but was {gamma!r}.")
+            checked[layer] = float(gamma)
+        return checked
+
+    def _check_layer(self, layer: str) -> None:
+        if layer not in self.layers:
+            there = " and ".join(self.layers) or "none"
+            raise ValueError(f"There is no attention layer {layer!r}; this model has {there}.")
+
+
+def _one(label: int | None) -> list[int] | None:
+    return None if label is None else [label]
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3, S, S) in [-1, 1] -> uint8 (S, S, 3)."""
+    if not image.isfinite().all():
+        raise ValueError(
+            "These latents and gammas are so large that the image is not finite; take smaller ones."
+        )
+    return ((image.permute(1, 2, 0) + 1) * 127.5).round().clip(0, 255).to(torch.uint8).numpy()
+
+
+def _arrays(extras: dict[str, Tensor | tuple[Tensor, Tensor]]) -> dict:
+    """What the layers hand out for a batch of one, without the batch axis, as contiguous arrays."""
+
+    def array(tensor: Tensor) -> np.ndarray:
+        return tensor[0].contiguous().numpy()
+
+    return {k: array(v) if isinstance(v, Tensor) else tuple(map(array, v)) for k, v in extras.items()}
+
+
+def _each(
+    forward: Callable[[np.ndarray, Tensor | None], Answer], inputs: np.ndarray, labels: list[int | None]
+) -> Iterator[Answer]:
+    """Yield forward(input, label) of each pair, in order; each runs alone in a worker with one torch thread.
+
+    No more than WORKERS are queued at a time, so that a single face never waits for somebody's whole sheet.
+    """
+
+    def one(value: np.ndarray, label: int | None) -> Answer:
+        with torch.inference_mode():
+            return forward(value, None if label is None else torch.tensor([label]))
+
+    workers = _workers(os.getpid())
+    for start in range(0, len(inputs), WORKERS):
+        yield from workers.map(one, inputs[start : start + WORKERS], labels[start : start + WORKERS])
+
+
+@cache
+def _workers(process: int) -> ThreadPoolExecutor:
+    """The threads that run the networks, for each process its own: threads do not survive a fork."""
+    return ThreadPoolExecutor(WORKERS, "sampler", _use_one_torch_thread)
+
+
+_setting_threads = threading.Lock()
+
+
+def _use_one_torch_thread() -> None:
+    """Give the calling thread one torch thread and leave all others alone.
+
+    `torch.set_num_threads` holds for its caller and for every thread that starts later; a short-lived thread
+    takes the latter back.
+    """
+    with _setting_threads:
+        default = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restoring = threading.Thread(target=torch.set_num_threads, args=(default,))
+        restoring.start()
+        restoring.join()
+
+
+def _read_curated(folder: Path) -> tuple[CuratedFace, ...]:
+    path = checkpoint.companion(folder, CURATED)
+    if path is None:
+        return ()
+    try:
+        faces = json.loads(path.read_text(encoding="utf-8"))["faces"]
+        return tuple(_curated_face(face["seed"], *face["query"], face["text"]) for face in faces)
+    except (KeyError, TypeError, ValueError) as error:
+        warnings.warn(f"'{path}' is left out, because it is damaged: {error}.", stacklevel=2)
+        return ()
+
+
+def _curated_face(seed: int, x: float, y: float, text: str) -> CuratedFace:
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise ValueError(f"the query ({x}, {y}) is outside the image")
+    return CuratedFace(check_seed(seed), (float(x), float(y)), str(text))
