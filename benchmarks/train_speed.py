@@ -1,0 +1,132 @@
+"""Training images a second: the tutorial's loop against ours, taking turns in one process.
+
+    python -m benchmarks.train_speed
+    python -m benchmarks.train_speed --batch-sizes 16 64 --rounds 7 --steps 20
+
+Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
+the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
+includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator. The
+tutorial's loop gets its batches ready-made. Figures hold only on a machine that does nothing else.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.tutorial_loop import TutorialLoop
+from sagan.data import ImageSet, to_batch
+from sagan.networks import SaganConfig
+from sagan.trainer import Recipe, Trainer, has_native_bf16, pick_device
+
+IMAGES = 2048
+WARM_UP = 3  # steps
+
+
+def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
+    """A function that runs one step of the tutorial's loop."""
+    loop = TutorialLoop(device)
+    real = to_batch(images[:batch_size], device=device).contiguous()
+    return lambda: loop.train_step(real)
+
+
+def our_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
+    """A function that runs one step of ours."""
+    config = SaganConfig(d_attention=(8, 4))  # the tutorial's
+    out = Path(tempfile.gettempdir()) / "never-written"  # only Trainer.train saves
+    return Trainer(config, Recipe(batch_size=batch_size), ImageSet(images), out, device).train_step
+
+
+CONTESTANTS = {"tutorial": tutorial_step, "ours": our_step}
+
+
+def random_images() -> np.ndarray:
+    return np.random.default_rng().integers(256, size=(IMAGES, 64, 64, 3), dtype=np.uint8)
+
+
+def seconds(step: Callable[[], None], steps: int, device: str) -> float:
+    """How long this many steps take."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def peak_memory(name: str, batch_size: int, device: str) -> float:
+    """Peak MiB of a process that takes a few steps: allocated on the GPU, or resident where there is none."""
+    seconds(CONTESTANTS[name](random_images(), batch_size, device), WARM_UP, device)
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def in_a_fresh_process(function: Callable[..., float], *arguments: object) -> float:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def compare(batch_size: int, rounds: int, steps: int, device: str) -> None:
+    """Print images a second of both contestants at this batch size, and how they compare."""
+    memory = {name: in_a_fresh_process(peak_memory, name, batch_size, device) for name in CONTESTANTS}
+    images = random_images()
+    step = {name: start(images, batch_size, device) for name, start in CONTESTANTS.items()}
+    for name in step:
+        seconds(step[name], WARM_UP, device)
+    speed = {name: [] for name in step}
+    for turn in range(rounds):
+        for name in sorted(step, reverse=turn % 2 == 0):
+            speed[name].append(steps * batch_size / seconds(step[name], steps, device))
+
+    print(f"\nbatch {batch_size}: {rounds} rounds of {steps} steps in turn")
+    for name, values in speed.items():
+        figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
+        print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB")
+    ratios = [ours / theirs for ours, theirs in zip(speed["ours"], speed["tutorial"], strict=True)]
+    print(f"  ratio    {statistics.median(ratios):8.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def describe(device: str) -> str:
+    """The hardware and software that the figures belong to."""
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    else:
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text().splitlines() if info.exists() else []
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+        name += f", {torch.backends.cpu.get_cpu_capability()}"
+    bf16 = "native bf16" if has_native_bf16(torch.device(device)) else "no native bf16"
+    return f"{name}, {bf16}; PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Read the options, compare at each batch size."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64], metavar="N", help="default 64")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
+    parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    options = parser.parse_args()
+    device = str(pick_device(options.device))
+    print(describe(device))
+    for batch_size in options.batch_sizes:
+        compare(batch_size, options.rounds, options.steps, device)
+
+
+if __name__ == "__main__":
+    main()
