@@ -1,0 +1,594 @@
+"""The sampler: the same bytes everywhere, attention as the networks compute it, nothing written, refusals."""
+
+import asyncio
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sagan import checkpoint
+from sagan.checkpoint import CheckpointError
+from sagan.latents import from_seed
+from sagan.layers import ConditionalBatchNorm2d, SelfAttention
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import WORKERS, CuratedFace, Sampler
+
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, d_attention=(8, 4))
+CLASSES = ("dark", "bright", "red")
+
+
+@cache
+def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
+    """Plain networks whose every part matters: strong weights, random gammas, real batch-norm statistics."""
+    generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
+    for module in (*generator.modules(), *discriminator.modules()):
+        if isinstance(module, SelfAttention):
+            nn.init.uniform_(module.gamma, 0.5, 1.5)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data *= 2.5
+        elif isinstance(module, ConditionalBatchNorm2d):
+            nn.init.normal_(module.gain.weight, 1)
+            nn.init.normal_(module.bias.weight)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1  # the statistics of the one batch below
+    labels = torch.arange(32) % config.num_classes if config.num_classes else None
+    with torch.no_grad():
+        generator.train()(torch.randn(32, config.z_dim), labels)
+    return generator.eval(), discriminator.eval()
+
+
+def make_sampler(**changes) -> Sampler:
+    config = SaganConfig(**{**vars(CONFIG), **changes})
+    return Sampler.from_parts(config, *networks(config), CLASSES[: config.num_classes])
+
+
+def random_latents(count: int, size: int = CONFIG.z_dim) -> np.ndarray:
+    return np.random.default_rng().normal(size=(count, size)).astype(np.float32)
+
+
+def random_images(count: int, size: int = CONFIG.image_size) -> np.ndarray:
+    return np.random.default_rng().integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+@pytest.fixture
+def sampler() -> Sampler:
+    return make_sampler()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint of an unconditional model."""
+    target = tmp_path / "model"
+    history = [{"step": 1.0, "images": 64.0}, {"step": 2.0, "images": 128.0}]
+    checkpoint.save(target, CONFIG, (), *networks(CONFIG), history, "# A card\n")
+    return target
+
+
+# The same face is the same bytes
+
+
+@pytest.mark.parametrize(("image_size", "g_width"), [(32, 8), (64, 16)])
+def test_a_face_has_the_same_bytes_alone_and_in_a_sheet_of_64(image_size, g_width):
+    sampler = make_sampler(image_size=image_size, g_width=g_width, g_attention=None)
+    latents = random_latents(64)
+    sheet = sampler.faces(latents)
+    assert (sheet.shape, sheet.dtype) == ((64, image_size, image_size, 3), np.uint8)
+    assert len(np.unique(sheet, axis=0)) == 64
+    for latent, face in zip(latents, sheet, strict=True):
+        assert sampler.faces(latent[None])[0].tobytes() == face.tobytes()
+
+
+def test_a_face_and_its_queries_have_the_same_bytes_in_another_process_with_other_thread_settings(folder):
+    code = (
+        "import sys, torch; torch.set_num_threads(2); from sagan.latents import from_seed; "
+        "from sagan.sampler import Sampler; "
+        f"face, extras = Sampler.load({str(folder)!r}).face_and_queries_keys(from_seed(41, {CONFIG.z_dim})); "
+        "print(face.tobytes().hex()); print(extras['16x16'][0].tobytes().hex())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    sampler, latent = Sampler.load(folder), from_seed(41, CONFIG.z_dim)
+    expected_face = sampler.faces(latent[None])[0]
+    expected_query = sampler.queries_keys(latent)["16x16"][0]
+    assert out.split() == [expected_face.tobytes().hex(), expected_query.tobytes().hex()]
+
+
+def test_many_threads_at_once_get_the_same_bytes(sampler):
+    latents = random_latents(40)
+    alone = [sampler.faces(latent[None]).tobytes() for latent in latents]
+    maps = [sampler.attention(latent, "16x16").tobytes() for latent in latents]
+    scores = [sampler.score(sampler.faces(latent[None])).item() for latent in latents]
+
+    def ask(i: int) -> bool:
+        face = sampler.faces(latents[i][None])
+        return (
+            face.tobytes(),
+            sampler.attention(latents[i], "16x16").tobytes(),
+            sampler.score(face).item(),
+        ) == (
+            alone[i],
+            maps[i],
+            scores[i],
+        )
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, list(range(40)) * 4))
+
+
+def test_it_answers_from_the_executor_of_an_event_loop(sampler):
+    latents = random_latents(6)
+
+    async def ask() -> list[np.ndarray]:
+        return await asyncio.gather(*(asyncio.to_thread(sampler.faces, latent[None]) for latent in latents))
+
+    answers = np.concatenate(asyncio.run(ask()))
+    assert answers.tobytes() == sampler.faces(latents).tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_answers_too(sampler):
+    latents = random_latents(2)
+    faces = sampler.faces(latents).tobytes()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sampler.faces(latents).tobytes() == faces else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_only_the_samplers_own_threads_are_held_to_one_torch_thread():
+    code = """
+import threading, torch, numpy as np
+from threading import get_ident
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+torch.set_num_threads(3)
+config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+generator = Generator(config, spectral=False)
+sampler = Sampler.from_parts(config, generator, Discriminator(config, spectral=False))
+seen = []
+sampler._generator.register_forward_hook(lambda *_: seen.append((torch.get_num_threads(), get_ident())))
+sampler.faces(np.random.default_rng().normal(size=(20, 12)))
+later = []
+thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+thread.start(); thread.join()
+assert [threads for threads, _ in seen] == [1] * 20, seen
+assert get_ident() not in {thread for _, thread in seen}
+assert torch.get_num_threads() == 3
+assert later == [3], later
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_sheet_leaves_room_for_single_faces(sampler):
+    """If a long sheet queued all of its forwards at once, everybody else would wait for it."""
+    waiting, most = 0, 0
+    counting, go = threading.Lock(), threading.Event()
+
+    def forward(*_) -> None:
+        nonlocal waiting, most
+        with counting:
+            waiting += 1
+            most = max(most, waiting)
+        go.wait(0.01)
+        with counting:
+            waiting -= 1
+
+    sampler._generator.register_forward_pre_hook(forward)
+    with ThreadPoolExecutor(1) as pool:
+        sheet = pool.submit(sampler.faces, random_latents(30 * WORKERS))
+        sampler.faces(random_latents(1))
+        assert not sheet.done()
+    assert most <= WORKERS
+
+
+# What comes out
+
+
+def test_pixels_are_the_networks_output_rounded_to_256_levels(sampler):
+    latents = random_latents(5)
+    with torch.inference_mode():
+        images = sampler._generator(torch.from_numpy(latents)).double().numpy()
+    expected = np.clip(np.round(127.5 * (images.transpose(0, 2, 3, 1) + 1)), 0, 255)
+    difference = np.abs(expected - sampler.faces(latents))
+    assert difference.max() <= 1  # a batch may differ in the last bit, which rounding can turn into one level
+    assert (difference > 0).mean() < 1e-3
+
+
+def test_extreme_pixels_reach_0_and_255_and_do_not_wrap(sampler):
+    for level, expected in ((40.0, 255), (-40.0, 0)):
+        nn.init.zeros_(sampler._generator.to_image.weight)
+        nn.init.constant_(sampler._generator.to_image.bias, level)
+        assert (sampler.faces(random_latents(1)) == expected).all()
+
+
+def test_no_latents_are_no_faces(sampler):
+    assert sampler.faces(random_latents(0)).shape == (0, 32, 32, 3)
+    assert sampler.score(random_images(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("layer", CONFIG.g_attention)
+def test_attention_is_the_softmax_of_queries_and_keys_by_loops_in_float64(sampler, layer):
+    name, latent = f"{layer}x{layer}", random_latents(1)[0]
+    q, k = sampler.queries_keys(latent)[name]
+    attention = sampler.attention(latent, name)
+    n = layer * layer
+    assert (attention.shape, attention.dtype) == ((n, n), np.float32)
+    assert q.shape == k.shape == (n, max(1, CONFIG.channels(CONFIG.g_width, layer) // 8))
+    assert q.dtype == k.dtype == np.float32
+    for i in np.random.default_rng().choice(n, 12, replace=False):
+        logits = [math.fsum(float(a) * float(b) for a, b in zip(q[i], k[j], strict=True)) for j in range(n)]
+        weights = [math.exp(logit - max(logits)) for logit in logits]
+        np.testing.assert_allclose(attention[i], np.array(weights) / math.fsum(weights), atol=1e-5)
+    np.testing.assert_allclose(attention.sum(1), 1, atol=1e-5)
+
+
+def test_row_i_of_attention_belongs_to_query_position_i(sampler):
+    """Weights are built so that every position attends to the mirror image of its column in its own row."""
+    side = 8
+    layer = sampler._generator.attention[f"{side}x{side}"]
+    channels = 2 * side + 1  # one channel names the row, one the column
+    parts = (nn.Conv2d(channels, 2 * side, 1, bias=False) for _ in range(2))
+    layer.query, layer.key = (part.requires_grad_(False) for part in parts)
+    layer.value = nn.Conv2d(channels, channels, 1).requires_grad_(False)
+    for part, mirrored in ((layer.query, True), (layer.key, False)):
+        part.weight.zero_()
+        for i in range(side):
+            part.weight[i, i] = 10  # the row
+            part.weight[side + (side - 1 - i if mirrored else i), side + i] = 10  # the column
+    positions = torch.zeros(1, channels, side, side)
+    for row in range(side):
+        for column in range(side):
+            positions[0, row, row, column] = positions[0, side + column, row, column] = 1
+
+    class Constructed(nn.Module):
+        attention = nn.ModuleDict({"8x8": layer})
+
+        def forward(self, z, labels, gammas, extras):
+            _, extra = layer(positions, 0.0, extras)
+            return torch.zeros(1, 3, 32, 32), {"8x8": extra}
+
+    sampler._generator = Constructed()
+    attention = sampler.attention(random_latents(1)[0], "8x8")
+    q, k = sampler.queries_keys(random_latents(1)[0])["8x8"]
+    for row in range(side):
+        for column in range(side):
+            i, j = row * side + column, row * side + side - 1 - column
+            assert attention[i].argmax() == j
+            assert attention[i, j] > 0.99
+            assert (k @ q[i]).argmax() == j
+
+
+def test_one_forward_gives_the_face_and_its_queries_and_keys(sampler):
+    forwards = []
+    sampler._generator.register_forward_hook(lambda *_: forwards.append(1))
+    latent = random_latents(1)[0]
+    face, extras = sampler.face_and_queries_keys(latent)
+    assert len(forwards) == 1
+    assert face.tobytes() == sampler.faces(latent[None])[0].tobytes()
+    assert tuple(extras) == sampler.layers == ("8x8", "16x16")
+    for layer, pair in sampler.queries_keys(latent).items():
+        for one, other in zip(extras[layer], pair, strict=True):
+            assert one.tobytes() == other.tobytes()
+            assert one.flags.c_contiguous
+
+
+# Gammas
+
+
+def test_gammas_of_zero_give_the_network_without_attention(sampler):
+    latents = random_latents(3)
+    without = copy.deepcopy(sampler._generator)
+    for layer in list(without.attention):
+        del without.attention[layer]
+    expected = Sampler.from_parts(CONFIG, without, Discriminator(CONFIG, spectral=False)).faces(latents)
+    zeros = dict.fromkeys(sampler.layers, 0)
+    assert sampler.faces(latents, gammas=zeros).tobytes() == expected.tobytes()
+    assert sampler.faces(latents).tobytes() != expected.tobytes()
+
+
+def test_other_gammas_are_passed_through_and_never_written_into_the_network(sampler):
+    latents = random_latents(2)
+    before = {name: tensor.clone() for name, tensor in sampler._generator.state_dict().items()}
+    faces = sampler.faces(latents)
+    chosen = {"16x16": float(np.random.default_rng().uniform(2, 3))}
+    changed = sampler.faces(latents, gammas=chosen)
+    sampler.attention(latents[0], "16x16", gammas=chosen)
+    for name, tensor in sampler._generator.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+    rewritten = copy.deepcopy(sampler._generator)
+    rewritten.attention["16x16"].gamma.fill_(chosen["16x16"])
+    twin = Sampler.from_parts(CONFIG, rewritten, Discriminator(CONFIG, spectral=False))
+    assert twin.faces(latents).tobytes() == changed.tobytes() != faces.tobytes()
+    assert sampler.faces(latents, gammas=sampler.gammas).tobytes() == faces.tobytes()
+
+
+def test_gamma_of_the_first_layer_moves_the_queries_of_the_second(sampler):
+    latent = random_latents(1)[0]
+    learned, changed = sampler.queries_keys(latent), sampler.queries_keys(latent, gammas={"8x8": -4.0})
+    assert learned["8x8"][0].tobytes() == changed["8x8"][0].tobytes()
+    assert not np.allclose(learned["16x16"][0], changed["16x16"][0])
+
+
+def test_learned_gammas_are_plain_numbers(sampler):
+    assert sampler.gammas == {
+        name: float(layer.gamma) for name, layer in sampler._generator.attention.items()
+    }
+
+
+def test_parts_are_copied():
+    generator, discriminator = copy.deepcopy(networks(CONFIG))
+    sampler = Sampler.from_parts(CONFIG, generator.train(), discriminator)
+    latents = random_latents(1)
+    faces = sampler.faces(latents).tobytes()
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.zero_()
+    assert sampler.faces(latents).tobytes() == faces
+    assert generator.training
+
+
+# The discriminator
+
+
+def test_scores_are_the_discriminators_alone_and_among_others(sampler):
+    images = random_images(9)
+    scores = sampler.score(images)
+    assert (scores.shape, scores.dtype) == ((9,), np.float32)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float64) / 127.5 - 1)
+    with torch.inference_mode():
+        expected = copy.deepcopy(sampler._discriminator).double()(pixels)
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-4, rtol=1e-4)
+    assert scores.tobytes() == np.concatenate([sampler.score(image[None]) for image in images]).tobytes()
+
+
+def test_the_discriminator_hands_out_its_queries_and_keys(sampler):
+    image = random_images(1)
+    answer = sampler.discriminator_queries_keys(image[0])
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image.transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
+        _, expected = sampler._discriminator(pixels, extras="queries_keys")
+    assert set(answer) == {"8x8", "4x4"}
+    for layer, pair in answer.items():
+        for one, other in zip(pair, expected[layer], strict=True):
+            assert one.shape == (int(layer.split("x")[0]) ** 2, one.shape[1])
+            np.testing.assert_allclose(one, other[0], atol=1e-5)
+
+
+def test_the_discriminator_is_read_once_and_only_when_asked(folder, monkeypatch):
+    reads = []
+    read = checkpoint.load_discriminator
+    monkeypatch.setattr(checkpoint, "load_discriminator", lambda path: reads.append(path) or read(path))
+    sampler = Sampler.load(folder)
+    sampler.faces(random_latents(1))
+    assert reads == []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sampler.score, [random_images(1)] * 16))
+    assert reads == [folder]
+
+
+# Classes
+
+
+def test_labels_choose_the_class_of_each_face_and_score():
+    sampler = make_sampler(num_classes=3)
+    latents, labels = random_latents(6), np.array([0, 1, 2, 2, 1, 0])
+    faces = sampler.faces(latents, labels)
+    scores = sampler.score(faces, labels)
+    for i, label in enumerate(labels):
+        assert sampler.faces(latents[i : i + 1], labels[i : i + 1]).tobytes() == faces[i].tobytes()
+        assert sampler.face_and_queries_keys(latents[i], int(label))[0].tobytes() == faces[i].tobytes()
+        assert sampler.score(faces[i : i + 1], [label])[0] == scores[i]
+    assert sampler.faces(latents, (labels + 1) % 3).tobytes() != faces.tobytes()
+    assert not np.allclose(sampler.score(faces, (labels + 1) % 3), scores)
+    attention = sampler.attention(latents[0], "16x16", 2)
+    q, k = sampler.queries_keys(latents[0], 2)["16x16"]
+    logits = (q @ k.T).astype(np.float64)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(attention, weights / weights.sum(1, keepdims=True), atol=1e-5)
+    assert set(sampler.discriminator_queries_keys(faces[0], 1)) == {"8x8", "4x4"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (None, "This model has classes: give every image a label from 0 to 2."),
+        ([0], "2 images need labels of shape (2,), but got (1,)."),
+        ([0, 3], "Labels must be integers from 0 to 2, but were [0, 3]."),
+        ([-1, 0], "Labels must be integers from 0 to 2, but were [-1, 0]."),
+        ([0.0, 1.0], "Labels must be integers from 0 to 2, but were [0.0, 1.0]."),
+        ([True, False], "Labels must be integers from 0 to 2, but were [True, False]."),
+        (["red", "dark"], "Labels must be integers from 0 to 2, but were ['red', 'dark']."),
+    ],
+    ids=repr,
+)
+def test_labels_that_name_no_class_are_refused(labels, sentence):
+    sampler = make_sampler(num_classes=3)
+    for ask in (
+        lambda: sampler.faces(random_latents(2), labels),
+        lambda: sampler.score(random_images(2), labels),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            ask()
+        assert str(refusal.value) == sentence
+
+
+def test_a_conditional_model_answers_no_question_without_a_label():
+    sampler = make_sampler(num_classes=3)
+    latent, image = random_latents(1)[0], random_images(1)[0]
+    for ask in (
+        lambda: sampler.queries_keys(latent),
+        lambda: sampler.attention(latent, "16x16"),
+        lambda: sampler.discriminator_queries_keys(image),
+    ):
+        with pytest.raises(ValueError, match="give every image a label from 0 to 2"):
+            ask()
+
+
+def test_a_plain_model_refuses_labels(sampler):
+    for ask in (
+        lambda: sampler.faces(random_latents(1), [0]),
+        lambda: sampler.queries_keys(random_latents(1)[0], 0),
+        lambda: sampler.score(random_images(1), [0]),
+    ):
+        with pytest.raises(ValueError, match=r"^This model has no classes, so it takes no labels\.$"):
+            ask()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("latents", "sentence"),
+    [
+        (np.zeros((2, 11)), "Latents must have the shape (N, 12), but have (2, 11)."),
+        (np.zeros(12), "Latents must have the shape (N, 12), but have (12,)."),
+        (np.zeros((1, 1, 12)), "Latents must have the shape (N, 12), but have (1, 1, 12)."),
+        ([[math.nan] * 12], "Latents must be finite numbers, but hold NaN or infinity."),
+        ([[math.inf] + [0] * 11], "Latents must be finite numbers, but hold NaN or infinity."),
+        ([["a"] * 12], "Latents must be an array of numbers of shape (N, 12)."),
+        ([[0] * 12, [0]], "Latents must be an array of numbers of shape (N, 12)."),
+        (None, "Latents must have the shape (N, 12), but have ()."),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(sampler, latents, sentence):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(latents)
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("latent", [np.zeros(11), np.full(12, math.nan), np.zeros((1, 12))])
+def test_a_latent_that_does_not_fit_is_refused_by_every_question(sampler, latent):
+    for ask in (sampler.queries_keys, sampler.face_and_queries_keys, lambda z: sampler.attention(z, "8x8")):
+        with pytest.raises(ValueError, match=r"^Latents must "):
+            ask(latent)
+
+
+@pytest.mark.parametrize("layer", ["32x32", "", 16, None], ids=repr)
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(sampler, layer):
+    sentence = f"There is no attention layer {layer!r}; this model has 8x8 and 16x16."
+    for ask in (
+        lambda: sampler.attention(random_latents(1)[0], layer),
+        lambda: sampler.faces(random_latents(1), gammas={layer: 1.0}),
+        lambda: sampler.queries_keys(random_latents(1)[0], gammas={layer: 1.0}),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            ask()
+        assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("gamma", [math.nan, math.inf, "1", None], ids=repr)
+def test_a_gamma_that_is_not_a_finite_number_is_refused(sampler, gamma):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(random_latents(1), gammas={"8x8": gamma})
+    assert str(refusal.value) == f"gamma of 8x8 must be a finite number, but was {gamma!r}."
+
+
+def test_numbers_too_large_to_compute_with_are_refused(sampler):
+    with pytest.raises(ValueError, match="so large that the image is not finite"):
+        sampler.faces(np.full((1, 12), 3e38))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [random_images(1, 64), random_images(1)[0], random_images(1).astype(np.float32), "face"],
+    ids=type,
+)
+def test_images_that_do_not_fit_are_refused(sampler, images):
+    with pytest.raises(ValueError, match=r"^Images must be uint8 of shape \(N, 32, 32, 3\), but are "):
+        sampler.score(images)
+
+
+# Checkpoints
+
+
+def test_a_loaded_checkpoint_knows_what_it_is(folder):
+    sampler = Sampler.load(str(folder))
+    assert sampler.config == CONFIG
+    assert sampler.class_names == ()
+    assert sampler.layers == ("8x8", "16x16")
+    assert sampler.source == folder
+    assert [row["images"] for row in sampler.history] == [64, 128]
+    assert sampler.card == "# A card\n"
+    assert sampler.gammas.keys() == set(sampler.layers)
+    assert sampler.score(sampler.faces(random_latents(2))).shape == (2,)
+
+
+def test_a_conditional_checkpoint_knows_its_classes(tmp_path):
+    config = SaganConfig(**{**vars(CONFIG), "num_classes": 3})
+    checkpoint.save(tmp_path / "model", config, CLASSES, *networks(config), [], "")
+    sampler = Sampler.load(tmp_path / "model")
+    assert sampler.class_names == CLASSES
+    assert sampler.faces(random_latents(3), np.arange(3)).shape == (3, 32, 32, 3)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing-here"):
+        Sampler.load(tmp_path / "nothing-here")
+
+
+def write_curated(folder: Path, faces: object, generator_sha256: str | None = None) -> None:
+    sha = generator_sha256 or checkpoint.generator_hash(folder)
+    (folder / "curated.json").write_text(json.dumps({"generator_sha256": sha, "faces": faces}))
+
+
+FACE = {"seed": 7, "query": [0.5, 0.4], "text": "Look at the eyes."}
+
+
+def test_curated_faces_come_with_their_query_and_text(folder):
+    write_curated(folder, [FACE, {**FACE, "seed": 2**32 - 1, "query": [0, 1]}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curated = Sampler.load(folder).curated
+    assert curated == (
+        CuratedFace(7, (0.5, 0.4), "Look at the eyes."),
+        CuratedFace(2**32 - 1, (0.0, 1.0), "Look at the eyes."),
+    )
+    assert curated[0].query[1] == 0.4
+
+
+def test_a_checkpoint_without_curated_faces_has_none(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Sampler.load(folder).curated == ()
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [
+        [{**FACE, "seed": -1}],
+        [{**FACE, "seed": "7"}],
+        [{**FACE, "query": [0.5]}],
+        [{**FACE, "query": [0.5, 1.2]}],
+        [{**FACE, "query": [math.nan, 0.5]}],
+        [{**FACE, "query": None}],
+        [{"seed": 7, "query": [0.5, 0.5]}],
+        ["face"],
+        None,
+    ],
+    ids=repr,
+)
+def test_damaged_curated_faces_are_left_out_with_a_warning(folder, faces):
+    write_curated(folder, faces)
+    with pytest.warns(UserWarning, match=r"curated\.json"):
+        sampler = Sampler.load(folder)
+    assert sampler.curated == ()
+
+
+def test_curated_faces_of_another_generator_are_left_out_with_a_warning(folder):
+    write_curated(folder, [FACE], "0" * 64)
+    with pytest.warns(UserWarning, match=r"curated\.json"):
+        sampler = Sampler.load(folder)
+    assert sampler.curated == ()
