@@ -7,7 +7,7 @@ from torch.nn.utils import parametrize
 from sagan.layers import exact_weight
 from sagan.networks import Discriminator, Generator
 
-CALIBRATION_IMAGES = 1024
+CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64
 
 
@@ -28,7 +28,7 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
 
 @torch.no_grad()
 def measure_batch_norm(generator: Generator, seed: int = 0) -> None:
-    """Replace the batch-norm statistics in place by averages over the same 1024 latents each time.
+    """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
     Averaged weights never saw the statistics that were collected in training; with classes, labels cycle.
     """

@@ -1,0 +1,79 @@
+"""The pictures that a run leaves behind: faces from fixed noise, what they attend to, and its curves."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from sagan import heatmaps, latents
+from sagan.checkpoint import replace_file
+from sagan.networks import Generator
+
+FACES = 64
+ATTENTION_FACES = 8
+QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, the left eye
+
+
+@torch.inference_mode()
+def faces(generator: Generator, path: Path) -> None:
+    """Save 64 faces, from seeds 0 to 63, as one picture. The generator is in eval mode."""
+    images = torch.cat([generator(*_inputs(generator, [seed])) for seed in range(FACES)])
+    grid = make_grid(images, nrow=8, normalize=True, value_range=(-1, 1))  # (3, height, width) in [0, 1]
+    _save(Image.fromarray(grid.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()), path)
+
+
+@torch.inference_mode()
+def attention(generator: Generator, path: Path) -> None:
+    """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
+    images, maps = generator(*_inputs(generator, list(range(ATTENTION_FACES))), extras="maps")
+    faces_ = _to_uint8(images)
+    rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
+    for layer in maps.values():  # (B, n*n, n*n)
+        side = int(layer.shape[1] ** 0.5)
+        position = int(QUERY[1] * side) * side + int(QUERY[0] * side)
+        attended = layer[:, position].float().cpu().numpy()  # (B, n*n)
+        rows.append(
+            [heatmaps.overlay(f, a, position, size=128) for f, a in zip(faces_, attended, strict=True)]
+        )
+    sheet = np.concatenate([np.concatenate([np.asarray(p.convert("RGB")) for p in row], 1) for row in rows])
+    _save(Image.fromarray(sheet), path)
+
+
+def curves(history: list[dict[str, float]], path: Path) -> None:
+    """Save losses, scores and gammas over thousands of images."""
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    kimg = [row["images"] / 1000 for row in history]
+    panels = {
+        "loss": [name for name in history[-1] if name.endswith("_loss") or name == "penalty"],
+        "score": ["d_real", "d_fake"],
+        "gamma": [name for name in history[-1] if "_gamma_" in name],
+    }
+    for axes, (title, names) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
+        for name in names:
+            axes.plot(kimg, [row.get(name, np.nan) for row in history], label=name.replace("_", " "))
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left")
+    axes.set_xlabel("kimg (thousand real images shown)")
+    replace_file(path, lambda new: figure.savefig(new, dpi=100))
+
+
+def _inputs(generator: Generator, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
+    config, device = generator.config, next(generator.parameters()).device
+    z = torch.from_numpy(np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])).to(device)
+    if not config.num_classes:
+        return z, None
+    return z, torch.tensor([seed % config.num_classes for seed in seeds], device=device)
+
+
+def _to_uint8(images: Tensor) -> np.ndarray:
+    """(B, 3, S, S) in [-1, 1] -> uint8 (B, S, S, 3)."""
+    return (127.5 * (images + 1)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    replace_file(path, image.save)

@@ -1,0 +1,508 @@
+"""The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sagan import checkpoint, losses, pictures
+from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
+from sagan.export import plain, shippable
+from sagan.layers import SelfAttention, normalised_once
+from sagan.networks import Discriminator, Generator, SaganConfig, gammas
+
+LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
+NOISE, PENALTY = 1, 2  # streams of random numbers, each a function of (seed, step) alone
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot start or go on, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run trains; together with the SaganConfig and the data it determines the result."""
+
+    batch_size: int = 64
+    steps: int | None = 50_000
+    minutes: float | None = None  # instead of steps
+    loss: str = "hinge"  # or "wgan-gp"
+    g_lr: float = 1e-4
+    d_lr: float = 4e-4
+    betas: tuple[float, float] = (0.0, 0.9)
+    lr_decay: float = 0.6  # the share of the run, at its end, over which both rates fall to zero
+    d_steps: int = 1
+    lambda_gp: float = 10.0
+    ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
+    ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
+    flips: bool = True
+    precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
+    seed: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name, low, high in (
+            ("batch_size", 1, 65_536),
+            ("d_steps", 1, 1000),
+            ("g_lr", 0, 1),
+            ("d_lr", 0, 1),
+            ("lr_decay", 0, 1),
+            ("lambda_gp", 0, 1e6),
+            ("seed", 0, 2**32 - 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, but must be from {low} to {high}")
+        if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
+            raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("a run is as long as either steps or minutes says: give one of them")
+        for name in ("steps", "minutes", "ema_kimg"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, but must be more than 0")
+        for name, allowed in (("loss", LOSSES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {allowed}")
+
+
+# What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight each
+# other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
+PRESETS: dict[str, dict] = {
+    "sagan": {"lr_decay": 0.6, "flips": True},
+    "tutorial": {"lr_decay": 0.0, "flips": False},
+}
+
+
+class Trainer:
+    """Trains one generator and one discriminator on one image set, and keeps the run in a folder.
+
+    out/checkpoint/ is the newest checkpoint with all that resuming needs; out/history.csv, out/curves.png and
+    out/samples/ grow along the way. Data order, flips and noise depend only on (seed, step), so that saving,
+    sampling and logging never change what is learned, and a resumed run goes on bit for bit on the CPU.
+    """
+
+    def __init__(
+        self,
+        config: SaganConfig,
+        recipe: Recipe,
+        data: ImageSet,
+        out: Path,
+        device: str = "auto",
+        about: dict | None = None,
+    ) -> None:
+        """about: plain data for the model card (command, sources, crop). Raises TrainingError."""
+        if recipe.loss == "wgan-gp" and config.d_spectral_norm:
+            config = dataclasses.replace(config, d_spectral_norm=False)
+        classes = len(data.class_names) if data.labels is not None else 0
+        self.config = dataclasses.replace(config, num_classes=classes)
+        self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
+        self.device = pick_device(device)
+        self.bf16 = recipe.precision == "bf16" or (
+            recipe.precision == "auto" and has_native_bf16(self.device)
+        )
+        if recipe.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+
+        torch.manual_seed(recipe.seed)
+        self.generator = self._place(Generator(self.config))
+        self.discriminator = self._place(Discriminator(self.config))
+        self.averaged = self._place(Generator(self.config)).requires_grad_(False)
+        self.averaged.load_state_dict(self.generator.state_dict())
+        self.g_optimizer = self._adam(self.generator, recipe.g_lr)
+        self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
+        self.step = 0  # generator updates so far
+        self.seconds = 0.0  # spent training, over all sessions of the run
+        self.history: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._snapshot: tuple[int, Generator] | None = None
+        self.stopped_by: int | None = None  # the signal that ended `train`
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        network.to(self.device, memory_format=torch.channels_last)
+        for module in network.modules():
+            if isinstance(module, SelfAttention):
+                # The explicit softmax is faster on a CPU, and has the double backward that the penalty needs.
+                module.fused = self.device.type == "cuda" and self.recipe.loss == "hinge"
+        return network.train()
+
+    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), lr, self.recipe.betas, fused=True)
+
+    # The step
+
+    def train_step(self) -> None:
+        """d_steps discriminator updates, one generator update, one update of the average."""
+        self._set_rates()
+        for i in range(self.recipe.d_steps):
+            update = self.step * self.recipe.d_steps + i
+            real, labels = self._real_batch(update)
+            self._d_step(real, labels, update)
+        self._g_step(labels)
+        self.step += 1
+        self._average()
+
+    def _d_step(self, real: Tensor, labels: Tensor | None, update: int) -> None:
+        with torch.no_grad(), normalised_once(self.generator), self._autocast():
+            fake = self.generator(self._noise(update, stream=0), labels).float()
+        with normalised_once(self.discriminator), self._autocast():
+            both = torch.cat([real, fake]).contiguous(memory_format=torch.channels_last)
+            scores = self.discriminator(both, None if labels is None else labels.repeat(2)).float()
+        real_scores, fake_scores = scores.chunk(2)
+        if self.recipe.loss == "hinge":
+            loss = losses.hinge_d(real_scores, fake_scores)
+        else:
+            mix = torch.rand(len(real), generator=self._random(PENALTY, update), device=self.device)
+            penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, mix)
+            loss = losses.wasserstein_d(real_scores, fake_scores) + self.recipe.lambda_gp * penalty
+            self._note(penalty=penalty)
+        self.d_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.d_optimizer.step()
+        self._note(d_loss=loss, d_real=real_scores.mean(), d_fake=fake_scores.mean())
+
+    def _g_step(self, labels: Tensor | None) -> None:
+        self.discriminator.requires_grad_(False)
+        with normalised_once(self.generator, self.discriminator), self._autocast():
+            fake = self.generator(self._noise(self.step, stream=1), labels)
+            loss = losses.adversarial_g(self.discriminator(fake, labels).float())
+        self.g_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.g_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        self._note(g_loss=loss)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        images = self.recipe.batch_size * self.recipe.d_steps
+        half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
+        if self.recipe.ema_ramp:
+            half_life = min(half_life, self.recipe.ema_ramp * self.images)
+        averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (images / half_life))
+
+    # What a step is made of
+
+    @property
+    def images(self) -> int:
+        """Real images shown so far."""
+        return self.step * self.recipe.d_steps * self.recipe.batch_size
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
+        if self.recipe.steps is not None:
+            return min(1.0, self.step / self.recipe.steps)
+        return min(1.0, self.seconds / (60 * self.recipe.minutes))
+
+    def _set_rates(self) -> None:
+        left = 1 - self.progress
+        factor = min(1.0, left / self.recipe.lr_decay) if self.recipe.lr_decay else 1.0
+        for optimizer, rate in ((self.g_optimizer, self.recipe.g_lr), (self.d_optimizer, self.recipe.d_lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def _real_batch(self, update: int) -> tuple[Tensor, Tensor | None]:
+        size, seed = self.recipe.batch_size, self.recipe.seed
+        indices = batch_indices(len(self.data), size, update, seed)
+        flips = torch.from_numpy(batch_flips(size, update, seed)) if self.recipe.flips else None
+        labels = None
+        if self.data.labels is not None:
+            labels = torch.from_numpy(self.data.labels[indices]).to(self.device)
+        return to_batch(self.data.images[indices], flips, self.device), labels
+
+    def _noise(self, update: int, stream: int) -> Tensor:
+        size = (self.recipe.batch_size, self.config.z_dim)
+        return torch.randn(size, generator=self._random(NOISE, update, stream), device=self.device)
+
+    def _random(self, *stream: int) -> torch.Generator:
+        seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    @torch.no_grad()
+    def _note(self, **values: Tensor) -> None:
+        """Add to the sums that the next log line averages, without waiting for the device."""
+        for name, value in values.items():
+            total, count = self._sums.get(name, (0, 0))
+            self._sums[name] = (total + value.detach(), count + 1)
+
+    # The run
+
+    def train(self, log_every: int = 50, sample_every: int = 1000, save_every: int = 1000) -> bool:
+        """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
+
+        The three intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss
+        is no longer finite or the disk refuses a checkpoint; the last good checkpoint stays.
+        """
+        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
+        saved = sampled = None
+        bar = tqdm(
+            total=self.recipe.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+        )
+        started, clock = self.seconds, time.monotonic()
+        logged_at, logged_step = time.monotonic(), self.step
+        try:
+            while self.progress < 1 and self.stopped_by is None:
+                self.train_step()
+                self.seconds = started + time.monotonic() - clock
+                bar.update()
+                leaving = self.progress == 1 or self.stopped_by is not None
+                if self.step % log_every == 0 or leaving:
+                    speed = (self.step - logged_step) / (time.monotonic() - logged_at)
+                    self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps)
+                    logged_at, logged_step = time.monotonic(), self.step
+                if self.step % sample_every == 0:
+                    self.draw()
+                    sampled = self.step
+                if self.step % save_every == 0:
+                    self.save()
+                    saved = self.step
+            if sampled != self.step and self.stopped_by is None:
+                self.draw()
+            if saved != self.step:
+                self.save()
+        finally:
+            bar.close()
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
+        return self.stopped_by is None
+
+    def _remember(self, number: int, frame: object) -> None:
+        """First signal: leave after this step. Second: leave now."""
+        if self.stopped_by is not None:
+            raise KeyboardInterrupt
+        self.stopped_by = number
+
+    def _log(self, bar: tqdm, images_per_second: float) -> None:
+        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise self._diverged(bad[0])
+        learned = {
+            f"{letter}_gamma_{layer}": float(value)
+            for letter, network in (("g", self.generator), ("d", self.discriminator))
+            for layer, value in gammas(network).items()
+        }
+        row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
+        row |= {name: round(value, 6) for name, value in (means | learned).items()}
+        row["g_lr"] = self.g_optimizer.param_groups[0]["lr"]
+        row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
+        row["images_per_second"] = round(images_per_second, 2)
+        self.history.append(row)
+        checkpoint.write_history(self.out / checkpoint.HISTORY, self.history)
+
+        shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
+        if self.recipe.minutes is not None:
+            shown["min left"] = f"{max(0.0, self.recipe.minutes - self.seconds / 60):.0f}"
+        shown |= {"D": f"{means['d_loss']:.2f}", "G": f"{means['g_loss']:.2f}"}
+        shown |= {"D(real)": f"{means['d_real']:.2f}", "D(fake)": f"{means['d_fake']:.2f}"}
+        shown["gamma"] = " ".join(f"{value:.3f}" for name, value in learned.items() if name.startswith("g_"))
+        bar.set_postfix(shown, refresh=False)
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"At step {self.step}, {what} is no longer a finite number; the last good checkpoint is kept in "
+            f"'{self.out}'. Try smaller --g-lr and --d-lr, --precision fp32, or another --seed."
+        )
+
+    def snapshot(self) -> Generator:
+        """The averaged generator of this step as it would be shipped."""
+        if self._snapshot is None or self._snapshot[0] != self.step:
+            self._snapshot = self.step, shippable(self.averaged)
+        return self._snapshot[1]
+
+    def draw(self) -> None:
+        """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
+        generator = self.snapshot()
+        name = f"{self.step:06d}.png"
+        pictures.faces(generator, self.out / "samples" / f"faces-{name}")
+        pictures.attention(generator, self.out / "samples" / f"attention-{name}")
+        if self.history:
+            pictures.curves(self.history, self.out / "curves.png")
+
+    # Saving and resuming
+
+    def save(self) -> None:
+        """Write out/checkpoint. Raises TrainingError where that fails; the previous checkpoint stays."""
+        tensors = {}
+        for name, network in self._networks.items():
+            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+        for name, optimizer in self._optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            raise self._diverged("a weight")
+        info = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "recipe": dataclasses.asdict(self.recipe),
+            "images": len(self.data),
+            "about": self.about,
+        }
+        try:
+            checkpoint.save(
+                self.out / checkpoint.RUN_CHECKPOINT,
+                self.config,
+                self.data.class_names if self.config.num_classes else (),
+                self.snapshot(),
+                plain(self.discriminator),
+                self.history,
+                self.card(),
+                raw_generator=plain(self.generator),
+                state=(tensors, info),
+            )
+        except OSError as error:
+            raise TrainingError(
+                f"The checkpoint of step {self.step} could not be written ({error.strerror or error}); the "
+                f"previous one is kept in '{self.out}'. Make room and go on with --resume."
+            ) from error
+
+    def resume(self) -> None:
+        """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
+        folder = checkpoint.find(self.out)
+        config, _ = checkpoint.load_config(folder)
+        info = read_state_info(folder)
+        if config != self.config:
+            raise TrainingError(
+                f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
+            )
+        if info["images"] != len(self.data):
+            raise TrainingError(
+                f"The run in '{self.out}' was trained on {info['images']} images, "
+                f"but there are {len(self.data)} now."
+            )
+        tensors = checkpoint.load_tensors(folder / checkpoint.STATE)
+        for name, network in self._networks.items():
+            network.load_state_dict(_under(tensors, name))
+        for name, optimizer in self._optimizers.items():
+            _load_optimizer(optimizer, _under(tensors, name))
+        self.step, self.seconds = info["step"], info["seconds"]
+        self.history = checkpoint.read_history(folder)
+
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "averaged": self.averaged}
+
+    @property
+    def _optimizers(self) -> dict[str, torch.optim.Adam]:
+        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+
+    def describe(self) -> str:
+        """What is about to be trained, in two or three lines."""
+        sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
+        precision = "bfloat16" if self.bf16 else "float32"
+        lines = [
+            f"{len(self.data):,} images of {self.config.image_size} pixels, {self.config.num_classes} classes",
+            f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}",
+        ]
+        if self.recipe.loss == "wgan-gp":
+            lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
+        if self.step:
+            lines.append(f"Going on from step {self.step}.")
+        return "\n".join(lines)
+
+    def card(self) -> str:
+        """The model card of this moment, in Markdown."""
+        size = self.config.image_size
+        sources = ", ".join(Path(source).name for source in self.about.get("data", ["an unnamed source"]))
+        hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
+        classes = ", ".join(self.data.class_names) if self.config.num_classes else "none"
+        return "\n".join(
+            [
+                f"# A Self-Attention GAN for {size}x{size} images",
+                "",
+                f"- Data: {len(self.data):,} images from {sources}",
+                f"- Classes: {classes}",
+                f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}",
+                f"- Time: {self.seconds / 3600:.2f} hours on {hardware}",
+                f"- Command: `{self.about.get('command', 'unknown')}`",
+                f"- Loss: {self.recipe.loss}; spectral norm in the discriminator: "
+                f"{'on' if self.config.d_spectral_norm else 'off, because it fights the gradient penalty'}",
+                "- `generator.safetensors` is averaged over training, `generator_raw.safetensors` is not.",
+                "",
+                "Say here what the images show, whose they are, under which licence, and what the model must",
+                "not be used for.",
+                "",
+            ]
+        )
+
+
+def read_state_info(folder: Path) -> dict:
+    """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
+    path = folder / checkpoint.STATE_INFO
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged."
+        ) from error
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one. Raises TrainingError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
+        ) from error
+    return device
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products run at full speed, which emulation does not."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def describe_device(device: torch.device) -> str:
+    """The name of the hardware, for the model card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads ({sys.platform})"
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{prefix}/"): value
+        for key, value in tensors.items()
+        if key.startswith(f"{prefix}/")
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        like = parameters[int(index)]
+        placed = (
+            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
+        )
+        state.setdefault(int(index), {})[name] = placed
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

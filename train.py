@@ -1,0 +1,199 @@
+"""Train a Self-Attention GAN on a folder or zip of images.
+
+    python train.py --data faces/ --out runs/faces
+    python train.py --data faces/ --out runs/faces --resume
+
+Everything lands in the --out folder: checkpoint/ (what the app and `python -m sagan.sample` load, and what
+--resume needs), samples/, curves.png and history.csv. Ctrl-C saves and leaves; a second one leaves at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from sagan import checkpoint
+from sagan.data import DataError, load_images
+from sagan.networks import IMAGE_SIZES, SaganConfig
+from sagan.trainer import LOSSES, PRECISIONS, PRESETS, Recipe, Trainer, TrainingError, read_state_info
+
+MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "d_attention")
+DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
+RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
+SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS)
+MAY_CHANGE = ("steps", "minutes", "data", "labels")  # on --resume: the length, and where the images lie
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options; one that is not given is absent, so that presets and --resume can fill it in."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    model, recipe = SaganConfig(), Recipe()
+
+    add = parser.add_argument_group("data and run folder").add_argument
+    add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
+    add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
+    add("--resume", action="store_true", default=False, help="go on with the run in --out, as it was set up")
+    add(
+        "--crop",
+        type=int,
+        metavar="PIXELS",
+        help="centre square before the resize (default the shorter side)",
+    )
+    add(
+        "--labels", metavar="CSV", help="class labels; the first column is the file name (default no classes)"
+    )
+    add("--label-columns", metavar="NAMES", help="columns that make up the class: Male,Smiling gives four")
+
+    add = parser.add_argument_group("networks").add_argument
+    add("--image-size", type=int, choices=IMAGE_SIZES, help=f"in pixels (default {model.image_size})")
+    add("--z-dim", type=int, metavar="N", help=f"dimensions of the latent (default {model.z_dim})")
+    add(
+        "--g-width",
+        type=int,
+        metavar="N",
+        help=f"channels of G's largest feature map (default {model.g_width})",
+    )
+    add(
+        "--d-width",
+        type=int,
+        metavar="N",
+        help=f"channels of D's largest feature map (default {model.d_width})",
+    )
+    add(
+        "--d-attention", type=_integers, metavar="SIDES", help="feature maps on which D attends (default 8,4)"
+    )
+
+    group = parser.add_argument_group("recipe")
+    add = group.add_argument
+    add("--preset", choices=tuple(PRESETS), help="tutorial: no rate decay, no flips (default sagan)")
+    add("--batch-size", type=int, metavar="N", help=f"images in a batch (default {recipe.batch_size})")
+    length = group.add_mutually_exclusive_group().add_argument
+    length("--steps", type=int, metavar="N", help=f"length of the run in G updates (default {recipe.steps})")
+    length("--minutes", type=float, metavar="N", help="length of the run in minutes, instead of --steps")
+    add("--loss", choices=LOSSES, help="wgan-gp turns D's spectral norm off: the two fight (default hinge)")
+    add("--g-lr", type=float, metavar="RATE", help=f"learning rate of G (default {recipe.g_lr})")
+    add("--d-lr", type=float, metavar="RATE", help=f"learning rate of D (default {recipe.d_lr})")
+    add("--betas", type=_numbers, metavar="B1,B2", help="Adam's betas (default 0.0,0.9)")
+    decay = f"last share of the run, over which both rates fall to 0; 0: constant (default {recipe.lr_decay})"
+    add("--lr-decay", type=float, metavar="SHARE", help=decay)
+    add("--d-steps", type=int, metavar="N", help=f"D updates for each G update (default {recipe.d_steps})")
+    add(
+        "--lambda-gp",
+        type=float,
+        metavar="W",
+        help=f"gradient penalty's weight (default {recipe.lambda_gp:g})",
+    )
+    half_life = "half-life of the averaged generator in thousand images (default 10/32 of the batch size)"
+    add("--ema-kimg", type=float, metavar="KIMG", help=half_life)
+    add("--precision", choices=PRECISIONS, help="auto: bf16 where the hardware has it (default auto)")
+    add("--seed", type=int, metavar="N", help=f"of weights, data order, flips, noise (default {recipe.seed})")
+    add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
+
+    add = parser.add_argument_group("machine and intervals").add_argument
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
+    cores = os.cpu_count() or 1
+    add(
+        "--workers",
+        type=_count,
+        default=cores,
+        metavar="N",
+        help="threads that decode images (default all cores)",
+    )
+    add("--log-every", type=_count, default=50, metavar="STEPS", help="history row and bar (default 50)")
+    add("--sample-every", type=_count, default=1000, metavar="STEPS", help="pictures (default 1000)")
+    add("--save-every", type=_count, default=1000, metavar="STEPS", help="checkpoint (default 1000)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
+    options = build_parser().parse_args(arguments)
+    try:
+        trainer = start(options)
+        print(trainer.describe())
+        complete = trainer.train(options.log_every, options.sample_every, options.save_every)
+    except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    print(f"Step {trainer.step}, {trainer.images:,} images shown; the checkpoint is in '{options.out}'.")
+    if not complete:
+        print("Stopped before the end; go on with --resume.")
+    return 0 if complete else 128 + trainer.stopped_by
+
+
+def start(options: argparse.Namespace) -> Trainer:
+    """The trainer that the options describe, resumed where they say so."""
+    given = vars(options)
+    stored = _stored(options.out) if options.resume else {}
+    if not options.resume and (options.out / checkpoint.RUN_CHECKPOINT).exists():
+        raise TrainingError(
+            f"There is a run in '{options.out}': go on with it by --resume, or name another --out."
+        )
+    settings = PRESETS[given["preset"]] if "preset" in given else {}
+    settings = settings | {name: given[name] for name in SETTINGS if name in given}
+    for name, value in settings.items():
+        if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
+            raise TrainingError(
+                f"--{name.replace('_', '-')} is {value} now, but the run in '{options.out}' was started with "
+                f"{stored[name]}: leave it out, or start a new run."
+            )
+    if "minutes" in given or "steps" in given:
+        settings = {"steps": None, "minutes": None} | settings
+    settings = PRESETS["sagan"] | stored | settings
+    if "data" not in settings:
+        raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
+
+    config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
+    recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
+    sources, columns = settings["data"], settings.get("label_columns", "")
+    data = load_images(
+        [Path(source) for source in sources],
+        config.image_size,
+        settings.get("crop"),
+        settings.get("labels"),
+        [name.strip() for name in columns.split(",") if name.strip()],
+        options.workers,
+    )
+    about = {"command": shlex.join(["python", *sys.argv]), "data": sources}
+    about |= {name: settings[name] for name in DATA_OPTIONS if name in settings}
+    trainer = Trainer(config, recipe, data, options.out, options.device, about)
+    if options.resume:
+        trainer.resume()
+    return trainer
+
+
+def _stored(out: Path) -> dict:
+    """The settings with which the run in `out` was started."""
+    folder = checkpoint.find(out)
+    info = read_state_info(folder)
+    config, _ = checkpoint.load_config(folder)
+    model = {name: getattr(config, name) for name in MODEL_OPTIONS}
+    return (
+        info["recipe"] | model | {name: info["about"][name] for name in DATA_OPTIONS if name in info["about"]}
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(sorted(int(part) for part in text.split(",") if part.strip()))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
