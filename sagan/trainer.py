@@ -78,8 +78,8 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {allowed}")
 
 
-# What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight each
-# other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
+# What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
+# each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
 PRESETS: dict[str, dict] = {
     "sagan": {"lr_decay": 0.6, "flips": True},
     "tutorial": {"lr_decay": 0.0, "flips": False},
@@ -247,8 +247,8 @@ class Trainer:
     def train(self, log_every: int = 50, sample_every: int = 1000, save_every: int = 1000) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
-        The three intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss
-        is no longer finite or the disk refuses a checkpoint; the last good checkpoint stays.
+        The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
+        no longer finite or the disk refuses a checkpoint; the last good checkpoint stays.
         """
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -410,7 +410,7 @@ class Trainer:
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
         precision = "bfloat16" if self.bf16 else "float32"
         lines = [
-            f"{len(self.data):,} images of {self.config.image_size} pixels, {self.config.num_classes} classes",
+            f"{len(self.data):,} images of {self.config.image_size} px, {self.config.num_classes} classes",
             f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}",
         ]
         if self.recipe.loss == "wgan-gp":
