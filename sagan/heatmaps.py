@@ -31,7 +31,7 @@ def entropy_bits(row: np.ndarray) -> float:
 @cache
 def colour_table(name: str = COLOUR_MAP) -> np.ndarray:
     """One of Matplotlib's colour maps as (256, 3) uint8, read-only."""
-    table = np.round(255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
+    table = colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
     table.flags.writeable = False
     return table
 
@@ -62,9 +62,7 @@ def overlay(
     """
     side = isqrt(row.size)
     if not 0 <= query < row.size:
-        raise ValueError(
-            f"The query is {query}, but a {side}x{side} layer has positions 0 to {row.size - 1}."
-        )
+        raise ValueError(f"The query is {query}, but this layer has positions 0 to {row.size - 1}.")
     weights = Image.fromarray(np.asarray(row, np.float32).reshape(side, side))
     field = np.asarray(weights.resize((size, size), Image.Resampling.BICUBIC))
     heat = Image.fromarray(colour(field, full_scale(row) if vmax is None else vmax))
