@@ -35,6 +35,7 @@ CONFIG, HISTORY, CARD = "config.json", "history.csv", "model_card.md"
 GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
     f"{name}.safetensors" for name in ("generator", "discriminator", "generator_raw")
 )
+SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT = "checkpoint"
 MAX_BYTES = 1 << 30

@@ -1,9 +1,20 @@
-"""From a network in training to one that can be shipped: exact weights, batch norm measured anew."""
+"""From a network in training to one that can be shipped: exact weights, batch norm measured anew.
+
+    python -m sagan.export --run runs/mine --out checkpoints/mine
+
+copies what sampling needs out of a run, and leaves behind what only resuming needs.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from sagan import checkpoint
 from sagan.layers import exact_weight
 from sagan.networks import Discriminator, Generator
 
@@ -56,3 +67,34 @@ def shippable(generator: Generator) -> Generator:
     twin = plain(generator)
     measure_batch_norm(twin)
     return twin
+
+
+def ship(run: Path, out: Path) -> None:
+    """Copy the newest checkpoint of a run to the folder `out`. Raises CheckpointError where there is none."""
+    source = checkpoint.find(run)
+    checkpoint.load_generator(source)  # nothing broken is shipped
+    with checkpoint.replacing_folder(out) as new:
+        for name in checkpoint.SHIPPED:
+            shutil.copyfile(source / name, new / name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m sagan.export",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder of train.py")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, replaced if it exists")
+    options = parser.parse_args(arguments)
+    try:
+        ship(options.run, options.out)
+    except (checkpoint.CheckpointError, OSError) as error:
+        parser.error(str(error))
+    print(f"'{options.out}' can be opened with: python app.py --checkpoint {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
