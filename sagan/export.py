@@ -70,9 +70,17 @@ def shippable(generator: Generator) -> Generator:
 
 
 def ship(run: Path, out: Path) -> None:
-    """Copy the newest checkpoint of a run to the folder `out`. Raises CheckpointError where there is none."""
+    """Copy the newest checkpoint of a run to the folder `out`, in the place of a shipped one that is there.
+
+    Raises CheckpointError where there is no checkpoint, or where `out` holds anything else than a shipped one.
+    """
     source = checkpoint.find(run)
     checkpoint.load_generator(source)  # nothing broken is shipped
+    shipped = (out / checkpoint.CONFIG).is_file() and not (out / checkpoint.STATE).exists()
+    if out.exists() and not shipped:
+        raise checkpoint.CheckpointError(
+            f"'{out}' exists and is not a shipped checkpoint: name another --out."
+        )
     with checkpoint.replacing_folder(out) as new:
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
