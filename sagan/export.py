@@ -72,7 +72,7 @@ def shippable(generator: Generator) -> Generator:
 def ship(run: Path, out: Path) -> None:
     """Copy the newest checkpoint of a run to the folder `out`, in the place of a shipped one that is there.
 
-    Raises CheckpointError where there is no checkpoint, or where `out` holds anything else than a shipped one.
+    Raises CheckpointError where there is no checkpoint, or where `out` holds anything but a shipped one.
     """
     source = checkpoint.find(run)
     checkpoint.load_generator(source)  # nothing broken is shipped
