@@ -1,4 +1,4 @@
-"""The web page: one current face, and a tab for every side of it. Speaks to `Sampler` only, never to torch."""
+"""The web page: one current face, and a tab for every side of it. It speaks to `Sampler`, never to torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,15 +45,34 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `Blocks.launch` needs for this page: its look, its scripts, and no history in the browser's storage."""
+    """What `Blocks.launch` needs for this page: its look and its scripts, and no history in the browser."""
     scripts = "".join(
         f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>"
         for name in ("attention.js", "page.js")
     )
     return {
-        "theme": gr.themes.Default(primary_hue="indigo", neutral_hue="slate"),
+        "theme": _theme(),
         "css_paths": STATIC / "page.css",
         "head": scripts,
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
     }
+
+
+def _theme() -> gr.Theme:
+    """Gradio's own look, with the contrast of small texts and of the accent raised to AA."""
+    return gr.themes.Default(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        # The semi-bold file that Gradio ships holds only a few letters.
+        font=(
+            gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)),
+            "ui-sans-serif",
+            "system-ui",
+            "sans-serif",
+        ),
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        color_accent="*primary_600",
+    )

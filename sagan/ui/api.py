@@ -45,7 +45,7 @@ def public_endpoints(sampler: "Sampler") -> None:
             gr.Number(value, minimum=0, maximum=1, label=name)
             for name, value in (("truncation", 1), ("x", 0.5), ("y", 0.5))
         )
-        label = gr.Number(0 if sampler.config.num_classes else None, precision=0, label="label")
+        label = gr.Number(0, precision=0, label="label")  # without classes it changes nothing
         layer = gr.Dropdown(list(sampler.layers), value=next(iter(sampler.layers), None), label="layer")
         pictures = gr.Gallery(format="png", label="faces")
         numbers = gr.JSON(label="attention")

@@ -11,7 +11,7 @@ from sagan.ui.controls import START_QUERY, Controls
 from sagan.ui.current import CurrentFace, describe
 from sagan.ui.work import INTERACTIVE, in_worker
 
-OPACITY = 0.65
+OPACITY = 0.75
 
 
 def attention_tab(controls: Controls) -> None:
@@ -33,6 +33,7 @@ def attention_tab(controls: Controls) -> None:
             layers=layers,
             table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
             query=list(START_QUERY),
+            opacity=OPACITY,
             curated=[{"seed": face.seed, "text": face.text} for face in sampler.curated],
         )
         opacity = gr.Slider(0, 1, OPACITY, step=0.01, label=texts.OPACITY, elem_id="opacity")

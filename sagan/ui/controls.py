@@ -27,7 +27,7 @@ def any_seed() -> int:
 
 @dataclass(frozen=True)
 class Controls:
-    """The five values of the current face, and the component that receives it. `inputs` is their order in events.
+    """The five values of the current face, in the order of `inputs`, and the component that receives it.
 
     Seed B and t are placed by the Walk tab.
     """

@@ -1,4 +1,4 @@
-"""The current face of the page: where it lies in latent space, its link, and what the browser receives of it."""
+"""The current face of the page: where it lies in latent space, its link, and what the browser receives."""
 
 import json
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurrentFace:
-    """A point on the way from `seed_a` to `seed_b`, truncated by `psi`, of class `label` (None: no classes)."""
+    """The point at share t of the way from seed_a to seed_b, truncated by psi, of class `label` if any."""
 
     seed_a: int
     seed_b: int

@@ -24,7 +24,7 @@ def faces_tab(controls: Controls) -> None:
     sampler = controls.sampler
     with gr.Tab(texts.FACES_TAB, id="faces"):
         sheet = view("sheet", texts=texts.SHEET, count=COUNT)
-        with gr.Row(equal_height=True):
+        with gr.Row():
             first = gr.Number(
                 0,
                 precision=0,
@@ -35,7 +35,9 @@ def faces_tab(controls: Controls) -> None:
                 min_width=120,
             )
             count = gr.Slider(1, MOST, COUNT, step=1, label=texts.COUNT, elem_id="count", min_width=160)
-            dice = gr.Button(texts.SHEET_DICE, elem_id="sheet-dice", min_width=100, scale=0)
+            dice = gr.Button(
+                texts.SHEET_DICE, elem_id="sheet-dice", elem_classes="inline-button", min_width=120, scale=0
+            )
 
     def make(number: int, first: int, count: int, psi: float, label: int | None) -> dict:
         try:

@@ -14,8 +14,7 @@ HEADER = {
 FACE = {
     "alt": "The current face, {name}",
     "seed": "Seed {seed}",
-    "between": "{percent} % of the way from seed {seed_a} to seed {seed_b}",
-    "hint": "Every tab shows another side of this face.",
+    "between": "{percent} % from {seed_a} to {seed_b}",
     "download": "Download PNG",
 }
 SEED = "Seed"
@@ -29,8 +28,8 @@ SHEET = {
     "label": "Sheet of faces",
     "face": "Face from seed {seed}",
     "current": "Face from seed {seed}, the current face",
-    "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards the "
-    "average face.",
+    "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards "
+    "the average face.",
     "download": "Download sheet",
 }
 FIRST_SEED = "First seed"
@@ -67,7 +66,7 @@ ATTENTION = {
     "best_value": "{times} × uniform",
     "entropy": "entropy",
     "entropy_value": "{bits} of {most} bits",
-    "spread": "like {places} of {all} places, evenly",
+    "spread": "spread as over {places} of {all} places",
     "scale": "weight, times uniform",
     "curated": "Where to look",
     "curated_seed": "Seed {seed}",
@@ -91,9 +90,10 @@ FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
 
 API = {
-    "faces": "Faces of `count` seeds from `seed` on (wrapping after 2**32 - 1), as PNG pictures.",
+    "faces": "Faces of `count` seeds from `seed` on (0 follows 2**32 - 1), as PNG pictures.",
     "walk": "`steps` faces along slerp from `seed_a` to `seed_b`, both ends included, as PNG pictures.",
-    "attention": "What one point of a face attends to in one layer: `x` and `y` from 0 to 1 as shares of the picture's "
-    "width and height; returns the layer's side, the query's position (row * side + column), the row of weights (it "
-    "sums to 1), the learned gamma, the largest weight as times uniform, and the row's entropy in bits.",
+    "attention": "What one point of a face attends to in one layer. `x` and `y` are shares (0 to 1) of the "
+    "picture's width and height. Returns the layer's side, the query's position (row * side + column), its "
+    "row of weights (it sums to 1), the learned gamma, the strongest key and its weight as times uniform, "
+    "and the row's entropy in bits.",
 }

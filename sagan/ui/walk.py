@@ -25,10 +25,12 @@ def walk_tab(controls: Controls) -> None:
     with gr.Tab(texts.WALK_TAB, id="walk"):
         walk = view("walk", texts=texts.WALK, count=STRIP)
         controls.t.render()
-        with gr.Row(equal_height=True):
+        with gr.Row():
             controls.seed_b.render()
-            dice = gr.Button(texts.SEED_B_DICE, elem_id="dice-b", min_width=100, scale=0)
-            swap = gr.Button(texts.SWAP, elem_id="swap", min_width=100, scale=0)
+            dice = gr.Button(
+                texts.SEED_B_DICE, elem_id="dice-b", elem_classes="inline-button", min_width=120, scale=0
+            )
+            swap = gr.Button(texts.SWAP, elem_id="swap", elem_classes="inline-button", min_width=140, scale=0)
 
     def make(number: int, seed_a: int, seed_b: int, psi: float, label: int | None) -> dict:
         ends = {"seed_a": seed_a, "seed_b": seed_b, "psi": psi, "label": label}

@@ -1,4 +1,4 @@
-"""How the page's events run: small answers at once on two threads, heavy ones one after another in the queue."""
+"""How the page's events run: small answers at once on two threads, heavy ones in turn in the queue."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ INTERACTIVE: dict[str, Any] = {
     "trigger_mode": "always_last",
     "api_visibility": "private",
 }
-# Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting themselves.
+# Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 HEAVY: dict[str, Any] = {
     "concurrency_limit": 1,
     "concurrency_id": "heavy",

@@ -1,7 +1,7 @@
 """The page's own components. Each folder holds one: template.html, style.css and script.js.
 
-A template stays the same while its component lives: `script.js` reads `props.value` and draws. Only texts of the
-project enter a template; whatever a visitor or a checkpoint wrote is set as `textContent`.
+A template stays the same while its component lives: `script.js` reads `props.value` and draws. Only texts of
+the project enter a template; whatever a visitor or a checkpoint wrote is set as `textContent`.
 """
 
 from pathlib import Path
@@ -25,5 +25,6 @@ def view(name: str, **props: Any) -> gr.HTML:
         js_on_load=script,
         apply_default_css=False,
         elem_id=f"{name}-view",
+        elem_classes="view",
         **props,
     )

@@ -1,6 +1,8 @@
 // Attention from queries and keys, as plain functions that know nothing of the page.
 globalThis.saganAttention = (() => {
-  const CEILING = 64; // times uniform; the last colour. One fixed scale, so that even attention looks even.
+  // The last colour, in times uniform. The scale is fixed, so that even attention looks even.
+  const CEILING = 64;
+  const FAINTEST = 0.4; // opacity of the first colour, so that the face stays visible where nothing is attended to
 
   /** Base64 of little-endian float32 -> Float32Array. */
   function floats(base64) {
@@ -59,7 +61,7 @@ globalThis.saganAttention = (() => {
       pixels[4 * j] = table[colour];
       pixels[4 * j + 1] = table[colour + 1];
       pixels[4 * j + 2] = table[colour + 2];
-      pixels[4 * j + 3] = 255;
+      pixels[4 * j + 3] = Math.round(255 * (FAINTEST + (1 - FAINTEST) * Math.sqrt(share)));
     }
   }
 

@@ -18,7 +18,7 @@ const layers = [...element.querySelectorAll('figure')].map((figure, i) => {
     q: null, k: null,
   };
 });
-const finest = Math.max(...layers.map((layer) => layer.side));
+for (const { field } of layers) field.getContext('2d').globalCompositeOperation = 'copy'; // replace, never add up
 
 let point = props.query; // [x, y], shares of the picture
 let pinned = false, speak = false, frame = 0;
@@ -118,7 +118,7 @@ function offerCurated() {
   element.querySelector('.curated').hidden = !props.curated.length;
   props.curated.forEach(({ seed, text }, index) => {
     const button = document.createElement('button'), title = document.createElement('b');
-    button.type = 'button';
+    Object.assign(button, { type: 'button', className: 'button' });
     title.textContent = sagan.fill(texts.curated_seed, { seed });
     button.append(title, text);
     button.addEventListener('click', () => trigger('curated', { index }));
@@ -126,6 +126,7 @@ function offerCurated() {
   });
 }
 
+document.body.style.setProperty('--heat', props.opacity);
 drawScale();
 offerCurated();
 sagan.on('face', (face) => {

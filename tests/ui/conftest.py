@@ -1,0 +1,107 @@
+"""The page over a small random generator, served once for all tests, and a browser to look at it."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import CuratedFace, Sampler
+from sagan.ui import build_app, launch_options
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+CURATED = (
+    CuratedFace(11, (0.2, 0.7), "Look at the <b>left</b> cheek."),
+    CuratedFace(12, (0.5, 0.5), "Look at the nose."),
+    CuratedFace(13, (0.6, 0.3), "Look at the brow."),
+)
+
+
+def random_sampler(num_classes: int = 0) -> Sampler:
+    """A sampler over small random networks, with logits that spread by 2 in both attention layers."""
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=num_classes)
+    generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
+    generator.eval()
+    with torch.no_grad():
+        for name, layer in generator.attention.items():
+            layer.gamma.normal_()
+            labels = torch.zeros(1, dtype=int) if num_classes else None
+            q, k = generator(torch.randn(1, config.z_dim), labels, extras="queries_keys")[1][name]
+            scale = 2 / (q @ k.transpose(1, 2)).std()
+            layer.query.weight *= scale
+            layer.query.bias *= scale
+    return Sampler.from_parts(config, generator, discriminator)
+
+
+def serve(app) -> str:
+    """Launch an app in this process on a free port; returns its address."""
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    return address
+
+
+@pytest.fixture(scope="session")
+def sampler() -> Sampler:
+    sampler = random_sampler()
+    sampler.curated = CURATED
+    sampler.card = "# Test model\n\nMade of noise."
+    return sampler
+
+
+@pytest.fixture(scope="session")
+def address(sampler: Sampler) -> Iterator[str]:
+    app = build_app(sampler)
+    yield serve(app)
+    app.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def context(browser) -> Iterator:
+    """One visitor's browser, so that scripts and fonts are fetched once for all tests."""
+    context = browser.new_context(accept_downloads=True)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def new_page(context) -> Iterator:
+    """new_page(address, width=1280, height=800) opens a page; any error in its scripts fails the test."""
+    pages, errors = [], []
+
+    def open_page(address: str, width: int = 1280, height: int = 800):
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(new_page, address: str):
+    """The page as a first visitor sees it, with the attention drawn."""
+    page = new_page(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    return page

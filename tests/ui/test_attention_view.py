@@ -1,0 +1,181 @@
+"""What the browser draws over the face, against numpy in float64 from the sampler's queries and keys."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from sagan import latents
+
+LAYERS = ("16x16", "32x32")
+
+
+def point_at(page, layer: str, x: float, y: float) -> None:
+    box = page.locator(f'figure[data-layer="{layer}"] .picture').bounding_box()
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def drawn(page, layer: str) -> dict[str, float]:
+    data = page.locator(f'figure[data-layer="{layer}"]').evaluate("figure => ({...figure.dataset})")
+    return {name: float(data[name]) for name in ("query", "key", "weight", "entropy")}
+
+
+def expected(sampler, seed: int, layer: str, x: float, y: float) -> dict[str, float]:
+    z = latents.from_seed(seed, sampler.config.z_dim)
+    q, k = (array.astype(np.float64) for array in sampler.queries_keys(z)[layer])
+    side = math.isqrt(len(q))
+    query = int(y * side) * side + int(x * side)
+    weights = np.exp(k @ q[query] - (k @ q[query]).max())
+    weights /= weights.sum()
+    entropy = -(weights[weights > 0] * np.log2(weights[weights > 0])).sum()
+    return {"query": query, "key": weights.argmax(), "weight": weights.max(), "entropy": entropy}
+
+
+def shown_seed(page) -> int:
+    return int(page.locator("#face-view [data-seed]").get_attribute("data-seed"))
+
+
+def test_first_visit_lights_the_first_curated_query_without_a_click(page, sampler):
+    seed, (x, y), text = sampler.curated[0]
+    assert shown_seed(page) == seed
+    for layer in LAYERS:
+        assert drawn(page, layer) == pytest.approx(expected(sampler, seed, layer, x, y))
+    assert page.locator("#attention-view .caption").text_content() == text
+
+
+@pytest.mark.parametrize("hovered", LAYERS)
+def test_hover_draws_the_query_of_the_pointed_place_in_both_layers_without_a_request(page, sampler, hovered):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    for _ in range(5):
+        x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+        point_at(page, hovered, x, y)
+        for layer in LAYERS:
+            assert drawn(page, layer) == pytest.approx(
+                expected(sampler, shown_seed(page), layer, x, y), rel=1e-6
+            )
+    assert requests == []
+
+
+def test_numbers_are_in_words_beside_each_layer(page, sampler):
+    point_at(page, "16x16", 0.4, 0.6)
+    for layer in LAYERS:
+        row = expected(sampler, shown_seed(page), layer, 0.4, 0.6)
+        side = int(layer.split("x")[0])
+        part = page.locator(f'figure[data-layer="{layer}"]')
+        gamma = f"{sampler.gammas[layer]:.2f}".replace("-", "−")
+        assert part.locator(".gamma").text_content() == gamma
+        assert part.locator(".best").text_content() == f"{row['weight'] * side**2:.1f} × uniform"
+        assert (
+            part.locator(".entropy").text_content()
+            == f"{row['entropy']:.1f} of {2 * math.log2(side):.0f} bits"
+        )
+
+
+def test_the_query_square_covers_the_cell_of_the_query(page):
+    point_at(page, "32x32", 0.3, 0.8)
+    for layer in LAYERS:
+        side = int(layer.split("x")[0])
+        picture = page.locator(f'figure[data-layer="{layer}"] .picture').bounding_box()
+        square = page.locator(f'figure[data-layer="{layer}"] .query').bounding_box()
+        cell = picture["width"] / side
+        assert square["width"] == pytest.approx(cell, abs=1)
+        assert square["x"] - picture["x"] == pytest.approx(int(0.3 * side) * cell, abs=1)
+        assert square["y"] - picture["y"] == pytest.approx(int(0.8 * side) * cell, abs=1)
+
+
+def test_the_strongest_key_is_the_brightest_place_of_the_field(page):
+    point_at(page, "16x16", 0.7, 0.2)
+    for layer in LAYERS:
+        side = int(layer.split("x")[0])
+        lights = page.locator(f'figure[data-layer="{layer}"] .field').evaluate(
+            """(canvas, side) => Array.from({length: side * side}, (_, j) => {
+                const [x, y] = [j % side, Math.floor(j / side)].map((c) => (c + 0.5) * canvas.width / side);
+                const [r, g, b, a] = canvas.getContext('2d').getImageData(x, y, 1, 1).data;
+                return (r + g + b) * a;
+            })""",
+            side,
+        )
+        # Smoothing takes from a single bright cell and may give to a neighbour.
+        assert lights[int(drawn(page, layer)["key"])] > 0.6 * max(lights)
+        assert max(lights) > 2 * min(lights)
+
+
+def test_a_field_shows_nothing_of_the_one_before(page):
+    def field() -> str:
+        return page.locator('figure[data-layer="32x32"] .field').evaluate("canvas => canvas.toDataURL()")
+
+    point_at(page, "32x32", 0.1, 0.1)
+    first = field()
+    for x in (0.9, 0.5, 0.1):
+        point_at(page, "32x32", x, 0.1)
+    assert field() == first
+
+
+def test_click_pins_the_query_and_click_or_escape_lets_go(page):
+    picture = page.locator('figure[data-layer="16x16"] .picture')
+    for release in (lambda: page.mouse.click(*centre(picture)), lambda: picture.press("Escape")):
+        point_at(page, "16x16", 0.25, 0.25)
+        page.mouse.down()
+        page.mouse.up()
+        pinned = drawn(page, "32x32")["query"]
+        point_at(page, "16x16", 0.8, 0.8)
+        assert drawn(page, "32x32")["query"] == pinned
+        release()
+        point_at(page, "16x16", 0.9, 0.9)
+        assert drawn(page, "32x32")["query"] != pinned
+
+
+def centre(locator) -> tuple[float, float]:
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_arrow_keys_move_the_query_by_one_cell_and_speak_the_numbers(page):
+    point_at(page, "16x16", 0.5, 0.5)
+    picture = page.locator('figure[data-layer="16x16"] .picture')
+    picture.focus()
+    before = drawn(page, "16x16")["query"]
+    for key, step in (("ArrowRight", 1), ("ArrowDown", 16), ("ArrowLeft", -1), ("ArrowUp", -16)):
+        picture.press(key)
+        page.wait_for_function(
+            "query => document.querySelector('figure[data-layer=\"16x16\"]').dataset.query == query",
+            arg=str(int(before + step)),
+        )
+        before += step
+    assert "entropy" in page.locator("#attention-view .spoken").text_content()
+
+
+def test_opacity_changes_in_the_browser_alone(page):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    field = page.locator(".field").first
+    page.locator("#opacity input[type=number]").fill("0.2")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.field')).opacity == '0.2'")
+    assert field.is_visible() and requests == []
+
+
+def test_a_curated_face_is_opened_by_its_button_with_its_sentence_as_plain_text(page, sampler):
+    seed, (x, y), text = sampler.curated[1]
+    page.locator("#attention-view .choices button").nth(1).click()
+    page.wait_for_selector(f'#attention-view [data-seed="{seed}"]')
+    assert drawn(page, "32x32") == pytest.approx(expected(sampler, seed, "32x32", x, y))
+    assert page.locator("#attention-view .caption").text_content() == text
+    assert (
+        page.locator("#attention-view .choices b", has_text="left").count() == 0
+    )  # no HTML from a checkpoint
+
+
+def test_a_new_face_keeps_the_pointed_place(page, sampler):
+    point_at(page, "32x32", 0.62, 0.41)
+    page.locator("#dice").click()
+    page.wait_for_function(
+        "seed => document.querySelector('#attention-view [data-seed]').dataset.seed != seed",
+        arg=str(shown_seed(page)),
+    )
+    for layer in LAYERS:
+        assert drawn(page, layer) == pytest.approx(
+            expected(sampler, shown_seed(page), layer, 0.62, 0.41), rel=1e-6
+        )

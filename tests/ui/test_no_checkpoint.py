@@ -1,0 +1,42 @@
+"""The page where there is no usable checkpoint."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sagan.sampler import Sampler
+from sagan.ui import build_app, launch_options
+
+ROOT = Path(__file__).parents[2]
+
+
+def assert_says_what_to_do(page, folder: Path) -> None:
+    said = page.locator("#no-checkpoint").text_content()
+    assert str(folder) in said and "train.py" in said
+    assert page.get_by_role("tab").count() == 0
+
+
+def test_the_app_opens_without_a_checkpoint_and_says_what_to_do(new_page, tmp_path):
+    folder = tmp_path / "missing"
+    command = [sys.executable, "-u", "app.py", "--checkpoint", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            found = (re.search(r"http://[\w.:]+", line) for line in server.stdout)
+            assert_says_what_to_do(new_page(next(filter(None, found))[0]), folder)
+        finally:
+            server.terminate()
+
+
+@pytest.mark.parametrize("config", [None, "[]", "{"])
+def test_the_page_says_what_is_wrong_with_a_checkpoint(new_page, tmp_path, config):
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError) as error:
+        Sampler.load(tmp_path)
+    app = build_app(None, str(error.value))
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    assert_says_what_to_do(new_page(address), tmp_path)
+    app.close(verbose=False)

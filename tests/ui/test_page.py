@@ -1,0 +1,225 @@
+"""The page in a real browser: one current face on every tab, links, the walk, downloads, a narrow screen."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan import latents
+
+
+def open_tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def wait_for_face(page, seed: int, t: float = 0) -> None:
+    page.wait_for_selector(f'#face-view [data-seed="{seed}"][data-t="{t:g}"]')
+
+
+def current_picture(page) -> np.ndarray:
+    """The bytes that the browser received for the current face."""
+    uri = page.evaluate("sagan.face.image")
+    return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def face_of(sampler, z: np.ndarray) -> np.ndarray:
+    return sampler.faces(z[None])[0]
+
+
+def sheet_is_ready(page, count: int) -> None:
+    page.wait_for_function(
+        "count => document.querySelectorAll('#sheet-view .grid img:not([hidden])').length === count",
+        arg=count,
+    )
+
+
+def test_the_header_says_what_this_is_and_the_footer_names_model_and_source(page):
+    assert page.locator("h1").count() == 1
+    assert page.locator("#header-view p").text_content().count(".") == 2
+    assert "64×64" in page.locator("#footer-view").text_content()
+    assert page.locator("#footer-view a").get_attribute("href").startswith("https://arxiv.org/")
+
+
+def test_a_click_in_the_sheet_makes_that_face_the_current_one_on_every_tab(page, sampler):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    page.locator("#sheet-view .grid button").nth(17).click()
+    wait_for_face(page, 17)
+    marked = page.locator('#sheet-view .grid button[aria-current="true"]')
+    assert marked.count() == 1 and "17" in marked.get_attribute("aria-label")
+    assert page.locator("#seed input[type=number]").input_value() == "17"
+    z = latents.from_seed(17, sampler.config.z_dim)
+    np.testing.assert_array_equal(current_picture(page), face_of(sampler, z))
+
+    open_tab(page, "Attention")
+    page.wait_for_selector('#attention-view [data-seed="17"]')
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .a').textContent.includes('17')")
+
+
+def test_the_sheet_is_reached_with_the_keyboard(page):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    first = page.locator('#sheet-view .grid button[tabindex="0"]')
+    assert first.count() == 1
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    wait_for_face(page, int(label.split()[-1]))
+
+
+def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    page.locator("#first-seed input").fill("4294967294")
+    page.locator("#count input[type=number]").fill("3")
+    page.locator("#count input[type=number]").press("Enter")
+    sheet_is_ready(page, 3)
+    page.wait_for_function(
+        "document.querySelector('#sheet-view .grid button').ariaLabel.includes('4294967294')"
+    )
+    labels = page.locator("#sheet-view .grid button").evaluate_all("all => all.map((b) => b.ariaLabel)")
+    assert [label.split("seed ")[1].split(",")[0] for label in labels] == ["4294967294", "4294967295", "0"]
+
+
+def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+    np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
+    assert Path(download.value.suggested_filename).suffix == ".png"
+
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    with page.expect_download() as download:
+        page.locator("#sheet-view .download").click()
+    picture = np.asarray(Image.open(download.value.path()).convert("RGB"))
+    assert picture.shape == (5 * 66 + 2, 5 * 66 + 2, 3)
+    z = latents.from_seed(6, sampler.config.z_dim)
+    np.testing.assert_array_equal(picture[68 : 68 + 64, 68 : 68 + 64], face_of(sampler, z))
+
+
+def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sampler):
+    open_tab(page, "Walk")
+    slider = page.locator("#t input[type=range]")
+    box = slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 8, middle)
+    page.mouse.down()
+    for i in range(1, 11):
+        page.mouse.move(box["x"] + 8 + i / 10 * 0.6 * (box["width"] - 16), middle)
+    page.mouse.up()
+    t = float(slider.input_value())
+    assert 0.5 < t < 0.7
+    seed_a, seed_b = sampler.curated[0].seed, int(page.locator("#seed-b input").input_value())
+    wait_for_face(page, seed_a, t)
+    a, b = (latents.from_seed(seed, sampler.config.z_dim) for seed in (seed_a, seed_b))
+    np.testing.assert_array_equal(current_picture(page), face_of(sampler, latents.slerp(a, b, t)))
+
+
+def test_the_way_plays_without_a_request_and_pauses_where_it_is(page):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    page.wait_for_timeout(300)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    play = page.locator("#walk-view .play")
+    play.click()
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > 0.2")
+    assert float(page.locator("#t input[type=range]").input_value()) > 0
+    assert requests == []
+    play.click()
+    page.wait_for_function("sagan.face.t > 0.2")
+    assert float(page.locator("#t input[type=range]").input_value()) == page.evaluate("sagan.face.t")
+    assert len(requests) == 1
+
+
+def test_a_picture_of_the_strip_is_jumped_to(page, sampler):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    page.locator("#walk-view .strip button").nth(6).click()
+    wait_for_face(page, sampler.curated[0].seed, 0.75)
+
+
+def test_swapping_the_ends_keeps_the_face(page):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    page.locator("#walk-view .strip button").nth(2).click()
+    page.wait_for_function("sagan.face.t === 0.25")
+    before, seed_b = current_picture(page), page.evaluate("sagan.face.seed_b")
+    page.locator("#swap").click()
+    wait_for_face(page, seed_b, 0.75)
+    assert np.abs(current_picture(page).astype(int) - before).max() <= 1
+
+
+def test_typing_a_seed_shows_its_face_and_returns_to_the_start_of_the_walk(page, new_page, address):
+    page = new_page(f"{address}?seed=5&t=0.5")
+    wait_for_face(page, 5, 0.5)
+    page.locator("#seed input[type=number]").fill("4294967295")
+    page.locator("#seed input[type=number]").press("Enter")
+    wait_for_face(page, 4294967295, 0)
+
+
+def test_truncation_zero_is_the_same_face_for_every_seed(page):
+    page.locator("#psi input[type=number]").fill("0")
+    page.wait_for_function("sagan.face.psi === 0")
+    one = current_picture(page)
+    seed = page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=seed)
+    np.testing.assert_array_equal(current_picture(page), one)
+
+
+def test_a_link_opens_its_face_and_the_copied_link_is_the_same(new_page, address, sampler):
+    page = new_page(f"{address}?seed=123&seed_b=4294967295&t=0.4&psi=0.7")
+    wait_for_face(page, 123, 0.4)
+    a, b = (latents.from_seed(seed, sampler.config.z_dim) for seed in (123, 4294967295))
+    z = latents.truncate(latents.slerp(a, b, 0.4), 0.7)
+    np.testing.assert_array_equal(current_picture(page), face_of(sampler, z))
+    assert page.locator("#face-view .notice").text_content() == ""
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.partition("?")[2] == "seed=123&seed_b=4294967295&t=0.4&psi=0.7"
+
+
+@pytest.mark.parametrize("bad", ["seed=-1", "seed=4294967296", "seed=abc", "psi=2", "t=nan", "class=1"])
+def test_a_bad_link_opens_with_what_is_valid_and_says_what_was_ignored(new_page, address, bad):
+    good = "psi=0.5" if not bad.startswith("psi") else "seed=9"
+    page = new_page(f"{address}?{good}&{bad}")
+    page.wait_for_function("globalThis.sagan?.face")
+    assert page.evaluate("sagan.face.psi") == 0.5 or page.evaluate("sagan.face.seed_a") == 9
+    if bad != "class=1":
+        assert bad in page.locator("#face-view .notice").text_content()
+
+
+def test_nothing_of_a_link_is_read_as_html(new_page, address):
+    page = new_page(f"{address}?seed=<img src=x onerror=alert(1)>")
+    page.wait_for_function("globalThis.sagan?.face")
+    assert page.locator("#face-view .notice img").count() == 0
+    assert "<img" in page.locator("#face-view .notice").text_content()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
+    page = new_page(f"{address}?__theme={theme}", width=390, height=844)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    for tab in ("Faces", "Walk", "Attention"):
+        open_tab(page, tab)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    boxes = [picture.bounding_box() for picture in page.locator("#attention-view .picture").all()]
+    assert boxes[0]["x"] == boxes[1]["x"] and boxes[0]["width"] > 300  # one above the other
+
+
+def test_opening_the_page_asks_nobody_but_this_server(browser, address):
+    page = browser.new_page()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    assert all(url.startswith((address, "data:", "blob:")) for url in requests)
+    page.close()
