@@ -143,6 +143,25 @@ def test_fused_and_explicit_paths_have_the_same_gradients():
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
 
 
+def test_a_large_batch_on_a_large_map_gives_what_its_images_give_alone():
+    """Large enough for a path that works on a few images at a time; the batch is no multiple of that."""
+    layer = attention_layer(8).eval()
+    x, direction = torch.randn(2, 7, 8, 32, 32)
+    leaf = x.clone().requires_grad_(True)
+    y = layer(leaf)
+    (y * direction).sum().backward()
+    together = [p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    for i in range(7):
+        alone = x[i : i + 1].clone().requires_grad_(True)
+        y_alone = layer(alone)
+        (y_alone * direction[i]).sum().backward()
+        torch.testing.assert_close(y_alone[0], y[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.grad[0], leaf.grad[i], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together, [p.grad for p in layer.parameters()], atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(layer(x, extras="maps")[0], y, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("channels", [64, 256])
 def test_logits_are_not_divided_by_the_root_of_the_dimension(channels):
     layer = attention_layer(channels).eval()
