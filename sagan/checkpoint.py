@@ -87,9 +87,10 @@ def _download(name: str) -> Path:
 def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
     path = Path(folder) / CONFIG
+    text = _read_text(path)
     try:
-        stored = json.loads(_read_text(path))
-    except ValueError as error:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
         raise CheckpointError(f"'{path}' does not describe a SAGAN checkpoint.")
