@@ -105,7 +105,9 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
         raise CheckpointError(f"'{path}' does not describe a network that can be built: {error}.") from error
     names = stored.get("class_names", [])
     if not isinstance(names, list) or len(names) != config.num_classes:
-        raise CheckpointError(f"'{path}' names {len(names)} classes, but the model has {config.num_classes}.")
+        raise CheckpointError(
+            f"'{path}' must name the classes of the model in a list of {config.num_classes}, as class_names."
+        )
     return config, tuple(str(name) for name in names)
 
 
