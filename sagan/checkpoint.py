@@ -125,12 +125,12 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
     config, _ = load_config(folder)
     with torch.device("meta"):  # no memory is taken before the file is known to fit
         network = kind(config, spectral=False)
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    expected = network.state_dict()
     path = folder / name
-    tensors = load_tensors(path, expected)
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()})
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
+    tensors = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
