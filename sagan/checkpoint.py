@@ -163,9 +163,10 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     try:
         with path.open(newline="") as file:
             return [
-                {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+                {key: int(value) if value.isdigit() else float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
             ]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
 
 
