@@ -307,7 +307,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+    return folder.parent / f".{folder.name}.previous"
 
 
 def _sync(path: Path) -> None:
