@@ -3,34 +3,32 @@
 import argparse
 import os
 
+try:
+    import spaces  # on a ZeroGPU Space it has to come before torch
+except ImportError:
+    spaces = None
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 
-try:
-    import spaces
-except ImportError:
-    spaces = None
-
-DEFAULT_CHECKPOINT = "checkpoints/celeba64"
-
 
 def parse_arguments() -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint",
+        default="checkpoints/celeba64",
+        help='checkpoint folder, run folder or Hub id "owner/name" (default: %(default)s)',
     )
     parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, help='checkpoint or run folder, or a Hub id "owner/name"'
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        help="address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)",
     )
-    parser.add_argument(
-        "--host", default=None, help="address to listen on; 0.0.0.0 lets other machines in (this one only)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=None, help="port to listen on (the first free one from 7860)"
-    )
-    parser.add_argument("--share", action="store_true", help="make a public link through gradio.live")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", help="make a public link (default: only --host)")
     return parser.parse_args()
 
 
@@ -42,8 +40,7 @@ def main() -> None:
     except ValueError as error:
         sampler, message = None, str(error)
         print(message)
-    app = build_app(sampler, message)
-    app.launch(
+    build_app(sampler, message).launch(
         server_name=options.host, server_port=options.port, share=options.share or None, **launch_options()
     )
 
@@ -52,7 +49,7 @@ if spaces is not None:
 
     @spaces.GPU
     def on_zero_gpu() -> None:
-        """A ZeroGPU Space wants one such function; this page needs no GPU."""
+        """A ZeroGPU Space wants to see one such function; this page needs no GPU."""
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
     Launch it with `app.launch(**launch_options())`.
     """
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        view("header", texts=texts.HEADER)
+        view("header", texts=texts.HEADER, has_face=sampler is not None)
         if sampler is None:
             gr.Markdown(
                 f"## {texts.NO_CHECKPOINT}\n\n{message}\n\n{texts.WHAT_TO_DO}", elem_id="no-checkpoint"
@@ -46,17 +46,19 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
 
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: its look and its scripts, and no history in the browser."""
-    scripts = "".join(
-        f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>"
-        for name in ("attention.js", "page.js")
-    )
+    # In the head, because Gradio's `css` reaches only the inner part of the page.
+    style = f"<style>{_static('page.css')}</style>"
+    scripts = (f"<script>{_static(name)}</script>" for name in ("attention.js", "page.js"))
     return {
         "theme": _theme(),
-        "css_paths": STATIC / "page.css",
-        "head": scripts,
+        "head": "".join((style, *scripts)),
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
     }
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def _theme() -> gr.Theme:

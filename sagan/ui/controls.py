@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -25,6 +25,22 @@ def any_seed() -> int:
     return random.randrange(latents.SEEDS)
 
 
+def seed_slider(value: int, label: str, elem_id: str, **options: Any) -> gr.Slider:
+    """A slider over all seeds: drag it to browse, type into it for a certain one."""
+    return gr.Slider(
+        0,
+        MAX_SEED,
+        value,
+        step=1,
+        precision=0,
+        label=label,
+        elem_id=elem_id,
+        elem_classes="seed",
+        min_width=120,
+        **options,
+    )
+
+
 @dataclass(frozen=True)
 class Controls:
     """The five values of the current face, in the order of `inputs`, and the component that receives it.
@@ -34,7 +50,7 @@ class Controls:
 
     sampler: "Sampler"
     seed: gr.Slider
-    seed_b: gr.Number
+    seed_b: gr.Slider
     t: gr.Slider
     psi: gr.Slider
     label: gr.Dropdown
@@ -67,16 +83,7 @@ def current_face(sampler: "Sampler") -> Controls:
     with gr.Column(scale=0, min_width=272, elem_id="current"):
         face = view("face", texts=texts.FACE)
         with gr.Column(elem_id="current-controls", min_width=120):
-            seed = gr.Slider(
-                0,
-                MAX_SEED,
-                first.seed_a,
-                step=1,
-                precision=0,
-                label=texts.SEED,
-                elem_id="seed",
-                min_width=120,
-            )
+            seed = seed_slider(first.seed_a, texts.SEED, "seed")
             dice = gr.Button(texts.DICE, elem_id="dice", size="md", min_width=80)
             psi = gr.Slider(0, 1, 1, step=0.01, label=texts.TRUNCATION, elem_id="psi", min_width=120)
             label = gr.Dropdown(
@@ -86,15 +93,7 @@ def current_face(sampler: "Sampler") -> Controls:
                 elem_id="label",
                 visible=bool(sampler.config.num_classes),
             )
-    seed_b = gr.Number(
-        first.seed_b,
-        precision=0,
-        minimum=0,
-        maximum=MAX_SEED,
-        label=texts.SEED_B,
-        elem_id="seed-b",
-        render=False,
-    )
+    seed_b = seed_slider(first.seed_b, texts.SEED_B, "seed-b", render=False)
     t = gr.Slider(0, 1, 0, step=0.01, label=texts.WAY, elem_id="t", render=False)
     controls = Controls(sampler, seed, seed_b, t, psi, label, face)
 
@@ -111,7 +110,7 @@ def current_face(sampler: "Sampler") -> Controls:
         **INTERACTIVE,
     )
     gr.on(
-        [psi.input, psi.release, label.input, t.input, t.release, seed_b.input],
+        [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release],
         controls.show,
         controls.inputs,
         face,

@@ -8,7 +8,7 @@ import numpy as np
 from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
-from sagan.ui.controls import MAX_SEED, Controls, any_seed
+from sagan.ui.controls import Controls, any_seed, seed_slider
 from sagan.ui.current import CurrentFace, pictures_of
 from sagan.ui.work import HEAVY, INTERACTIVE, in_worker
 
@@ -25,18 +25,15 @@ def faces_tab(controls: Controls) -> None:
     with gr.Tab(texts.FACES_TAB, id="faces"):
         sheet = view("sheet", texts=texts.SHEET, count=COUNT)
         with gr.Row():
-            first = gr.Number(
-                0,
-                precision=0,
-                minimum=0,
-                maximum=MAX_SEED,
-                label=texts.FIRST_SEED,
-                elem_id="first-seed",
-                min_width=120,
-            )
+            first = seed_slider(0, texts.FIRST_SEED, "first-seed")
             count = gr.Slider(1, MOST, COUNT, step=1, label=texts.COUNT, elem_id="count", min_width=160)
             dice = gr.Button(
-                texts.SHEET_DICE, elem_id="sheet-dice", elem_classes="inline-button", min_width=120, scale=0
+                texts.SHEET_DICE,
+                elem_id="sheet-dice",
+                size="md",
+                elem_classes="inline-button",
+                min_width=120,
+                scale=0,
             )
 
     def make(number: int, first: int, count: int, psi: float, label: int | None) -> dict:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from sagan.checkpoint import RUN_CHECKPOINT
 from sagan.ui import texts
 from sagan.ui.components import view
 
@@ -23,7 +24,8 @@ def footer(sampler: "Sampler") -> None:
 
 def model_line(sampler: "Sampler") -> str:
     """The model card in one line: name, size, images shown and the metric, as far as they are known."""
-    name = sampler.source.name if sampler.source else texts.TITLE
+    folder = sampler.source
+    name = (folder.parent if folder.name == RUN_CHECKPOINT else folder).name if folder else texts.TITLE
     newest: dict[str, float] = {}
     for row in sampler.history:
         newest.update(row)

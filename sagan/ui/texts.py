@@ -58,7 +58,7 @@ ATTENTION = {
     "layer": "Layer {name}",
     "hover": "Move over the face.",
     "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
-    "Click to pin the point.",
+    "Click to pin the point; arrow keys move it too.",
     "pinned": "Pinned. Click again or press Escape to let go.",
     "gamma": "gamma",
     "gamma_help": "how much of what it gathers the layer adds",

@@ -28,9 +28,16 @@ def walk_tab(controls: Controls) -> None:
         with gr.Row():
             controls.seed_b.render()
             dice = gr.Button(
-                texts.SEED_B_DICE, elem_id="dice-b", elem_classes="inline-button", min_width=120, scale=0
+                texts.SEED_B_DICE,
+                elem_id="dice-b",
+                size="md",
+                elem_classes="inline-button",
+                min_width=120,
+                scale=0,
             )
-            swap = gr.Button(texts.SWAP, elem_id="swap", elem_classes="inline-button", min_width=140, scale=0)
+            swap = gr.Button(
+                texts.SWAP, elem_id="swap", size="md", elem_classes="inline-button", min_width=140, scale=0
+            )
 
     def make(number: int, seed_a: int, seed_b: int, psi: float, label: int | None) -> dict:
         ends = {"seed_a": seed_a, "seed_b": seed_b, "psi": psi, "label": label}

@@ -75,7 +75,7 @@ def test_the_sheet_is_reached_with_the_keyboard(page):
 def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
     open_tab(page, "Faces")
     sheet_is_ready(page, 24)
-    page.locator("#first-seed input").fill("4294967294")
+    page.locator("#first-seed input[type=number]").fill("4294967294")
     page.locator("#count input[type=number]").fill("3")
     page.locator("#count input[type=number]").press("Enter")
     sheet_is_ready(page, 3)
@@ -114,7 +114,7 @@ def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sa
     page.mouse.up()
     t = float(slider.input_value())
     assert 0.5 < t < 0.7
-    seed_a, seed_b = sampler.curated[0].seed, int(page.locator("#seed-b input").input_value())
+    seed_a, seed_b = sampler.curated[0].seed, int(page.locator("#seed-b input[type=number]").input_value())
     wait_for_face(page, seed_a, t)
     a, b = (latents.from_seed(seed, sampler.config.z_dim) for seed in (seed_a, seed_b))
     np.testing.assert_array_equal(current_picture(page), face_of(sampler, latents.slerp(a, b, t)))

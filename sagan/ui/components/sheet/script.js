@@ -8,6 +8,7 @@ let shown = null; // psi and class of the faces on screen, as a string
 
 /** Lay out `count` cells: the space is there before the pictures are. */
 function reserve(count) {
+  grid.classList.toggle('few', count <= 12);
   while (grid.children.length > count) grid.lastChild.remove();
   while (grid.children.length < count) {
     const cell = document.createElement('button');
