@@ -58,8 +58,10 @@ def find(source: str | Path) -> Path:
         for place in (candidate, _previous(candidate)):
             if (place / CONFIG).is_file():
                 return place
-    if not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
-        return _download(str(source))
+    if not folder.parent.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+        return _download(
+            str(source)
+        )  # checkpoints/faces beside other checkpoints is a folder, never a Hub id
     what = "has no config.json" if folder.is_dir() else "does not exist"
     raise CheckpointError(
         f"No checkpoint at '{source}': the folder {what}. "
@@ -69,12 +71,12 @@ def find(source: str | Path) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.csv", "*.md", "*.safetensors"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"No checkpoint at '{name}': no such folder, and the Hugging Face Hub did not deliver it "
             f"({type(error).__name__})."
