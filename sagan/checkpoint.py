@@ -231,6 +231,7 @@ def save(
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
     state adds what a run needs to go on: tensors for state.safetensors and plain data for state.json.
+    Raises OSError where the disk refuses; what was there before stays.
     """
     with replacing_folder(Path(folder)) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(config)}
@@ -239,13 +240,21 @@ def save(
         networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
         for name, network in networks.items():
             if network is not None:
-                save_file(_compact(network), new / name)
+                _save_tensors(_compact(network), new / name)
         write_history(new / HISTORY, history)
         (new / CARD).write_text(card, encoding="utf-8")
         if state is not None:
             tensors, info = state
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, new / STATE)
+            tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            _save_tensors(tensors, new / STATE)
             (new / STATE_INFO).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # what it raises when the disk is full
+        raise OSError(str(error)) from error
 
 
 def _compact(network: nn.Module) -> dict[str, Tensor]:
