@@ -242,7 +242,7 @@ def save(
             if network is not None:
                 _save_tensors(_compact(network), new / name)
         write_history(new / HISTORY, history)
-        (new / CARD).write_text(card, encoding="utf-8")
+        (new / CARD).write_text(card, encoding="utf-8", errors="replace")  # it may quote any file name
         if state is not None:
             tensors, info = state
             tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
