@@ -23,7 +23,8 @@ from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
-NOISE, PENALTY = 1, 2  # streams of random numbers, each a function of (seed, step) alone
+# Streams of random numbers, each a function of (seed, update) alone.
+DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY = range(3)
 
 
 class TrainingError(RuntimeError):
@@ -47,6 +48,7 @@ class Recipe:
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
+    fresh_fakes: bool = False  # whether G learns from new fakes, or from those that D has just learned from
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
     seed: int = 0
     deterministic: bool = False
@@ -81,8 +83,8 @@ class Recipe:
 # What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
 # each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
 PRESETS: dict[str, dict] = {
-    "sagan": {"lr_decay": 0.6, "flips": True},
-    "tutorial": {"lr_decay": 0.0, "flips": False},
+    "sagan": {"lr_decay": 0.6, "flips": True, "fresh_fakes": False},
+    "tutorial": {"lr_decay": 0.0, "flips": False, "fresh_fakes": True},
 }
 
 
@@ -150,16 +152,26 @@ class Trainer:
         for i in range(self.recipe.d_steps):
             update = self.step * self.recipe.d_steps + i
             real, labels = self._real_batch(update)
-            self._d_step(real, labels, update)
-        self._g_step(labels)
+            used_again = i == self.recipe.d_steps - 1 and not self.recipe.fresh_fakes
+            with torch.set_grad_enabled(used_again):
+                fake = self._fake(labels, DISCRIMINATOR_NOISE, update)
+            self._d_step(real, fake.detach(), labels, update)
+        if self.recipe.fresh_fakes:
+            fake = self._fake(labels, GENERATOR_NOISE, self.step)
+        self._g_step(fake, labels)
         self.step += 1
         self._average()
 
-    def _d_step(self, real: Tensor, labels: Tensor | None, update: int) -> None:
-        with torch.no_grad(), normalised_once(self.generator), self._autocast():
-            fake = self.generator(self._noise(update, stream=0), labels).float()
+    def _fake(self, labels: Tensor | None, *stream: int) -> Tensor:
+        """A batch of generated images (B, 3, S, S)."""
+        size = (self.recipe.batch_size, self.config.z_dim)
+        z = torch.randn(size, generator=self._random(*stream), device=self.device)
+        with normalised_once(self.generator), self._autocast():
+            return self.generator(z, labels).float()
+
+    def _d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int) -> None:
         with normalised_once(self.discriminator), self._autocast():
-            both = torch.cat([real, fake]).contiguous(memory_format=torch.channels_last)
+            both = torch.cat([real, fake])
             scores = self.discriminator(both, None if labels is None else labels.repeat(2)).float()
         real_scores, fake_scores = scores.chunk(2)
         if self.recipe.loss == "hinge":
@@ -174,10 +186,9 @@ class Trainer:
         self.d_optimizer.step()
         self._note(d_loss=loss, d_real=real_scores.mean(), d_fake=fake_scores.mean())
 
-    def _g_step(self, labels: Tensor | None) -> None:
+    def _g_step(self, fake: Tensor, labels: Tensor | None) -> None:
         self.discriminator.requires_grad_(False)
-        with normalised_once(self.generator, self.discriminator), self._autocast():
-            fake = self.generator(self._noise(self.step, stream=1), labels)
+        with normalised_once(self.discriminator), self._autocast():
             loss = losses.adversarial_g(self.discriminator(fake, labels).float())
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -223,10 +234,6 @@ class Trainer:
         if self.data.labels is not None:
             labels = torch.from_numpy(self.data.labels[indices]).to(self.device)
         return to_batch(self.data.images[indices], flips, self.device), labels
-
-    def _noise(self, update: int, stream: int) -> Tensor:
-        size = (self.recipe.batch_size, self.config.z_dim)
-        return torch.randn(size, generator=self._random(NOISE, update, stream), device=self.device)
 
     def _random(self, *stream: int) -> torch.Generator:
         seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
