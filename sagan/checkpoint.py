@@ -58,10 +58,9 @@ def find(source: str | Path) -> Path:
         for place in (candidate, _previous(candidate)):
             if (place / CONFIG).is_file():
                 return place
+    # "checkpoints/faces" beside other checkpoints names a folder, whoever owns that name on the Hub.
     if not folder.parent.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
-        return _download(
-            str(source)
-        )  # checkpoints/faces beside other checkpoints is a folder, never a Hub id
+        return _download(str(source))
     what = "has no config.json" if folder.is_dir() else "does not exist"
     raise CheckpointError(
         f"No checkpoint at '{source}': the folder {what}. "
@@ -91,7 +90,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     path = Path(folder) / CONFIG
     text = _read_text(path)
     try:
-        stored = json.loads(text)
+        stored = json.loads(text, parse_float=str)  # 64.0 must not pass for 64: nothing here is a fraction
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
