@@ -36,7 +36,8 @@ def normalised_once(*networks: nn.Module) -> Iterator[None]:
         for network in networks:
             for module in network.modules():
                 if parametrize.is_parametrized(module, "weight"):
-                    with torch.autocast(module.weight.device.type, enabled=False):
+                    device = module.parametrizations.weight.original.device
+                    with torch.autocast(device.type, enabled=False):
                         _ = module.weight
         yield
 

@@ -31,7 +31,8 @@ class SaganConfig:
     d_spectral_norm: bool = True  # off for WGAN-GP, which fights it
 
     def __post_init__(self) -> None:
-        _check(self.image_size in IMAGE_SIZES, "image_size", self.image_size, f"one of {IMAGE_SIZES}")
+        fits = type(self.image_size) is int and self.image_size in IMAGE_SIZES
+        _check(fits, "image_size", self.image_size, f"one of {IMAGE_SIZES}")
         for name, low, high in (
             ("z_dim", 1, MAX_Z_DIM),
             ("num_classes", 0, MAX_CLASSES),
@@ -50,7 +51,8 @@ class SaganConfig:
         for name in ("g_attention", "d_attention"):
             sides = getattr(self, name)
             _check(isinstance(sides, list | tuple), name, sides, "a list of feature map sides")
-            _check(set(sides) <= set(self.sides), name, sides, f"taken from {self.sides}")
+            fits = all(type(side) is int and side in self.sides for side in sides)
+            _check(fits, name, sides, f"taken from {self.sides}")
             object.__setattr__(self, name, tuple(sorted(set(sides))))
 
     @property
