@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 
 
 @pytest.fixture

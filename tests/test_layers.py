@@ -310,10 +310,15 @@ def test_normalised_once_computes_each_weight_once_however_often_it_is_read():
 def test_normalised_once_keeps_the_power_iteration_in_float32_under_autocast():
     network = stack()
     reference = copy.deepcopy(network)
+    autocast = []
+    for module in (network[0], network[2]):
+        state = module.parametrizations.weight[0]
+        state.register_forward_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     x = torch.randn(2, 3, 9, 9)
     with torch.autocast("cpu", torch.bfloat16), normalised_once(network):
         assert network(x).dtype == torch.bfloat16
         weights = network[0].weight, network[2].weight
+    assert autocast == [False, False]  # on a CPU the numbers alone would not tell
     assert all(weight.dtype == torch.float32 for weight in weights)
     assert torch.equal(weights[0], reference[0].weight) and torch.equal(weights[1], reference[2].weight)
     torch.testing.assert_close(dict(network.named_buffers()), dict(reference.named_buffers()), rtol=0, atol=0)

@@ -291,7 +291,7 @@ def test_missing_and_unwanted_labels_are_refused(network):
 # SaganConfig
 
 REFUSED = {
-    ("image_size", "one of (32, 64, 128)"): (48, 0, -64, 256, "64", None, [64]),
+    ("image_size", "one of (32, 64, 128)"): (48, 0, -64, 256, "64", None, 64.0, [64]),
     ("z_dim", "an integer from 1 to 1024"): (0, -1, 1025, 1.5, "128", True, None),
     ("num_classes", "an integer from 0 to 10000"): (-1, 10_001, 2.0, "2", False, None),
     ("g_width", "an integer from 1 to 512"): (0, -64, 513, 64.0, "64", None),
@@ -299,8 +299,8 @@ REFUSED = {
     ("d_spectral_norm", "true or false"): (0, 1, "false", None),
     ("g_attention", "a list of feature map sides"): (16, "16", {16: 1}),
     ("d_attention", "a list of feature map sides"): (16, "16", {16: 1}, None),
-    ("g_attention", "taken from (4, 8, 16, 32)"): ((64,), (16, 7), (0,), ("16",), (None,)),
-    ("d_attention", "taken from (4, 8, 16, 32)"): ((64,), (8, 5), (-8,), ("8",), (None,)),
+    ("g_attention", "taken from (4, 8, 16, 32)"): ((64,), (16, 7), (0,), ("16",), (16.0,), (None,), [[16]]),
+    ("d_attention", "taken from (4, 8, 16, 32)"): ((64,), (8, 5), (-8,), ("8",), (8.0,), (None,), [[8]]),
 }
 
 
