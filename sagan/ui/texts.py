@@ -56,7 +56,7 @@ ATTENTION_TAB = "Attention"
 ATTENTION = {
     "picture": "Attention layer {name}. Move with the arrow keys, pin with Enter, unpin with Escape.",
     "layer": "Layer {name}",
-    "hover": "Move over the face.",
+    "hover": "Move over the face to see more.",
     "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
     "Click to pin the point; arrow keys move it too.",
     "pinned": "Pinned. Click again or press Escape to let go.",
@@ -66,7 +66,7 @@ ATTENTION = {
     "best_value": "{times} × uniform",
     "entropy": "entropy",
     "entropy_value": "{bits} of {most} bits",
-    "spread": "spread as over {places} of {all} places",
+    "spread": "as if spread evenly over {places} of {all} places",
     "scale": "weight, times uniform",
     "curated": "Where to look",
     "curated_seed": "Seed {seed}",

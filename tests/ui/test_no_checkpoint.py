@@ -25,7 +25,9 @@ def test_the_app_opens_without_a_checkpoint_and_says_what_to_do(new_page, tmp_pa
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             found = (re.search(r"http://[\w.:]+", line) for line in server.stdout)
-            assert_says_what_to_do(new_page(next(filter(None, found))[0]), folder)
+            page = new_page(next(filter(None, found))[0])
+            assert_says_what_to_do(page, folder)
+            page.close()
         finally:
             server.terminate()
 

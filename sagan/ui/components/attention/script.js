@@ -140,7 +140,7 @@ sagan.on('face', (face) => {
   if (face.query) {
     point = face.query;
     pin(false);
-    caption.textContent = face.text || texts.hover_long;
+    caption.textContent = face.text ? `${face.text} ${texts.hover}` : texts.hover_long;
   }
   element.dataset.seed = face.seed_a;
   cancelAnimationFrame(frame);
