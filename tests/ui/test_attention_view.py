@@ -172,10 +172,11 @@ def test_a_curated_face_is_opened_by_its_button_with_its_sentence_as_plain_text(
 
 def test_a_new_face_keeps_the_pointed_place(page, sampler):
     point_at(page, "32x32", 0.62, 0.41)
+    before = shown_seed(page)
     page.locator("#dice").click()
     page.wait_for_function(
         "seed => document.querySelector('#attention-view [data-seed]').dataset.seed != seed",
-        arg=str(shown_seed(page)),
+        arg=str(before),
     )
     for layer in LAYERS:
         assert drawn(page, layer) == pytest.approx(
