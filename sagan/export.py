@@ -32,8 +32,9 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
         if parametrize.is_parametrized(module, "weight"):
             state[f"{name}.weight"] = exact_weight(module)
     device = next(network.parameters()).device
-    twin = type(network)(network.config, spectral=False).to(device, memory_format=torch.channels_last)
-    twin.load_state_dict(state)
+    with torch.random.fork_rng(devices=[]):  # its random start is overwritten, and nobody else's numbers move
+        twin = type(network)(network.config, spectral=False)
+    twin.to(device, memory_format=torch.channels_last).load_state_dict(state)
     return twin.eval().requires_grad_(False)
 
 
