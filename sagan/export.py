@@ -76,7 +76,8 @@ def ship(run: Path, out: Path) -> None:
     Raises CheckpointError where there is no checkpoint, or where `out` holds anything but a shipped one.
     """
     source = checkpoint.find(run)
-    checkpoint.load_generator(source)  # nothing broken is shipped
+    for load in (checkpoint.load_generator, checkpoint.load_discriminator):
+        load(source)  # nothing broken is shipped
     shipped = (out / checkpoint.CONFIG).is_file() and not (out / checkpoint.STATE).exists()
     if out.exists() and not shipped:
         raise checkpoint.CheckpointError(
