@@ -90,7 +90,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     path = Path(folder) / CONFIG
     text = _read_text(path)
     try:
-        stored = json.loads(text, parse_float=str)  # 64.0 must not pass for 64: nothing here is a fraction
+        stored = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):

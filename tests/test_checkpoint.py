@@ -425,6 +425,7 @@ def test_an_unknown_or_absent_format_version_is_refused(folder, version):
         {"g_attention": [64]},
         {"d_attention": "8"},
         {"d_attention": [8.0]},
+        {"d_attention": [[8]]},
         {"d_attention": list(range(10**5))},
         {"d_spectral_norm": "yes"},
         {"temperature": 1},
