@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -331,8 +332,10 @@ class Trainer:
         )
 
     def snapshot(self) -> Generator:
-        """The averaged generator of this step as it would be shipped."""
+        """The averaged generator of this step as it would be shipped. Raises TrainingError if it diverged."""
         if self._snapshot is None or self._snapshot[0] != self.step:
+            if not _finite(self.averaged.parameters()):
+                raise self._diverged("a weight")
             self._snapshot = self.step, shippable(self.averaged)
         return self._snapshot[1]
 
@@ -355,7 +358,7 @@ class Trainer:
         for name, optimizer in self._optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
-        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        if not _finite(tensors.values()):
             raise self._diverged("a weight")
         info = {
             "step": self.step,
@@ -491,6 +494,10 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads ({sys.platform})"
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
