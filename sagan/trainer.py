@@ -290,7 +290,7 @@ class Trainer:
             bar.close()
             for name, handler in handlers.items():
                 signal.signal(name, handler)
-        return self.stopped_by is None
+        return self.progress == 1
 
     def _remember(self, number: int, frame: object) -> None:
         """First signal: leave after this step. Second: leave now."""
