@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,7 +256,7 @@ class Trainer:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
         The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
-        no longer finite or the disk refuses a checkpoint; the last good checkpoint stays.
+        no longer finite or the disk refuses a file; the last good checkpoint stays.
         """
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -315,7 +315,8 @@ class Trainer:
         row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
         row["images_per_second"] = round(images_per_second, 2)
         self.history.append(row)
-        checkpoint.write_history(self.out / checkpoint.HISTORY, self.history)
+        with self._writing("history.csv"):
+            checkpoint.write_history(self.out / checkpoint.HISTORY, self.history)
 
         shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
         if self.recipe.minutes is not None:
@@ -343,12 +344,24 @@ class Trainer:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
         name = f"{self.step:06d}.png"
-        pictures.faces(generator, self.out / "samples" / f"faces-{name}")
-        pictures.attention(generator, self.out / "samples" / f"attention-{name}")
-        if self.history:
-            pictures.curves(self.history, self.out / "curves.png")
+        with self._writing("The pictures"):
+            pictures.faces(generator, self.out / "samples" / f"faces-{name}")
+            pictures.attention(generator, self.out / "samples" / f"attention-{name}")
+            if self.history:
+                pictures.curves(self.history, self.out / "curves.png")
 
     # Saving and resuming
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Let a disk that refuses stop the run with a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{what} of step {self.step} could not be written ({error.strerror or error}); the last good "
+                f"checkpoint is kept in '{self.out}'. Make room and go on with --resume."
+            ) from error
 
     def save(self) -> None:
         """Write out/checkpoint. Raises TrainingError where that fails; the previous checkpoint stays."""
@@ -367,7 +380,7 @@ class Trainer:
             "images": len(self.data),
             "about": self.about,
         }
-        try:
+        with self._writing("The checkpoint"):
             checkpoint.save(
                 self.out / checkpoint.RUN_CHECKPOINT,
                 self.config,
@@ -379,11 +392,6 @@ class Trainer:
                 raw_generator=plain(self.generator),
                 state=(tensors, info),
             )
-        except OSError as error:
-            raise TrainingError(
-                f"The checkpoint of step {self.step} could not be written ({error.strerror or error}); the "
-                f"previous one is kept in '{self.out}'. Make room and go on with --resume."
-            ) from error
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
