@@ -136,11 +136,15 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def load_tensors(path: Path, expected: dict[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
+def load_tensors(
+    path: Path, expected: dict[str, tuple[int, ...]] | None = None, max_bytes: float = MAX_BYTES
+) -> dict[str, Tensor]:
     """All tensors of a safetensors file, once their names and shapes are known to be the expected ones."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"'{path}' is larger than {MAX_BYTES >> 20} MiB, the most that is read.")
+        if path.stat().st_size > max_bytes:
+            raise CheckpointError(
+                f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read."
+            )
         with safe_open(path, "pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         if expected is not None and shapes != expected:

@@ -395,7 +395,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
-        folder = checkpoint.find(self.out)
+        folder = checkpoint.find(self.out.absolute())  # never a Hub id
         config, _ = checkpoint.load_config(folder)
         info = read_state_info(folder)
         if config != self.config:
@@ -407,11 +407,16 @@ class Trainer:
                 f"The run in '{self.out}' was trained on {info['images']} images, "
                 f"but there are {len(self.data)} now."
             )
-        tensors = checkpoint.load_tensors(folder / checkpoint.STATE)
-        for name, network in self._networks.items():
-            network.load_state_dict(_under(tensors, name))
-        for name, optimizer in self._optimizers.items():
-            _load_optimizer(optimizer, _under(tensors, name))
+        tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
+        try:
+            for name, network in self._networks.items():
+                network.load_state_dict(_under(tensors, name))
+            for name, optimizer in self._optimizers.items():
+                _load_optimizer(optimizer, _under(tensors, name))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise TrainingError(
+                f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks."
+            ) from error
         self.step, self.seconds = info["step"], info["seconds"]
         self.history = checkpoint.read_history(folder)
 
@@ -465,13 +470,13 @@ class Trainer:
 
 def read_state_info(folder: Path) -> dict:
     """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
-    path = folder / checkpoint.STATE_INFO
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged."
-        ) from error
+        info = json.loads((folder / checkpoint.STATE_INFO).read_text())
+    except (OSError, ValueError):
+        info = None
+    if not isinstance(info, dict) or not {"step", "seconds", "recipe", "images", "about"} <= info.keys():
+        raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
+    return info
 
 
 def pick_device(name: str) -> torch.device:
