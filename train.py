@@ -140,19 +140,20 @@ def start(options: argparse.Namespace) -> Trainer:
     settings = settings | {name: given[name] for name in SETTINGS if name in given}
     for name, value in settings.items():
         if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
+            before = "its default" if stored[name] is None else stored[name]
             raise TrainingError(
                 f"--{name.replace('_', '-')} is {value} now, but the run in '{options.out}' was started with "
-                f"{stored[name]}: leave it out, or start a new run."
+                f"{before}: leave it out, or start a new run."
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
     settings = PRESETS["sagan"] | stored | settings
-    if "data" not in settings:
+    if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
     config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
     recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
-    sources, columns = settings["data"], settings.get("label_columns", "")
+    sources, columns = settings["data"], settings.get("label_columns") or ""
     data = load_images(
         [Path(source) for source in sources],
         config.image_size,
@@ -161,8 +162,8 @@ def start(options: argparse.Namespace) -> Trainer:
         [name.strip() for name in columns.split(",") if name.strip()],
         options.workers,
     )
-    about = {"command": shlex.join(["python", *sys.argv]), "data": sources}
-    about |= {name: settings[name] for name in DATA_OPTIONS if name in settings}
+    about = {"command": shlex.join(["python", *sys.argv])}
+    about |= {name: settings.get(name) for name in DATA_OPTIONS}
     trainer = Trainer(config, recipe, data, options.out, options.device, about)
     if options.resume:
         trainer.resume()
@@ -171,13 +172,11 @@ def start(options: argparse.Namespace) -> Trainer:
 
 def _stored(out: Path) -> dict:
     """The settings with which the run in `out` was started."""
-    folder = checkpoint.find(out)
+    folder = checkpoint.find(out.absolute())  # never a Hub id
     info = read_state_info(folder)
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
-    return (
-        info["recipe"] | model | {name: info["about"][name] for name in DATA_OPTIONS if name in info["about"]}
-    )
+    return info["recipe"] | model | {name: info["about"].get(name) for name in DATA_OPTIONS}
 
 
 def _count(text: str) -> int:
