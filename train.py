@@ -122,6 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
+        return 130
     print(f"Step {trainer.step}, {trainer.images:,} images shown; the checkpoint is in '{options.out}'.")
     if not complete:
         print("Stopped before the end; go on with --resume.")
