@@ -165,8 +165,10 @@ def start(options: argparse.Namespace) -> Trainer:
         [name.strip() for name in columns.split(",") if name.strip()],
         options.workers,
     )
-    about = {"command": shlex.join(["python", *sys.argv])}
-    about |= {name: settings.get(name) for name in DATA_OPTIONS}
+    command, earlier = shlex.join(["python", *sys.argv]), stored.get("command") or ""
+    if command not in earlier:
+        earlier = f"{earlier} && {command}" if earlier else command
+    about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
     trainer = Trainer(config, recipe, data, options.out, options.device, about)
     if options.resume:
         trainer.resume()
@@ -179,7 +181,7 @@ def _stored(out: Path) -> dict:
     info = read_state_info(folder)
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
-    return info["recipe"] | model | {name: info["about"].get(name) for name in DATA_OPTIONS}
+    return info["recipe"] | model | {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
 
 
 def _count(text: str) -> int:
