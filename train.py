@@ -135,7 +135,9 @@ def start(options: argparse.Namespace) -> Trainer:
     """The trainer that the options describe, resumed where they say so."""
     given = vars(options)
     stored = _stored(options.out) if options.resume else {}
-    if not options.resume and (options.out / checkpoint.RUN_CHECKPOINT).exists():
+    if not options.resume and (
+        (options.out / checkpoint.RUN_CHECKPOINT).exists() or checkpoint.find_local(options.out)
+    ):
         raise TrainingError(
             f"There is a run in '{options.out}': go on with it by --resume, or name another --out."
         )
@@ -165,6 +167,10 @@ def start(options: argparse.Namespace) -> Trainer:
         [name.strip() for name in columns.split(",") if name.strip()],
         options.workers,
     )
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
     command, earlier = shlex.join(["python", *sys.argv]), stored.get("command") or ""
     if command not in earlier:
         earlier = f"{earlier} && {command}" if earlier else command

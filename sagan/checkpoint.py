@@ -54,10 +54,8 @@ def find(source: str | Path) -> Path:
     Raises CheckpointError where there is none.
     """
     folder = Path(source)
-    for candidate in (folder / RUN_CHECKPOINT, folder):
-        for place in (candidate, _previous(candidate)):
-            if (place / CONFIG).is_file():
-                return place
+    if there := find_local(folder):
+        return there
     # "checkpoints/faces" beside other checkpoints names a folder, whoever owns that name on the Hub.
     if not folder.parent.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
         return _download(str(source))
@@ -66,6 +64,15 @@ def find(source: str | Path) -> Path:
         f"No checkpoint at '{source}': the folder {what}. "
         "Train one with train.py, or name another folder or a Hub id."
     )
+
+
+def find_local(folder: Path) -> Path | None:
+    """The checkpoint of a run folder, or the folder itself if it is one; None where there is none."""
+    for candidate in (folder / RUN_CHECKPOINT, folder):
+        for place in (candidate, _previous(candidate)):
+            if (place / CONFIG).is_file():
+                return place
+    return None
 
 
 def _download(name: str) -> Path:
