@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -270,32 +269,42 @@ def _each(
         with torch.inference_mode():
             return forward(value, None if label is None else torch.tensor([label]))
 
-    workers = _workers(os.getpid())
+    workers = _workers()
     for start in range(0, len(inputs), WORKERS):
         yield from workers.map(one, inputs[start : start + WORKERS], labels[start : start + WORKERS])
 
 
-@cache
-def _workers(process: int) -> ThreadPoolExecutor:
-    """The threads that run the networks, for each process its own: threads do not survive a fork."""
-    return ThreadPoolExecutor(WORKERS, "sampler", _use_one_torch_thread)
+_pools: dict[int, ThreadPoolExecutor] = {}
+_creating = threading.Lock()
 
 
-_setting_threads = threading.Lock()
+def _workers() -> ThreadPoolExecutor:
+    """Threads of one torch thread each that run the networks; a forked process gets its own."""
+    with _creating:
+        if os.getpid() not in _pools:
+            pool = ThreadPoolExecutor(WORKERS, "sampler", _use_one_torch_thread)
+            # Not started by this thread: it may be the main one, and Ctrl-C in the middle would hang at exit.
+            starter = threading.Thread(target=_start, args=(pool,))
+            starter.start()
+            starter.join()
+            _pools[os.getpid()] = pool
+        return _pools[os.getpid()]
+
+
+def _start(pool: ThreadPoolExecutor) -> None:
+    """Start all workers; `set_num_threads` also holds for threads that start later, which is undone here."""
+    later = torch.get_num_threads()
+    all_running = threading.Barrier(WORKERS)
+    try:
+        list(pool.map(lambda _: all_running.wait(), range(WORKERS)))
+    except RuntimeError:  # the program is ending and starts no more threads: let go of those that wait
+        all_running.abort()
+    torch.set_num_threads(later)
 
 
 def _use_one_torch_thread() -> None:
-    """Give the calling thread one torch thread and leave all others alone.
-
-    `torch.set_num_threads` holds for its caller and for every thread that starts later; a short-lived thread
-    takes the latter back.
-    """
-    with _setting_threads:
-        default = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restoring = threading.Thread(target=torch.set_num_threads, args=(default,))
-        restoring.start()
-        restoring.join()
+    torch.get_num_threads()  # the first call in a thread takes over the number of the process: now, not later
+    torch.set_num_threads(1)
 
 
 def _read_curated(folder: Path) -> tuple[CuratedFace, ...]:

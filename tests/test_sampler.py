@@ -90,18 +90,31 @@ def test_a_face_has_the_same_bytes_alone_and_in_a_sheet_of_64(image_size, g_widt
         assert sampler.faces(latent[None])[0].tobytes() == face.tobytes()
 
 
-def test_a_face_and_its_queries_have_the_same_bytes_in_another_process_with_other_thread_settings(folder):
-    code = (
-        "import sys, torch; torch.set_num_threads(2); from sagan.latents import from_seed; "
-        "from sagan.sampler import Sampler; "
-        f"face, extras = Sampler.load({str(folder)!r}).face_and_queries_keys(from_seed(41, {CONFIG.z_dim})); "
-        "print(face.tobytes().hex()); print(extras['16x16'][0].tobytes().hex())"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    sampler, latent = Sampler.load(folder), from_seed(41, CONFIG.z_dim)
-    expected_face = sampler.faces(latent[None])[0]
-    expected_query = sampler.queries_keys(latent)["16x16"][0]
-    assert out.split() == [expected_face.tobytes().hex(), expected_query.tobytes().hex()]
+def test_after_a_restart_the_bytes_are_the_same_and_only_the_samplers_threads_are_held_to_one(folder):
+    code = """
+import json, sys, threading, torch
+from sagan.latents import from_seed
+from sagan.sampler import Sampler
+torch.set_num_threads(3)
+sampler, ran_in = Sampler.load(sys.argv[1]), []
+sampler._generator.register_forward_hook(
+    lambda *_: ran_in.append((torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
+)
+faces = [sampler.face_and_queries_keys(from_seed(seed, sampler.config.z_dim)) for seed in range(40, 45)]
+later = []
+thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+thread.start(); thread.join()
+pixels, queries = zip(*((face.tobytes().hex(), qk["16x16"][0].tobytes().hex()) for face, qk in faces))
+print(json.dumps([pixels, queries, ran_in, torch.get_num_threads(), later]))
+"""
+    command = [sys.executable, "-c", code, folder]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    pixels, queries, ran_in, of_the_caller, of_later_threads = json.loads(out)
+    sampler, latents = Sampler.load(folder), [from_seed(seed, CONFIG.z_dim) for seed in range(40, 45)]
+    assert pixels == [face.tobytes().hex() for face in sampler.faces(latents)]
+    assert queries == [sampler.queries_keys(latent)["16x16"][0].tobytes().hex() for latent in latents]
+    assert ran_in == [[1, False]] * 5
+    assert (of_the_caller, of_later_threads) == (3, [3])
 
 
 def test_many_threads_at_once_get_the_same_bytes(sampler):
@@ -147,28 +160,22 @@ def test_a_forked_process_answers_too(sampler):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_only_the_samplers_own_threads_are_held_to_one_torch_thread():
+def test_ctrl_c_while_the_workers_start_does_not_hang_the_exit():
     code = """
-import threading, torch, numpy as np
-from threading import get_ident
-from sagan.networks import Discriminator, Generator, SaganConfig
-from sagan.sampler import Sampler
-torch.set_num_threads(3)
-config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
-generator = Generator(config, spectral=False)
-sampler = Sampler.from_parts(config, generator, Discriminator(config, spectral=False))
-seen = []
-sampler._generator.register_forward_hook(lambda *_: seen.append((torch.get_num_threads(), get_ident())))
-sampler.faces(np.random.default_rng().normal(size=(20, 12)))
-later = []
-thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-thread.start(); thread.join()
-assert [threads for threads, _ in seen] == [1] * 20, seen
-assert get_ident() not in {thread for _, thread in seen}
-assert torch.get_num_threads() == 3
-assert later == [3], later
+import threading
+from sagan import sampler
+start = threading.Thread.start
+
+def interrupted(thread):
+    start(thread)
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+threading.Thread.start = interrupted
+sampler._workers()
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert "KeyboardInterrupt" in ended.stderr
 
 
 def test_a_sheet_leaves_room_for_single_faces(sampler):
