@@ -90,7 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="W",
         help=f"gradient penalty's weight (default {recipe.lambda_gp:g})",
     )
-    half_life = "half-life of the averaged generator in thousand images (default 10/32 of the batch size)"
+    half_life = (
+        "half-life of the averaged generator in thousand images, at most 5 percent of those shown so far "
+        "(default 10/32 of the batch size)"
+    )
     add("--ema-kimg", type=float, metavar="KIMG", help=half_life)
     add("--precision", choices=PRECISIONS, help="auto: bf16 where the hardware has it (default auto)")
     add("--seed", type=int, metavar="N", help=f"of weights, data order, flips, noise (default {recipe.seed})")
@@ -107,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="threads that decode images (default all cores)",
     )
     add("--log-every", type=_count, default=50, metavar="STEPS", help="history row and bar (default 50)")
-    add("--sample-every", type=_count, default=1000, metavar="STEPS", help="pictures (default 1000)")
-    add("--save-every", type=_count, default=1000, metavar="STEPS", help="checkpoint (default 1000)")
+    add("--sample-every", type=_count, default=500, metavar="STEPS", help="pictures (default 500)")
+    add("--save-every", type=_count, default=500, metavar="STEPS", help="checkpoint (default 500)")
     return parser
 
 
@@ -171,7 +174,8 @@ def start(options: argparse.Namespace) -> Trainer:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
-    command, earlier = shlex.join(["python", *sys.argv]), stored.get("command") or ""
+    words = [Path(word).name if os.sep in word else word for word in sys.argv]  # no paths of this machine
+    command, earlier = shlex.join(["python", *words]), stored.get("command") or ""
     if command not in earlier:
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
@@ -191,18 +195,23 @@ def _stored(out: Path) -> dict:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(sorted(int(part) for part in text.split(",") if part.strip()))
+    try:
+        return tuple(sorted({int(part) for part in text.split(",") if part.strip()}))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 8,4") from error
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0.0,0.9") from error
 
 
 if __name__ == "__main__":

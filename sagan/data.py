@@ -234,9 +234,11 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
                 else:
                     unreadable[i] = image.reason
             _check_rejected(files, crop, small, unreadable)
-            out.flush()
-            os.fsync(out.fileno())
-            (building / "unreadable.json").write_text(json.dumps(unreadable))
+            left_out = stack.enter_context((building / "unreadable.json").open("w"))
+            json.dump(unreadable, left_out)
+            for file in (out, left_out):
+                file.flush()
+                os.fsync(file.fileno())
             try:
                 building.rename(entry)
             except OSError:

@@ -73,7 +73,8 @@ def shippable(generator: Generator) -> Generator:
 def ship(run: Path, out: Path) -> None:
     """Copy the newest checkpoint of a run to the folder `out`, in the place of a shipped one that is there.
 
-    Raises CheckpointError where there is no checkpoint, or where `out` holds anything but a shipped one.
+    Whatever else lies in `out` stays, and so does its model card, as model_card.previous.md. Raises
+    CheckpointError where there is no checkpoint, or where `out` holds anything but a shipped one.
     """
     source = checkpoint.find(run)
     for load in (checkpoint.load_generator, checkpoint.load_discriminator):
@@ -84,6 +85,10 @@ def ship(run: Path, out: Path) -> None:
             f"'{out}' exists and is not a shipped checkpoint: name another --out."
         )
     with checkpoint.replacing_folder(out) as new:
+        if shipped:
+            shutil.copytree(out, new, dirs_exist_ok=True)
+            if (new / checkpoint.CARD).exists():
+                (new / checkpoint.CARD).replace(new / "model_card.previous.md")
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
 

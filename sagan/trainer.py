@@ -252,7 +252,7 @@ class Trainer:
 
     # The run
 
-    def train(self, log_every: int = 50, sample_every: int = 1000, save_every: int = 1000) -> bool:
+    def train(self, log_every: int = 50, sample_every: int = 500, save_every: int = 500) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
         The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
@@ -327,9 +327,11 @@ class Trainer:
         bar.set_postfix(shown, refresh=False)
 
     def _diverged(self, what: str) -> TrainingError:
+        saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
+        kept = f"the last good checkpoint is kept in '{self.out}'" if saved else "nothing was saved before"
         return TrainingError(
-            f"At step {self.step}, {what} is no longer a finite number; the last good checkpoint is kept in "
-            f"'{self.out}'. Try smaller --g-lr and --d-lr, --precision fp32, or another --seed."
+            f"At step {self.step}, {what} is no longer a finite number; {kept}. "
+            "Try smaller --g-lr and --d-lr, --precision fp32, or another --seed."
         )
 
     def snapshot(self) -> Generator:
@@ -459,10 +461,9 @@ class Trainer:
                 f"- Command: `{self.about.get('command', 'unknown')}`",
                 f"- Loss: {self.recipe.loss}; spectral norm in the discriminator: "
                 f"{'on' if self.config.d_spectral_norm else 'off, because it fights the gradient penalty'}",
-                "- `generator.safetensors` is averaged over training, `generator_raw.safetensors` is not.",
                 "",
-                "Say here what the images show, whose they are, under which licence, and what the model must",
-                "not be used for.",
+                "Before you share it, say here what the images show, whose they are, under which licence,",
+                "and what the model must not be used for.",
                 "",
             ]
         )
