@@ -227,6 +227,17 @@ def test_shipping_replaces_what_was_shipped_before(run, tmp_path):
     assert (tmp_path / "out/model_card.md").stat().st_size == card
 
 
+def test_shipping_again_keeps_what_lies_beside_and_the_old_card(run, tmp_path):
+    out = tmp_path / "out"
+    ship(run, out)
+    (out / "curated.json").write_text("{}")
+    (out / "model_card.md").write_text("# Written by hand\n")
+    ship(run, out)
+    assert (out / "curated.json").read_text() == "{}"
+    assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
+    assert (out / "model_card.md").read_text() != "# Written by hand\n"
+
+
 @pytest.mark.parametrize("what", ["a run", "a run's checkpoint", "something else", "a file"])
 def test_shipping_never_replaces_what_is_not_a_shipped_checkpoint(run, tmp_path, what):
     out = tmp_path / "other"
