@@ -174,8 +174,7 @@ def start(options: argparse.Namespace) -> Trainer:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
-    words = [Path(word).name if os.sep in word else word for word in sys.argv]  # no paths of this machine
-    command, earlier = shlex.join(["python", *words]), stored.get("command") or ""
+    command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
     if command not in earlier:
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
@@ -192,6 +191,12 @@ def _stored(out: Path) -> dict:
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
     return info["recipe"] | model | {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
+
+
+def _without_folders(word: str) -> str:
+    """--out=/somewhere/run -> --out=run: a model card names no places of this machine."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name if os.sep in value else value}"
 
 
 def _count(text: str) -> int:
