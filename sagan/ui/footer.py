@@ -1,5 +1,6 @@
 """The last lines of the page: the model in one line, its card, where it comes from."""
 
+import re
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -16,7 +17,7 @@ METRIC = "face_fd"
 
 def footer(sampler: "Sampler") -> None:
     """Build the footer."""
-    view("footer", texts=texts.FOOTER, line=model_line(sampler))
+    view("footer", texts=texts.FOOTER, line=model_line(sampler), has_card=bool(sampler.card))
     if sampler.card:
         with gr.Accordion(texts.CARD, open=False, elem_id="card"):
             gr.Markdown(sampler.card)
@@ -24,14 +25,23 @@ def footer(sampler: "Sampler") -> None:
 
 def model_line(sampler: "Sampler") -> str:
     """The model card in one line: name, size, images shown and the metric, as far as they are known."""
-    folder = sampler.source
-    name = (folder.parent if folder.name == RUN_CHECKPOINT else folder).name if folder else texts.TITLE
     newest: dict[str, float] = {}
     for row in sampler.history:
         newest.update(row)
-    parts = [name, texts.FOOTER_SIZE.format(size=sampler.config.image_size)]
+    parts = [model_name(sampler), texts.FOOTER_SIZE.format(size=sampler.config.image_size)]
     if "images" in newest:
         parts.append(texts.FOOTER_SHOWN.format(images=int(newest["images"])))
     if METRIC in newest:
-        parts.append(f"{METRIC} {newest[METRIC]:.0f}")
+        parts.append(texts.FOOTER_METRIC.format(value=newest[METRIC]))
     return " · ".join(parts)
+
+
+def model_name(sampler: "Sampler") -> str:
+    """The first heading of the model card; without one, the name of the checkpoint's or the run's folder."""
+    if heading := re.search(r"^# +(\S.*)$", sampler.card, re.MULTILINE):
+        return heading[1].strip()
+    if sampler.source is None:
+        return texts.TITLE
+    # After a crash the checkpoint may be ".NAME.previous".
+    name = sampler.source.name.removeprefix(".").removesuffix(".previous")
+    return sampler.source.parent.name if name == RUN_CHECKPOINT else name

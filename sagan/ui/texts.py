@@ -62,6 +62,7 @@ ATTENTION = {
     "pinned": "Pinned. Click again or press Escape to let go.",
     "gamma": "gamma",
     "gamma_help": "how much of what it gathers the layer adds",
+    "query": "query",
     "best": "strongest key",
     "best_value": "{times} × uniform",
     "entropy": "entropy",
@@ -84,10 +85,13 @@ FOOTER = {
     "architecture": "Self-Attention GAN",
     "paper": "Zhang et al. 2018",
     "architecture_link": "https://arxiv.org/abs/1805.08318",
-    "licence": "Code and weights have licences of their own: see LICENSE and the model card",
+    "licence": "Licence of the code: see LICENSE",
+    "weights": "; of the weights: see the",
+    "card": "model card",
 }
 FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
+FOOTER_METRIC = "Fréchet distance of faces (face_fd) {value:.0f}, lower is better"
 
 API = {
     "faces": "Faces of `count` seeds from `seed` on (0 follows 2**32 - 1), as PNG pictures.",

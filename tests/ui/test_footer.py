@@ -1,0 +1,43 @@
+"""The model in one line, as far as it is known."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from sagan.sampler import Sampler
+from sagan.ui.footer import model_line
+
+
+@pytest.fixture
+def sampler(sampler: Sampler) -> Sampler:
+    """A copy without a card, to be changed."""
+    sampler = copy.copy(sampler)
+    sampler.card = ""
+    return sampler
+
+
+def test_the_name_is_the_first_heading_of_the_model_card(sampler):
+    sampler.source = Path("snapshots/0a1b2c")
+    sampler.card = "---\nlicense: other\n---\n\n# Faces of noise\n\n# Another\n"
+    assert model_line(sampler) == "Faces of noise · 64×64 pixels"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("checkpoints/celeba64", "celeba64"),
+        ("checkpoints/.celeba64.previous", "celeba64"),
+        ("runs/mine/checkpoint", "mine"),
+        ("runs/mine/.checkpoint.previous", "mine"),
+    ],
+)
+def test_without_a_card_it_is_the_folder_even_after_a_crash(sampler, folder, name):
+    sampler.source = Path(folder)
+    assert model_line(sampler).startswith(f"{name} · ")
+
+
+def test_the_metric_is_that_of_the_last_row_that_has_one(sampler):
+    sampler.history = [{"images": 64, "face_fd": 300.0}, {"images": 128, "face_fd": 120.4}, {"images": 1600}]
+    line = model_line(sampler)
+    assert "1,600 images shown" in line and "(face_fd) 120, lower is better" in line
