@@ -11,7 +11,7 @@ element.querySelector('.link')?.addEventListener('click', async () => {
     said.textContent = texts.copied;
     setTimeout(() => (said.textContent = ''), 2500);
   } catch { // no clipboard without https: offer the link itself
-    const field = Object.assign(document.createElement('input'), { value: link, readOnly: true });
+    const field = Object.assign(document.createElement('input'), { value: link, readOnly: true, ariaLabel: texts.copy_by_hand });
     said.replaceChildren(texts.copy_by_hand, field);
     field.select();
   }
