@@ -34,10 +34,14 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
             return app
         with gr.Row(elem_id="page"):
             controls = current_face(sampler)
-            with gr.Column(elem_id="tabs", min_width=320), gr.Tabs(selected="attention"):
+            with (
+                gr.Column(elem_id="tabs", min_width=320),
+                gr.Tabs(selected="attention" if sampler.layers else "faces"),
+            ):
                 faces_tab(controls)
                 walk_tab(controls)
-                attention_tab(controls)
+                if sampler.layers:
+                    attention_tab(controls)
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, app)

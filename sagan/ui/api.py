@@ -1,6 +1,7 @@
 """The public endpoints: what the page shows, for programs (`gradio_client`, or plain HTTP)."""
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -11,12 +12,10 @@ from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
 from sagan.ui.current import CurrentFace, check_label
 from sagan.ui.faces import MOST, faces_from
 from sagan.ui.walk import MOST_STEPS, STRIP, way
-from sagan.ui.work import in_worker
+from sagan.ui.work import IN_TURN, in_worker
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
-
-LIMITS = {"concurrency_limit": 1, "concurrency_id": "heavy"}
 
 
 def public_endpoints(sampler: "Sampler") -> None:
@@ -56,7 +55,7 @@ def public_endpoints(sampler: "Sampler") -> None:
         ):
             name = function.__name__
             gr.Button().click(
-                function, inputs, output, api_name=name, api_description=texts.API[name], **LIMITS
+                function, inputs, output, api_name=name, api_description=texts.API[name], **IN_TURN
             )
 
 
@@ -65,7 +64,7 @@ def attention_row(
 ) -> dict:
     """What the point (x, y), shares of the picture from 0 to 1, attends to in a layer. Raises ValueError."""
     for name, share in (("x", x), ("y", y)):
-        if not 0 <= share <= 1:
+        if not isinstance(share, Real) or not 0 <= share <= 1:
             raise ValueError(f"{name} must be a number from 0 to 1, but was {share!r}.")
     latent = CurrentFace(seed, seed, psi=truncation).latent(sampler.config.z_dim)
     maps = sampler.attention(latent, layer, check_label(label, sampler.config.num_classes))

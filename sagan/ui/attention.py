@@ -8,8 +8,8 @@ from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, describe
-from sagan.ui.work import INTERACTIVE, in_worker
+from sagan.ui.current import CurrentFace
+from sagan.ui.work import CHOICE, within
 
 OPACITY = 0.75
 
@@ -41,14 +41,15 @@ def attention_tab(controls: Controls) -> None:
     async def curated(event: gr.EventData, seed_b: int, label: int | None) -> tuple:
         seed, query, text = sampler.curated[event.index]
         face = CurrentFace(seed, seed_b, label=label)
-        description = await in_worker(lambda: describe(sampler, face, query=query, text=text))
-        return seed, 0, 1, description
+        return seed, 0, 1, await controls.describe(face, query=query, text=text)
 
+    kept = [controls.seed_b, controls.label]
     attention.curated(
         curated,
-        [controls.seed_b, controls.label],
+        kept,
         [controls.seed, controls.t, controls.psi, controls.face],
-        **INTERACTIVE,
+        js=within(kept),
+        **CHOICE,
     )
     opacity.change(
         None,

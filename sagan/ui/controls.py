@@ -1,6 +1,7 @@
 """The controls that describe the current face, shared by all tabs, and the column that holds it."""
 
 import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,14 @@ from sagan import latents
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.current import CurrentFace, describe, from_link
-from sagan.ui.work import INTERACTIVE, in_worker
+from sagan.ui.work import INTERACTIVE, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
 MAX_SEED = latents.SEEDS - 1
 START_SEED, START_SEED_B = 1, 7
-START_QUERY = (0.37, 0.47)  # the left eye of an aligned face
+START_QUERY = (0.37, 0.52)  # the left eye of an aligned face
 
 
 def any_seed() -> int:
@@ -60,9 +61,14 @@ class Controls:
     def inputs(self) -> list[gr.components.Component]:
         return [self.seed, self.seed_b, self.t, self.psi, self.label]
 
+    async def describe(self, face: CurrentFace, **extra: Any) -> str:
+        """A face as the browser wants it, which shows the one that was asked for last."""
+        asked = time.time()
+        return await in_worker(lambda: describe(self.sampler, face, asked=asked, **extra))
+
     async def show(self, seed: int, seed_b: int, t: float, psi: float, label: int | None) -> str:
         """The face of these five values, as the browser wants it."""
-        return await in_worker(describe, self.sampler, CurrentFace(seed, seed_b, t, psi, label))
+        return await self.describe(CurrentFace(seed, seed_b, t, psi, label))
 
     async def show_seed(self, seed: int, seed_b: int, psi: float, label: int | None) -> tuple[float, str]:
         """The face of a seed that was just chosen: the walk returns to its start. Goes to t and the face."""
@@ -102,11 +108,13 @@ def current_face(sampler: "Sampler") -> Controls:
         return chosen, *await controls.show_seed(chosen, seed_b, psi, label)
 
     # `input` misses the reset button of a slider, and `release` misses the keyboard.
+    chosen = [seed, seed_b, psi, label]
     gr.on(
         [seed.input, seed.release],
         controls.show_seed,
-        [seed, seed_b, psi, label],
+        chosen,
         [t, face],
+        js=within(chosen),
         **INTERACTIVE,
     )
     gr.on(
@@ -114,9 +122,12 @@ def current_face(sampler: "Sampler") -> Controls:
         controls.show,
         controls.inputs,
         face,
+        js=within(controls.inputs),
         **INTERACTIVE,
     )
-    dice.click(roll, [seed_b, psi, label], [seed, t, face], **INTERACTIVE)
+    kept = [seed_b, psi, label]
+    dice.click(roll, kept, [seed, t, face], js=within(kept), **INTERACTIVE)
+    face.late(None, None, controls.inputs, js="() => sagan.values()")
     return controls
 
 
@@ -129,7 +140,7 @@ def open_link(controls: Controls, app: gr.Blocks) -> None:
         face, notice = from_link(request.query_params, first, num_classes)
         if face != first:
             lit = {"query": START_QUERY}
-        description = await in_worker(lambda: describe(controls.sampler, face, notice=notice, **lit))
+        description = await controls.describe(face, notice=notice, **lit)
         return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
 
     app.load(opened, None, [*controls.inputs, controls.face], **INTERACTIVE)

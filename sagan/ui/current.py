@@ -1,7 +1,6 @@
 """The current face of the page: where it lies in latent space, its link, and what the browser receives."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -42,12 +41,10 @@ def check_label(label: Any, num_classes: int) -> int | None:
     return int(label)
 
 
-def pictures_of(sampler: "Sampler", faces: list[CurrentFace]) -> np.ndarray:
-    """The pictures of some faces, uint8 (N, S, S, 3). Raises ValueError."""
-    config = sampler.config
-    labels = [check_label(face.label, config.num_classes) for face in faces]
-    latents_ = np.stack([face.latent(config.z_dim) for face in faces])
-    return sampler.faces(latents_, np.array(labels) if config.num_classes else None)
+def pictures_of(sampler: "Sampler", z: np.ndarray, psi: float, label: int | None) -> np.ndarray:
+    """The faces of latents (N, z_dim), truncated by psi, of one class: uint8 (N, S, S, 3), or ValueError."""
+    label = check_label(label, sampler.config.num_classes)
+    return sampler.faces(latents.truncate(z, psi), None if label is None else np.full(len(z), label))
 
 
 def from_link(query: Mapping[str, str], start: CurrentFace, num_classes: int) -> tuple[CurrentFace, str]:
@@ -90,7 +87,6 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     layers = [
         {
             "name": name,
-            "side": math.isqrt(len(q)),
             "gamma": sampler.gammas[name],
             "q": pictures.base64_floats(q),
             "k": pictures.base64_floats(k),

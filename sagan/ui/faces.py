@@ -9,8 +9,8 @@ from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, seed_slider
-from sagan.ui.current import CurrentFace, pictures_of
-from sagan.ui.work import HEAVY, INTERACTIVE, in_worker
+from sagan.ui.current import pictures_of
+from sagan.ui.work import CHOICE, FAILED, HEAVY, INTERACTIVE, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -26,7 +26,9 @@ def faces_tab(controls: Controls) -> None:
         sheet = view("sheet", texts=texts.SHEET, count=COUNT)
         with gr.Row():
             first = seed_slider(0, texts.FIRST_SEED, "first-seed")
-            count = gr.Slider(1, MOST, COUNT, step=1, label=texts.COUNT, elem_id="count", min_width=160)
+            count = gr.Slider(
+                1, MOST, COUNT, step=1, precision=0, label=texts.COUNT, elem_id="count", min_width=160
+            )
             dice = gr.Button(
                 texts.SHEET_DICE,
                 elem_id="sheet-dice",
@@ -43,7 +45,7 @@ def faces_tab(controls: Controls) -> None:
             return {"number": number, "error": str(error)}
         seeds = latents.sheet_seeds(first, count)
         uris = [pictures.png_uri(image) for image in images]
-        return {"number": number, "seeds": seeds, "images": uris, "psi": psi, "label": label}
+        return {"number": number, "seeds": seeds, "images": uris}
 
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
         return await in_worker(make, event.number, first, count, psi, label)
@@ -51,22 +53,23 @@ def faces_tab(controls: Controls) -> None:
     async def pick(event: gr.EventData, seed_b: int, psi: float, label: int | None) -> tuple:
         return event.seed, *await controls.show_seed(event.seed, seed_b, psi, label)
 
-    sheet.want(want, [first, count, controls.psi, controls.label], sheet, **HEAVY)
-    sheet.pick(
-        pick,
-        [controls.seed_b, controls.psi, controls.label],
-        [controls.seed, controls.t, controls.face],
-        **INTERACTIVE,
-    )
+    wanted = [first, count, controls.psi, controls.label]
+    sheet.want(want, wanted, sheet, js=within(wanted), **HEAVY).failure(None, js=FAILED)
+    kept = [controls.seed_b, controls.psi, controls.label]
+    sheet.pick(pick, kept, [controls.seed, controls.t, controls.face], js=within(kept), **CHOICE)
     dice.click(any_seed, None, first, **INTERACTIVE)
+    usable = f"first !== null && 1 <= count && count <= {MOST}"  # not while it is being retyped
     gr.on(
-        [first.change, count.change], None, count, js="(count) => { sagan.emit('sheet', count); return []; }"
+        [first.change, count.change],
+        None,
+        [first, count],
+        js=f"(first, count) => {{ if ({usable}) sagan.emit('sheet', count); }}",
     )
 
 
 def faces_from(sampler: "Sampler", first: int, count: int, psi: float, label: int | None) -> np.ndarray:
     """The faces of `count` seeds from `first` on, uint8 (N, S, S, 3). Raises ValueError."""
-    if not 1 <= count <= MOST:
-        raise ValueError(f"A sheet holds 1 to {MOST} faces, but {count} were asked for.")
-    seeds = latents.sheet_seeds(first, count)
-    return pictures_of(sampler, [CurrentFace(seed, seed, psi=psi, label=label) for seed in seeds])
+    if count not in range(1, MOST + 1):
+        raise ValueError(f"A sheet holds 1 to {MOST} faces, but the count was {count!r}.")
+    z = [latents.from_seed(seed, sampler.config.z_dim) for seed in latents.sheet_seeds(first, count)]
+    return pictures_of(sampler, np.stack(z), psi, label)

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 
+from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed
-from sagan.ui.current import CurrentFace, pictures_of
-from sagan.ui.work import HEAVY, INTERACTIVE, in_worker
+from sagan.ui.current import pictures_of
+from sagan.ui.work import CHOICE, FAILED, HEAVY, INTERACTIVE, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -40,14 +41,14 @@ def walk_tab(controls: Controls) -> None:
             )
 
     def make(number: int, seed_a: int, seed_b: int, psi: float, label: int | None) -> dict:
-        ends = {"seed_a": seed_a, "seed_b": seed_b, "psi": psi, "label": label}
         try:
             frames = way(sampler, seed_a, seed_b, FRAMES, psi, label)
         except ValueError as error:
             return {"number": number, "error": str(error)}
         return {
             "number": number,
-            **ends,
+            "seed_a": seed_a,
+            "seed_b": seed_b,
             "frames": FRAMES,
             "image": pictures.webp_uri(np.concatenate(frames)),
         }
@@ -67,19 +68,27 @@ def walk_tab(controls: Controls) -> None:
         return seed_b, seed, t, await controls.show(seed_b, seed, t, psi, label)
 
     seed, seed_b, t, psi, label = controls.inputs
-    walk.want(want, [seed, seed_b, psi, label], walk, **HEAVY)
-    walk.jump(jump, [seed, seed_b, psi, label], [t, controls.face], **INTERACTIVE)
+    ends = [seed, seed_b, psi, label]
+    walk.want(want, ends, walk, js=within(ends), **HEAVY).failure(None, js=FAILED)
+    walk.jump(jump, ends, [t, controls.face], js=within(ends), **CHOICE)
     # While the way plays, only the browser moves the slider.
     walk.tick(None, None, t, js="() => sagan.t")
-    dice.click(roll, [seed, t, psi, label], [seed_b, controls.face], **INTERACTIVE)
-    swap.click(turn, controls.inputs, [seed, seed_b, t, controls.face], **INTERACTIVE)
+    kept = [seed, t, psi, label]
+    dice.click(roll, kept, [seed_b, controls.face], js=within(kept), **INTERACTIVE)
+    swap.click(
+        turn,
+        controls.inputs,
+        [seed, seed_b, t, controls.face],
+        js=within(controls.inputs),
+        **INTERACTIVE,
+    )
 
 
 def way(
     sampler: "Sampler", seed_a: int, seed_b: int, steps: int, psi: float, label: int | None
 ) -> np.ndarray:
     """`steps` evenly spaced faces from seed_a to seed_b, uint8 (steps, S, S, 3). Raises ValueError."""
-    if not 2 <= steps <= MOST_STEPS:
-        raise ValueError(f"A walk has 2 to {MOST_STEPS} faces, but {steps} were asked for.")
-    shares = [i / (steps - 1) for i in range(steps)]
-    return pictures_of(sampler, [CurrentFace(seed_a, seed_b, t, psi, label) for t in shares])
+    if steps not in range(2, MOST_STEPS + 1):
+        raise ValueError(f"A walk has 2 to {MOST_STEPS} faces, but steps was {steps!r}.")
+    a, b = (latents.from_seed(seed, sampler.config.z_dim) for seed in (seed_a, seed_b))
+    return pictures_of(sampler, latents.walk(a, b, steps), psi, label)

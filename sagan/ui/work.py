@@ -1,7 +1,8 @@
 """How the page's events run: small answers at once on two threads, heavy ones in turn in the queue."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,14 +17,18 @@ INTERACTIVE: dict[str, Any] = {
     "trigger_mode": "always_last",
     "api_visibility": "private",
 }
+# What an event's data tells: with "always_last", Gradio would repeat the first of them and drop the newest.
+CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
+IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "heavy"}
 HEAVY: dict[str, Any] = {
-    "concurrency_limit": 1,
-    "concurrency_id": "heavy",
+    **IN_TURN,
     "show_progress": "hidden",
     "trigger_mode": "always_last",
     "api_visibility": "private",
 }
+# `js` for a request of a view that failed: the view may ask again.
+FAILED = "() => sagan.emit('failed')"
 
 
 async def in_worker(function: Callable, *args: Any) -> Any:
@@ -32,3 +37,13 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(_WORKERS, function, *args)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
+
+
+def within(inputs: Sequence[gr.components.Component]) -> str:
+    """For `js` of an event: its sliders' values, brought into their ranges before they are sent.
+
+    A number that is being retyped is empty or too large in between. Gradio itself brings it into the range,
+    but only when the box is left; until then every key would end in an error.
+    """
+    ranges = [[box.minimum, box.maximum] if isinstance(box, gr.Slider) else None for box in inputs]
+    return f"(...values) => sagan.within({json.dumps(ranges)}, values)"

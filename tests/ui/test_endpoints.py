@@ -68,6 +68,10 @@ def test_attention_is_the_row_of_the_pointed_place(client, sampler):
         ("/faces", {"count": 0}),
         ("/faces", {"truncation": 1.5}),
         ("/faces", {"seed": None}),
+        ("/faces", {"count": None}),
+        ("/walk", {"steps": None}),
+        ("/walk", {"truncation": None}),
+        ("/attention", {"x": None}),
         ("/walk", {"steps": 1}),
         ("/walk", {"seed_b": 2**40}),
         ("/attention", {"layer": "64x64"}),
@@ -78,4 +82,5 @@ def test_attention_is_the_row_of_the_pointed_place(client, sampler):
 def test_what_is_out_of_range_is_refused_in_one_sentence(client, endpoint, arguments):
     with pytest.raises(AppError) as error:
         client.predict(**arguments, api_name=endpoint)
-    assert 10 < len(str(error.value)) < 300 and "Traceback" not in str(error.value)
+    said = str(error.value)
+    assert 10 < len(said) < 300 and "Traceback" not in said and "not supported between" not in said

@@ -1,6 +1,8 @@
 """The page in a real browser: one current face on every tab, links, the walk, downloads, a narrow screen."""
 
 import base64
+import json
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 from PIL import Image
 
 from sagan import latents
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+from sagan.ui import build_app, faces, launch_options
 
 
 def open_tab(page, name: str) -> None:
@@ -39,8 +44,9 @@ def sheet_is_ready(page, count: int) -> None:
 def test_the_header_says_what_this_is_and_the_footer_names_model_and_source(page):
     assert page.locator("h1").count() == 1
     assert page.locator("#header-view p").text_content().count(".") == 2
-    assert "64×64" in page.locator("#footer-view").text_content()
-    assert page.locator("#footer-view a").get_attribute("href").startswith("https://arxiv.org/")
+    said = page.locator("#footer-view").text_content().strip()
+    assert said.startswith("Test model · 64×64") and "model card" in said
+    assert page.locator("#footer-view a").first.get_attribute("href").startswith("https://arxiv.org/")
 
 
 def test_a_click_in_the_sheet_makes_that_face_the_current_one_on_every_tab(page, sampler):
@@ -84,6 +90,88 @@ def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
     )
     labels = page.locator("#sheet-view .grid button").evaluate_all("all => all.map((b) => b.ariaLabel)")
     assert [label.split("seed ")[1].split(",")[0] for label in labels] == ["4294967294", "4294967295", "0"]
+
+
+def first_picture_is(page, picture: str) -> None:
+    """Wait until the sheet is at rest and begins with this picture."""
+    page.wait_for_function(
+        """picture => !document.querySelector('#sheet-view .waiting, #sheet-view.waiting')
+            && document.querySelector('#sheet-view .grid img').src === picture""",
+        arg=picture,
+    )
+
+
+def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    asked = threading.Event()
+    with monkeypatch.context() as broken:
+        broken.setattr(faces, "faces_from", lambda *_: asked.set() or 1 / 0)
+        page.locator("#first-seed input[type=number]").fill("8")
+        page.wait_for_selector("#sheet-view .waiting")
+        page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
+    assert asked.is_set()
+    page.locator("#first-seed input[type=number]").fill("9")
+    z = latents.from_seed(9, sampler.config.z_dim)
+    first_picture_is(page, faces.pictures.png_uri(face_of(sampler, z)))
+
+
+def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanwhile(page, monkeypatch):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    before = page.locator("#sheet-view .grid img").first.get_attribute("src")
+    begun, go_on, faces_from = threading.Event(), threading.Event(), faces.faces_from
+
+    def slow(*arguments):
+        begun.set()
+        go_on.wait(60)
+        return faces_from(*arguments)
+
+    monkeypatch.setattr(faces, "faces_from", slow)
+    for psi in (0.5, 1):
+        page.locator("#psi input[type=number]").fill(str(psi))
+        page.wait_for_function("psi => sagan.face.psi === psi", arg=psi)
+        while not begun.is_set():
+            page.wait_for_timeout(20)
+    go_on.set()
+    first_picture_is(page, before)
+
+
+def test_of_quick_choices_the_last_one_stays(page):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    page.evaluate(
+        "[3, 20, 9].forEach((i) => document.querySelectorAll('#sheet-view .grid button')[i].click())"
+    )
+    wait_for_face(page, 9)
+    page.wait_for_timeout(500)
+    wait_for_face(page, 9)
+    assert page.locator("#seed input[type=number]").input_value() == "9"
+
+
+def test_an_answer_that_comes_late_changes_neither_the_face_nor_the_controls(page):
+    seed = page.evaluate("sagan.face.seed_a")
+    late = json.dumps({"asked": 1, "seed_a": 5, "seed_b": 6, "t": 0.5})
+    page.evaluate("late => sagan.show(late)", late)
+    page.wait_for_timeout(300)
+    assert page.evaluate("sagan.face.seed_a") == seed
+    assert page.locator("#seed input[type=number]").input_value() == str(seed)
+
+
+@pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
+def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    for box in ("count", "first-seed", "seed", "psi"):
+        page.locator(f"#{box} input[type=number]").fill(meanwhile)
+        page.wait_for_timeout(300)
+        assert page.locator("#sheet-view .grid button").count() > 0
+    for box, value in (("count", 5), ("first-seed", 70), ("psi", 0.5), ("seed", 72)):
+        page.locator(f"#{box} input[type=number]").fill(str(value))
+    sheet_is_ready(page, 5)
+    wait_for_face(page, 72)
+    page.wait_for_selector('#sheet-view .grid button:nth-child(3)[aria-current="true"]')
+    assert page.locator(".toast-body").count() == 0
 
 
 def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
@@ -142,6 +230,20 @@ def test_a_picture_of_the_strip_is_jumped_to(page, sampler):
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
     page.locator("#walk-view .strip button").nth(6).click()
     wait_for_face(page, sampler.curated[0].seed, 0.75)
+
+
+def test_a_jump_while_the_way_plays_is_one_request(page, sampler):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    page.wait_for_timeout(300)
+    page.locator("#walk-view .play").click()
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > 0.05")
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.locator("#walk-view .strip button").nth(6).click()
+    wait_for_face(page, sampler.curated[0].seed, 0.75)
+    page.wait_for_timeout(300)
+    assert len(requests) == 1 and page.evaluate("sagan.face.t") == 0.75
 
 
 def test_swapping_the_ends_keeps_the_face(page):
@@ -222,3 +324,16 @@ def test_opening_the_page_asks_nobody_but_this_server(browser, address):
     page.wait_for_selector("#attention-view [data-drawn]")
     assert all(url.startswith((address, "data:", "blob:")) for url in requests)
     page.close()
+
+
+def test_a_model_without_attention_has_the_other_tabs(new_page):
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, g_attention=())
+    networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
+    app = build_app(Sampler.from_parts(config, *networks))
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    page = new_page(address)
+    page.wait_for_function("globalThis.sagan?.face")
+    sheet_is_ready(page, 24)
+    assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk"]
+    page.close()
+    app.close(verbose=False)

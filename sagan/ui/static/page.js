@@ -1,24 +1,26 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const listeners = { face: new Set(), preview: new Set(), sheet: new Set() };
-  let newest = 0;
+  const listeners = Object.fromEntries(['face', 'late', 'preview', 'sheet', 'failed'].map((name) => [name, new Set()]));
+  let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
 
   const page = {
     face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
 
     /** Make the face described by Python the current one, once its picture is decoded. */
     async show(description) {
-      const turn = ++newest;
       const face = JSON.parse(description);
+      if (face.asked < newest.asked) return page.emit('late'); // Python's answers may overtake each other
+      newest = face;
       face.picture = await page.decode(face.image);
-      if (turn !== newest) return; // a newer face came in the meantime
+      if (face !== newest) return; // a newer face came in the meantime
       page.face = face;
       page.emit('face', face);
     },
 
     /**
-     * Listen to "face" (the current face, now and whenever it changes), "preview" (a picture of a way that plays,
-     * before Python knows of it) or "sheet" (how many faces are wanted now).
+     * Listen to "face" (the current face, now and whenever it changes), "late" (an answer was dropped because a
+     * newer one is there), "preview" (a picture of a way that plays, before Python knows of it), "sheet" (how many
+     * faces are wanted now) or "failed" (a request of `keepFresh` will not be answered).
      */
     on(name, listener) {
       listeners[name].add(listener);
@@ -28,6 +30,13 @@ globalThis.sagan = (() => {
     emit(name, value) {
       for (const listener of listeners[name]) listener(value);
     },
+
+    /** What the controls have to say for the newest face: seed A, seed B, t, truncation, class. */
+    values: () => [newest.seed_a, newest.seed_b, newest.t, newest.psi, newest.label],
+
+    /** Numbers brought into their [minimum, maximum], if they have one; null, an empty box, counts as 0. */
+    within: (ranges, values) =>
+      values.map((value, i) => (ranges[i] ? Math.min(Math.max(value, ranges[i][0]), ranges[i][1]) : value)),
 
     /** The address that opens a face. */
     link(face) {
@@ -58,6 +67,11 @@ globalThis.sagan = (() => {
           ask((pending = Date.now()));
         }, 120); // what follows a dragged slider waits until it rests
       };
+      page.on('failed', () => { // the next try is when something changes or the view is opened
+        pending = 0;
+        stale = true;
+        element.classList.remove('waiting');
+      });
       new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; check(); }).observe(element);
       return {
         stale() { stale = true; check(); },

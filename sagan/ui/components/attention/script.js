@@ -82,8 +82,9 @@ const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 for (const { picture, side } of layers) {
   picture.addEventListener('pointermove', (event) => { if (!pinned) look(event); });
   picture.addEventListener('click', (event) => {
-    if (!pinned) look(event);
-    pin(!pinned);
+    const finger = event.pointerType === 'touch'; // does not hover, so a tap looks and there is nothing to pin
+    if (finger || !pinned) look(event);
+    pin(!finger && !pinned);
   });
   picture.addEventListener('keydown', (event) => {
     if (event.key in STEPS) {

@@ -19,6 +19,7 @@ sagan.on('face', (face) => {
   element.dataset.t = t;
 });
 
+sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 
 element.querySelector('.download').addEventListener('click', () => {

@@ -4,7 +4,7 @@ const grid = element.querySelector('.grid');
 const error = element.querySelector('.error');
 const fresh = sagan.keepFresh(element, (number) => trigger('want', { number }));
 let sheet = { seeds: [] };
-let shown = null; // psi and class of the faces on screen, as a string
+let wanted = null; // truncation and class of the current face, as a string
 
 /** Lay out `count` cells: the space is there before the pictures are. */
 function reserve(count) {
@@ -40,7 +40,6 @@ function receive() {
     element.classList.remove('empty');
     reserve(sheet.seeds.length);
     sheet.images.forEach((image, i) => Object.assign(grid.children[i].firstChild, { src: image, hidden: false }));
-    shown = `${sheet.psi} ${sheet.label}`;
     mark();
   }
   fresh.answered(value.number);
@@ -88,7 +87,9 @@ element.classList.add('empty');
 reserve(props.count);
 sagan.on('face', (face) => {
   mark();
-  if (shown !== null && shown !== `${face.psi} ${face.label}`) fresh.stale();
+  const before = wanted;
+  wanted = `${face.psi} ${face.label}`;
+  if (wanted !== before) fresh.stale();
 });
 watch('value', receive);
 receive();

@@ -7,7 +7,8 @@ const error = element.querySelector('.error');
 const fresh = sagan.keepFresh(element, (number) => trigger('want', { number }));
 const SECONDS = 4; // from A to B
 
-let way = null; // {key, frames, picture}: all frames below each other in one picture
+let way = null; // {frames, picture}: all frames below each other in one picture
+let wanted = null; // key of the way from the current face's seeds
 let playing = 0, t = 0, heading = 1;
 
 const key = (way) => [way.seed_a, way.seed_b, way.psi, way.label].join(' ');
@@ -43,7 +44,7 @@ async function receive() {
   if (!value) return;
   error.textContent = value.error ?? '';
   if (!value.error) {
-    way = { key: key(value), frames: value.frames, picture: await sagan.decode(value.image) };
+    way = { frames: value.frames, picture: await sagan.decode(value.image) };
     element.querySelector('.a').textContent = sagan.fill(texts.a, { seed: value.seed_a });
     element.querySelector('.b').textContent = sagan.fill(texts.b, { seed: value.seed_b });
     drawStrip();
@@ -65,11 +66,16 @@ function tick(before) {
   };
 }
 
-function pause() {
-  if (!playing) return;
+function stop() {
   cancelAnimationFrame(playing);
   playing = 0;
   play.textContent = texts.play;
+}
+
+/** Stop where it is: only now Python hears of that face. */
+function pause() {
+  if (!playing) return;
+  stop();
   jump(t);
 }
 
@@ -89,7 +95,7 @@ for (let i = 0; i < props.count; i++) {
   button.type = 'button';
   button.setAttribute('aria-label', sagan.fill(texts.step, { percent: Math.round(100 * share) }));
   button.append(Object.assign(document.createElement('canvas'), { width: 128, height: 128 }));
-  button.addEventListener('click', () => (playing ? pause() : 0, jump(share)));
+  button.addEventListener('click', () => { stop(); jump(share); });
   strip.append(button);
 }
 strip.style.setProperty('--count', props.count);
@@ -97,11 +103,13 @@ strip.style.setProperty('--count', props.count);
 // Playing stops when the tab is left or the way changes.
 new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(canvas);
 sagan.on('face', (face) => {
-  if (way && way.key === key(face) && playing) return;
-  if (playing) { cancelAnimationFrame(playing); playing = 0; play.textContent = texts.play; }
+  const same = wanted === key(face);
+  if (same && playing) return;
+  stop();
   place(face.t);
   sagan.draw(canvas, face.picture);
-  if (way && way.key !== key(face)) fresh.stale();
+  wanted = key(face);
+  if (!same) fresh.stale();
 });
 watch('value', receive);
 receive();
