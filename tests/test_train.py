@@ -1,0 +1,570 @@
+"""train.py as its user runs it: options, refusals, the run folder, signals, resuming."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from sagan import checkpoint, sample
+from sagan.data import ImageSet
+from sagan.networks import SaganConfig
+from sagan.trainer import Recipe
+
+PROGRAM = Path(train.__file__)
+TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]
+TINY += ["--precision", "fp32", "--device", "cpu", "--workers", "1"]
+
+DATA_OPTIONS = ("--data", "--crop", "--labels", "--label-columns")
+OPTIONS = (
+    *(
+        "--out",
+        "--preset",
+        "--image-size",
+        "--batch-size",
+        "--steps",
+        "--minutes",
+        "--loss",
+        "--g-lr",
+        "--d-lr",
+    ),
+    *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
+    *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
+    *("--log-every", "--sample-every", "--save-every"),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These networks are so small that a second thread only costs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """Run in an empty folder, where the cache of decoded images lands too."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(*options: object, data: str = "images", out: str = "runs/one") -> int:
+    """The command on tiny networks; its exit code."""
+    return train.main(["--data", data, "--out", out, *TINY, *map(str, options)])
+
+
+def resume(*options: object, out: str = "runs/one") -> int:
+    return train.main(["--out", out, "--resume", "--device", "cpu", "--workers", "1", *map(str, options)])
+
+
+def complaint(capsys) -> str:
+    """The only line on stderr, but for the progress of decoding."""
+    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
+    lines = [line for line in lines if line and not line.startswith("Decoding images")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def refused_options(capsys, *options: object) -> str:
+    """What argparse says of options that it refuses."""
+    with pytest.raises(SystemExit) as stopped:
+        start(*options)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# Options
+
+
+def actions() -> dict[str, argparse.Action]:
+    return {action.option_strings[0]: action for action in train.build_parser()._actions}
+
+
+def test_there_are_exactly_the_options_that_were_planned():
+    assert actions().keys() == {"-h", *DATA_OPTIONS, *OPTIONS}
+
+
+@pytest.mark.parametrize("option", [*DATA_OPTIONS, *OPTIONS])
+def test_help_gives_the_meaning_of_every_option_and_its_default(option):
+    action = actions()[option]
+    shown = train.build_parser().format_help()
+    assert re.search(rf"^  {option}\b", shown, re.MULTILINE)
+    assert len(action.help.split()) >= 3
+    assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
+    switches = ("--resume", "--deterministic")
+    without_default = ("--data", "--out", "--minutes", "--label-columns", *switches)
+    assert ("default" in action.help) == (option not in without_default)
+    assert action.metavar or action.choices or option in (*switches, "--device")
+
+
+def test_help_names_the_defaults_that_are_used():
+    recipe, config = Recipe(), SaganConfig()
+    values = {f"--{name.replace('_', '-')}": value for name, value in (vars(recipe) | vars(config)).items()}
+    for option, action in actions().items():
+        if option in values and isinstance(values[option], int | float) and option != "--deterministic":
+            assert (
+                f"default {values[option]:g}" in action.help or f"default {values[option]}" in action.help
+            ), option
+    assert "default 0.0,0.9" in actions()["--betas"].help
+    assert "default 8,4" in actions()["--d-attention"].help
+    for option in ("--log-every", "--sample-every", "--save-every"):
+        assert f"default {actions()[option].default}" in actions()[option].help
+
+
+class Seen(Exception):
+    """Ends the command once it has handed everything on."""
+
+
+@pytest.fixture
+def handed_on(monkeypatch) -> dict:
+    """What the command hands on: to load_images, to the Trainer, and to its train."""
+    seen = {}
+
+    def load_images(sources, image_size, crop, labels, label_columns, workers) -> ImageSet:
+        seen.update(sources=sources, size=image_size, crop=crop, labels=labels, label_columns=label_columns)
+        seen.update(workers=workers)
+        return ImageSet(np.zeros((4, image_size, image_size, 3), np.uint8))
+
+    class Trainer:
+        def __init__(self, config, recipe, data, out, device, about) -> None:
+            seen.update(vars(config) | vars(recipe), out=out, device=device, about=about)
+
+        def describe(self) -> str:
+            return ""
+
+        def train(self, log_every, sample_every, save_every) -> bool:
+            seen.update(log_every=log_every, sample_every=sample_every, save_every=save_every)
+            raise Seen
+
+    monkeypatch.setattr(train, "load_images", load_images)
+    monkeypatch.setattr(train, "Trainer", Trainer)
+    return seen
+
+
+def hand_on(*options: object) -> None:
+    with pytest.raises(Seen):
+        train.main(["--data", "images", "--out", "run", *map(str, options)])
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (("--crop", 148), "crop", 148),
+        (("--labels", "l.csv"), "labels", "l.csv"),
+        (("--label-columns", "Male, Smiling"), "label_columns", ["Male", "Smiling"]),
+        (("--workers", 3), "workers", 3),
+        (("--image-size", 128), "image_size", 128),
+        (("--image-size", 32), "size", 32),
+        (("--z-dim", 77), "z_dim", 77),
+        (("--g-width", 24), "g_width", 24),
+        (("--d-width", 40), "d_width", 40),
+        (("--d-attention", "32"), "d_attention", (32,)),
+        (("--d-attention", "16, 4"), "d_attention", (4, 16)),
+        (("--d-attention", ""), "d_attention", ()),
+        (("--batch-size", 9), "batch_size", 9),
+        (("--steps", 12), "steps", 12),
+        (("--minutes", 1.5), "minutes", 1.5),
+        (("--minutes", 1.5), "steps", None),
+        (("--loss", "wgan-gp"), "loss", "wgan-gp"),
+        (("--g-lr", 3e-4), "g_lr", 3e-4),
+        (("--d-lr", 5e-4), "d_lr", 5e-4),
+        (("--betas", "0.5,0.99"), "betas", (0.5, 0.99)),
+        (("--lr-decay", 0.25), "lr_decay", 0.25),
+        (("--d-steps", 5), "d_steps", 5),
+        (("--lambda-gp", 2.5), "lambda_gp", 2.5),
+        (("--ema-kimg", 7.5), "ema_kimg", 7.5),
+        (("--precision", "bf16"), "precision", "bf16"),
+        (("--seed", 42), "seed", 42),
+        (("--deterministic",), "deterministic", True),
+        (("--device", "cuda:1"), "device", "cuda:1"),
+        (("--log-every", 7), "log_every", 7),
+        (("--sample-every", 8), "sample_every", 8),
+        (("--save-every", 9), "save_every", 9),
+        (("--preset", "tutorial"), "lr_decay", 0.0),
+        (("--preset", "tutorial"), "flips", False),
+        (("--preset", "tutorial"), "fresh_fakes", True),
+        (("--preset", "tutorial", "--lr-decay", 0.5), "lr_decay", 0.5),
+        (("--data", "a", "b.zip"), "sources", [Path("a"), Path("b.zip")]),
+        (("--out", "elsewhere"), "out", Path("elsewhere")),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else str(value),
+)
+def test_every_option_arrives_where_it_is_used(handed_on, options, name, value):
+    hand_on()
+    default = handed_on[name]
+    handed_on.clear()
+    hand_on(*options)
+    assert handed_on[name] == value != default
+
+
+def test_without_options_a_run_is_the_sagan_recipe_on_the_default_networks(handed_on):
+    hand_on()
+    recipe, config = Recipe(), SaganConfig()
+    assert {name: handed_on[name] for name in vars(recipe)} == vars(recipe)
+    assert {name: handed_on[name] for name in vars(config)} == vars(config)
+    plain = dict(handed_on)
+    hand_on("--preset", "sagan")
+    assert {**handed_on, "about": None} == {**plain, "about": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--steps", "5", "--minutes", "5"), "argument --minutes: not allowed with argument --steps"),
+        (("--steps", "many"), "argument --steps: invalid int value: 'many'"),
+        (("--workers", "0"), "argument --workers: '0' is not a whole number from 1 up"),
+        (("--save-every", "-3"), "argument --save-every: '-3' is not a whole number from 1 up"),
+        (("--betas", "a,b"), "argument --betas: 'a,b' is not a list of numbers such as 0.0,0.9"),
+        (
+            ("--d-attention", "8;4"),
+            "argument --d-attention: '8;4' is not a list of whole numbers such as 8,4",
+        ),
+        (("--preset", "best"), "argument --preset: invalid choice: 'best'"),
+        (("--image-size", "48"), "argument --image-size: invalid choice: 48"),
+        (("--d_iters", "5"), "unrecognized arguments: --d_iters 5"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_read_are_refused(capsys, options, sentence):
+    assert sentence in refused_options(capsys, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--steps", 0), "steps is 0, but must be more than 0"),
+        (("--minutes", "nan"), "minutes is nan, but must be more than 0"),
+        (("--g-lr", 2), "g_lr is 2.0, but must be from 0 to 1"),
+        (("--seed", -1), "seed is -1, but must be from 0 to 4294967295"),
+        (("--betas", "0.5"), "betas are (0.5,), but must be two numbers from 0 to below 1"),
+        (("--g-width", 513), "g_width is 513, but must be an integer from 1 to 512"),
+        (("--d-attention", "5"), "d_attention is (5,), but must be taken from (4, 8, 16)"),
+        (("--crop", 0), "crop is 0, but must be a number of pixels from 1 up"),
+        (("--device", "tpu"), "There is no device 'tpu' here: use cpu, cuda, or cuda:0 and so on."),
+    ],
+    ids=str,
+)
+def test_values_that_make_no_sense_are_refused_in_one_line(capsys, make_images, options, sentence):
+    make_images(4)
+    assert start(*options) == 2
+    assert complaint(capsys) == f"train.py: {sentence}"
+
+
+# Data that cannot be used
+
+
+def write_labels(rows: list[str], header: str = "name,Male") -> None:
+    Path("labels.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def broken_images(make_images) -> None:
+    for path in list(make_images(20).iterdir())[:3]:
+        path.write_bytes(b"not an image")
+
+
+def one_name_twice(make_images) -> tuple:
+    make_images(3), make_images(3, folder="more")
+    write_labels([f"000{i}.png,1" for i in range(3)])
+    return "--labels", "labels.csv", "--label-columns", "Male", "--data", "images", "more"
+
+
+def labels_for_some(make_images) -> tuple:
+    make_images(3)
+    write_labels(["0000.png,1", "0002.png,0"])
+    return "--labels", "labels.csv", "--label-columns", "Male"
+
+
+BAD_DATA = {
+    "data source images does not exist": lambda make_images: None,
+    "data source images holds no images": lambda make_images: Path("images").mkdir(),
+    "data source images/notes.txt is neither a folder nor a .zip": lambda make_images: (
+        (make_images(1) / "notes.txt").write_text("x") and ("--data", "images/notes.txt")
+    ),
+    "data source broken.zip can't be read as a .zip": lambda make_images: (
+        Path("broken.zip").write_bytes(b"PK") and ("--data", "broken.zip")
+    ),
+    "4 of 4 images are smaller than the crop of 40 pixels": lambda make_images: (
+        make_images(4) and ("--crop", 40)
+    ),
+    "3 of 20 images can't be read, more than 1 percent": broken_images,
+    "labels.csv has no row for 1 of 3 images, for example images/0001.png": labels_for_some,
+    "images/0000.png and more/0000.png have one file name": one_name_twice,
+    "labels need both a CSV file and at least one of its columns": lambda make_images: (
+        make_images(1) and ("--labels", "labels.csv")
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD_DATA)
+def test_data_that_cannot_be_used_is_one_line_before_training_starts(
+    capsys, monkeypatch, make_images, sentence
+):
+    options = BAD_DATA[sentence](make_images)
+    monkeypatch.setattr(train, "Trainer", lambda *_: pytest.fail("training was set up"))
+    assert start(*(options if isinstance(options, tuple) else ())) == 2
+    line = complaint(capsys)
+    assert line.startswith("train.py: ") and sentence in line
+    assert not Path("runs").exists()
+
+
+def test_no_data_at_all_is_said_in_one_line(capsys):
+    assert train.main(["--out", "run"]) == 2
+    assert complaint(capsys) == "train.py: Say which images to train on: --data FOLDER_OR_ZIP."
+
+
+def test_a_few_unreadable_images_are_named_and_left_out(make_images):
+    folder = make_images(150)
+    (folder / "0007.png").write_bytes(b"not an image")
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable of 150 images: images/0007.png"):
+        assert start("--steps", 1) == 0
+    assert "- Data: 149 images from images\n" in checkpoint.read_card(Path("runs/one/checkpoint"))
+
+
+def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images):
+    make_images(4)
+    Path("file").write_text("mine")
+    for out in ("file", "file/run"):
+        assert start(out=out) == 2
+        assert complaint(capsys).startswith(f"train.py: --out '{out}' cannot be a folder: ")
+    assert Path("file").read_text() == "mine"
+
+
+# A run
+
+
+def test_a_run_leaves_its_files_and_can_be_sampled(capsys, make_images):
+    make_images(6, size=(40, 36))
+    assert start("--steps", 3, "--sample-every", 2, "--save-every", 2, "--log-every", 1) == 0
+    run = Path("runs/one")
+    said = capsys.readouterr().out
+    assert "6 images of 32 px, 0 classes" in said and "float32 on cpu" in said
+    assert "Step 3, 12 images shown; the checkpoint is in 'runs/one'." in said
+    assert {path.name for path in run.iterdir()} == {"checkpoint", "samples", "curves.png", "history.csv"}
+    pictures = {f"{kind}-{step:06}.png" for kind in ("faces", "attention") for step in (2, 3)}
+    assert {path.name for path in (run / "samples").iterdir()} == pictures
+    for picture in (run / "curves.png", *(run / "samples").iterdir()):
+        with Image.open(picture) as image:
+            image.load()
+    assert [row["step"] for row in checkpoint.read_history(run)] == [1, 2, 3]
+    assert sample.main(["--checkpoint", str(run), "--count", "5", "--out", "faces.npy"]) == 0
+    assert np.load("faces.npy").shape == (5, 32, 32, 3)
+
+
+def test_a_run_with_labels_makes_a_model_with_classes(make_images):
+    make_images(4)
+    write_labels([f"000{i}.png,{i % 2},{i // 2}" for i in range(4)], "name,Male,Smiling")
+    assert start("--steps", 1, "--labels", "labels.csv", "--label-columns", "Male,Smiling") == 0
+    config, names = checkpoint.load_config(Path("runs/one/checkpoint"))
+    assert config.num_classes == 4
+    assert names == ("not Male, not Smiling", "not Male, Smiling", "Male, not Smiling", "Male, Smiling")
+    assert (
+        sample.main(["--checkpoint", "runs/one", "--class", names[2], "--count", "2", "--out", "x.png"]) == 0
+    )
+
+
+def test_wgan_gp_says_that_it_switches_spectral_norm_off(capsys, make_images):
+    make_images(4)
+    assert start("--steps", 1, "--loss", "wgan-gp") == 0
+    said = capsys.readouterr().out
+    assert "Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty." in said
+    assert not checkpoint.load_config(Path("runs/one/checkpoint"))[0].d_spectral_norm
+    assert resume("--steps", 2) == 0
+
+
+def test_the_progress_bar_shows_where_the_run_stands(capsys, make_images):
+    make_images(4)
+    assert start("--steps", 2, "--log-every", 1) == 0
+    bar = capsys.readouterr().err.splitlines()[-1]
+    for part in ("2/2", "kimg=0.0", "img/s=", "D=", "G=", "D(real)=", "D(fake)="):
+        assert part in bar
+    assert re.search(r"gamma=-?\d\.\d+ -?\d\.\d+", bar)
+
+
+def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
+    make_images(4)
+    assert start("--steps", 1) == 0
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert start("--steps", 1) == 2
+    expected = "train.py: There is a run in 'runs/one': go on with it by --resume, or name another --out."
+    assert complaint(capsys) == expected
+    Path("runs/one/checkpoint").rename("runs/one/.checkpoint.previous")  # what a crash can leave
+    assert start("--steps", 1) == 2
+    Path("runs/one/.checkpoint.previous").rename("runs/one/checkpoint")
+    assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
+
+
+# Resuming
+
+
+def test_a_run_goes_on_with_more_steps_and_ends_like_one_that_was_never_stopped(make_images):
+    make_images(6)
+    recipe = ("--lr-decay", 0, "--log-every", 1, "--seed", 3)
+    assert start("--steps", 4, *recipe, out="straight") == 0
+    assert start("--steps", 2, *recipe) == 0
+    assert resume("--steps", 4, "--log-every", 1) == 0
+    for name in ("generator", "generator_raw", "discriminator"):
+        one, other = (Path(run, f"checkpoint/{name}.safetensors") for run in ("straight", "runs/one"))
+        assert one.read_bytes() == other.read_bytes(), name
+    timed = ("seconds", "images_per_second")
+    tables = [checkpoint.read_history(Path(run)) for run in ("straight", "runs/one")]
+    rows = [[{k: v for k, v in row.items() if k not in timed} for row in table] for table in tables]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+
+
+@pytest.fixture
+def stopped(make_images, capsys) -> dict:
+    """A run of one step; its settings."""
+    make_images(4)
+    assert start("--steps", 1) == 0
+    capsys.readouterr()
+    return json.loads(Path("runs/one/checkpoint/state.json").read_text())
+
+
+CHANGES = {
+    "--crop": 20,
+    "--label-columns": "Male",
+    "--preset": "tutorial",
+    "--image-size": 64,
+    "--batch-size": 5,
+    "--loss": "wgan-gp",
+    "--g-lr": 2e-4,
+    "--d-lr": 2e-4,
+    "--betas": "0.5,0.9",
+    "--lr-decay": 0.5,
+    "--d-steps": 2,
+    "--lambda-gp": 5,
+    "--ema-kimg": 4,
+    "--z-dim": 13,
+    "--g-width": 9,
+    "--d-width": 9,
+    "--d-attention": "8",
+    "--precision": "bf16",
+    "--seed": 1,
+}
+MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
+MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic")
+
+
+def test_every_option_may_change_on_resume_or_may_not():
+    assert {*CHANGES, *MAY_CHANGE} == {*DATA_OPTIONS, *OPTIONS}
+
+
+def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
+    monkeypatch.setattr(train, "load_images", lambda *_: pytest.fail("images were loaded"))
+    for option, value in CHANGES.items():
+        assert resume(option, value) == 2
+        line = complaint(capsys)
+        shown = "--lr-decay" if option == "--preset" else option
+        assert line.startswith(f"train.py: {shown} is "), line
+        assert "but the run in 'runs/one' was started with" in line
+    assert resume("--deterministic") == 2
+    assert "--deterministic is True now" in complaint(capsys)
+
+
+def test_settings_that_are_repeated_as_they_were_are_accepted_on_resume(stopped):
+    assert (
+        resume(*TINY[:-4], "--d-attention", "8,4", "--betas", "0,0.9", "--preset", "sagan", "--steps", 2) == 0
+    )
+
+
+def test_a_run_keeps_its_settings_on_resume(make_images):
+    make_images(4)
+    options = ("--loss", "wgan-gp", "--d-steps", 2, "--g-lr", 3e-4, "--betas", "0.5,0.9", "--crop", 20)
+    assert start("--preset", "tutorial", "--steps", 1, *options) == 0
+    before = json.loads(Path("runs/one/checkpoint/state.json").read_text())
+    assert resume("--steps", 2) == 0
+    after = json.loads(Path("runs/one/checkpoint/state.json").read_text())
+    assert after["recipe"] == before["recipe"] | {"steps": 2}
+    assert after["about"] | {"command": None} == before["about"] | {"command": None}
+    assert after["recipe"]["flips"] is False and after["about"]["crop"] == 20
+
+
+def test_a_run_may_go_on_by_minutes_and_its_images_may_have_moved(stopped):
+    Path("images").rename("moved")
+    assert resume("--minutes", 1e-6, "--data", "moved") == 0
+    state = json.loads(Path("runs/one/checkpoint/state.json").read_text())
+    assert state["recipe"]["steps"] is None and state["about"]["data"] == ["moved"]
+
+
+def test_resuming_where_there_is_no_run_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_download", lambda name: pytest.fail("the Hub was asked"))
+    assert resume(out="runs/absent") == 2
+    assert "the folder does not exist" in complaint(capsys)
+    Path("runs/empty").mkdir(parents=True)
+    assert resume(out="runs/empty") == 2
+    assert "has no config.json" in complaint(capsys)
+
+
+def test_the_card_names_the_commands_without_paths_of_this_machine(monkeypatch, make_images):
+    make_images(4)
+    data, out = Path("images").absolute(), Path("runs/one").absolute()
+    for words in (
+        ["--data", data, f"--out={out}", *TINY, "--steps=1"],
+        [f"--out={out}", "--resume", "--steps=2"],
+    ):
+        words = list(map(str, words))
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *words])
+        assert train.main(words) == 0
+    card = checkpoint.read_card(Path("runs/one/checkpoint"))
+    commands = ["python train.py --data images --out=one " + " ".join(TINY) + " --steps=1"]
+    commands += ["python train.py --out=one --resume --steps=2"]
+    assert f"- Command: `{' && '.join(commands)}`\n" in card
+    assert str(Path.cwd()) not in card
+
+
+# Signals
+
+
+def test_ctrl_c_while_images_are_decoded_leaves_without_a_traceback(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load_images", interrupted)
+    assert start() == 130
+    assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals work otherwise there")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves_and_the_run_can_be_completed(make_images, number, code):
+    make_images(6)
+    options = ["--data", "images", "--out", "run", *TINY, "--steps", "100000", "--log-every", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([sys.executable, str(PROGRAM), *options], env=environment, **pipes)
+    try:
+        while child.poll() is None and not Path("run/history.csv").exists():
+            time.sleep(0.05)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=300)
+    finally:
+        child.kill()
+    assert child.returncode == code, err
+    assert "Traceback" not in err
+    assert "Stopped before the end; go on with --resume." in out
+    state = json.loads(Path("run/checkpoint/state.json").read_text())
+    assert state["step"] == checkpoint.read_history(Path("run"))[-1]["step"] >= 1
+    assert resume("--steps", state["step"] + 1, out="run") == 0
+    assert json.loads(Path("run/checkpoint/state.json").read_text())["step"] == state["step"] + 1
+
+
+def test_the_program_ends_with_code_2_and_one_line_for_bad_data():
+    Path("images").mkdir()
+    command = [sys.executable, str(PROGRAM), "--data", "images", "--out", "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("train.py: data source images holds no images")
+    assert done.stderr.count("\n") == 1
