@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
-        parser.error(f"'{error.filename or out}': {error.strerror or error}.")
+        parser.error(f"'{out}' could not be written: {error.strerror or error}.")
     except KeyboardInterrupt:
         print(f"Stopped; '{out}' was not written.", file=sys.stderr)
         return 130
