@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
+# A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
