@@ -182,3 +182,29 @@ def test_a_new_face_keeps_the_pointed_place(page, sampler):
         assert drawn(page, layer) == pytest.approx(
             expected(sampler, shown_seed(page), layer, 0.62, 0.41), rel=1e-6
         )
+
+
+def test_on_a_phone_a_tap_moves_the_query_and_a_swipe_over_the_pictures_scrolls(browser, address):
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+    context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    picture = page.locator('figure[data-layer="16x16"] .picture')
+    picture.scroll_into_view_if_needed()
+    for x, y in ((0.2, 0.3), (0.7, 0.6), (0.4, 0.9)):
+        box = picture.bounding_box()
+        page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.wait_for_function(
+            "query => document.querySelector('figure[data-layer=\"16x16\"]').dataset.query == query",
+            arg=str(int(y * 16) * 16 + int(x * 16)),
+        )
+    before = page.evaluate("scrollY")
+    finger = context.new_cdp_session(page)
+    x, y = centre(picture)
+    for i in range(11):
+        touch = {"type": "touchMove" if i else "touchStart", "touchPoints": [{"x": x, "y": y - 20 * i}]}
+        finger.send("Input.dispatchTouchEvent", touch)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_function("before => scrollY > before + 100", arg=before)
+    context.close()
