@@ -1,0 +1,728 @@
+"""The trainer: its steps against plain autograd, average and rates against formulas, resuming, stopping."""
+
+import copy
+import errno
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sagan import checkpoint, pictures, trainer
+from sagan.checkpoint import CheckpointError
+from sagan.data import ImageSet, batch_flips, batch_indices
+from sagan.export import plain, shippable
+from sagan.layers import SelfAttention
+from sagan.networks import SaganConfig
+from sagan.sampler import Sampler
+from sagan.trainer import (
+    DISCRIMINATOR_NOISE,
+    GENERATOR_NOISE,
+    PENALTY,
+    PRESETS,
+    Recipe,
+    Trainer,
+    TrainingError,
+)
+
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+CLASS_NAMES = ("dark", "bright", "red")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These networks are so small that a second thread only costs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_images(count: int = 22, classes: int = 0) -> ImageSet:
+    """Random pixels; 22 images and batches of 4 make batches that span epochs."""
+    rng = np.random.default_rng()
+    images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return (
+        ImageSet(images, rng.integers(0, classes, count), CLASS_NAMES[:classes])
+        if classes
+        else ImageSet(images)
+    )
+
+
+def make(out: Path, data: ImageSet | None = None, config: SaganConfig = CONFIG, **recipe) -> Trainer:
+    settings = {"batch_size": 4, "steps": 6, "precision": "fp32", **recipe}
+    return Trainer(config, Recipe(**settings), data or random_images(), out, "cpu")
+
+
+def without_files(run: Trainer) -> Trainer:
+    """The same trainer, which draws and saves nothing."""
+    run.draw = run.save = lambda: None
+    return run
+
+
+def after_each_step(run: Trainer, work: Callable[[], None]) -> None:
+    """Call `work` at the end of every training step."""
+    step = run.train_step
+
+    def train_step() -> None:
+        step()
+        work()
+
+    run.train_step = train_step
+
+
+def learned(run: Trainer) -> dict[str, Tensor]:
+    """All that training changes: both networks, the average, Adam's moments."""
+    tensors = {}
+    for name, network in run._networks.items():
+        tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
+    for name, optimizer in run._optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name} {index} {key}": value.clone() for key, value in moments.items()}
+    return tensors
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different, different[:5]
+
+
+# The step
+
+
+EPSILON = 1e-2  # of Adam: at the usual 1e-8 it turns rounding errors of small gradients into full-sized steps
+
+
+class PlainTraining:
+    """The same game with nothing but autograd and Adam's formula: nothing cached, fused or frozen."""
+
+    def __init__(self, run: Trainer) -> None:
+        self.run, self.recipe = run, run.recipe
+        self.generator, self.discriminator = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
+        self.moments: dict[int, tuple[Tensor, Tensor, int]] = {}
+
+    def real(self, update: int) -> tuple[Tensor, Tensor | None]:
+        data, size, seed = self.run.data, self.recipe.batch_size, self.recipe.seed
+        indices = batch_indices(len(data), size, update, seed)
+        images = data.images[indices].astype(np.float32) / np.float32(127.5) - 1
+        if self.recipe.flips:
+            mirrored = batch_flips(size, update, seed)
+            images = np.stack([x[:, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)])
+        labels = None if data.labels is None else torch.from_numpy(data.labels[indices])
+        return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), labels
+
+    def fake(self, labels: Tensor | None, *stream: int) -> Tensor:
+        size = (self.recipe.batch_size, self.run.config.z_dim)
+        return self.generator(torch.randn(size, generator=self.run._random(*stream)), labels)
+
+    def adam(self, network: nn.Module, loss: Tensor, rate: float) -> None:
+        """Kingma and Ba 2015, algorithm 1, in float64."""
+        (b1, b2), parameters = self.recipe.betas, list(network.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for p, g in zip(parameters, gradients, strict=True):
+                m, v, t = self.moments.get(id(p), (0, 0, 0))
+                m, v, t = b1 * m + (1 - b1) * g.double(), b2 * v + (1 - b2) * g.double() ** 2, t + 1
+                self.moments[id(p)] = m, v, t
+                p -= (rate * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + EPSILON)).float()
+
+    def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int, rate: float) -> dict:
+        labels_of_both = None if labels is None else torch.cat([labels, labels])
+        scores = self.discriminator(torch.cat([real, fake]), labels_of_both)
+        real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+        noted = {"d_real": real_scores.mean().item(), "d_fake": fake_scores.mean().item()}
+        if self.recipe.loss == "hinge":
+            loss = (1 - real_scores).clamp(min=0).mean() + (1 + fake_scores).clamp(min=0).mean()
+        else:
+            share = torch.rand(len(real), generator=self.run._random(PENALTY, update))[:, None, None, None]
+            x = (share * real + (1 - share) * fake).requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.discriminator(x, labels).sum(), x, create_graph=True)
+            penalty = ((slope.square().sum((1, 2, 3)).sqrt() - 1) ** 2).mean()
+            loss = fake_scores.mean() - real_scores.mean() + self.recipe.lambda_gp * penalty
+            noted["penalty"] = penalty.item()
+        self.adam(self.discriminator, loss, rate)
+        return noted | {"d_loss": loss.item()}
+
+    def step(self, step: int, g_rate: float, d_rate: float) -> dict[str, float]:
+        """One step of the run; its mean losses and scores."""
+        rows = []
+        for update in range(step * self.recipe.d_steps, (step + 1) * self.recipe.d_steps):
+            real, labels = self.real(update)
+            fake = self.fake(labels, DISCRIMINATOR_NOISE, update)
+            rows.append(self.d_step(real, fake.detach(), labels, update, d_rate))
+        if self.recipe.fresh_fakes:
+            fake = self.fake(labels, GENERATOR_NOISE, step)
+        loss = -self.discriminator(fake, labels).mean()
+        self.adam(self.generator, loss, g_rate)
+        return {name: np.mean([row[name] for row in rows]) for name in rows[0]} | {"g_loss": loss.item()}
+
+
+@pytest.mark.parametrize(("d_steps", "fresh_fakes"), [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
+@pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
+def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps, fresh_fakes):
+    flips = bool(np.random.default_rng().integers(2))
+    recipe = {"loss": loss, "d_steps": d_steps, "fresh_fakes": fresh_fakes, "flips": flips, "lambda_gp": 7.0}
+    run = make(tmp_path, random_images(22, classes), steps=2, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3, **recipe)
+    for optimizer in (run.g_optimizer, run.d_optimizer):
+        optimizer.param_groups[0]["eps"] = EPSILON
+    for network in (run.generator, run.discriminator):
+        for layer in network.attention.values():
+            nn.init.uniform_(layer.gamma, 0.3, 0.8)  # at 0, the attention would not be part of it
+    expected = PlainTraining(run)
+    without_files(run).train(log_every=1)
+    for step, share in enumerate([1.0, 0.5]):
+        row = expected.step(step, 1e-3 * share, 2e-3 * share)
+        for name, value in row.items():
+            assert run.history[step][name] == pytest.approx(value, abs=1e-5, rel=1e-4), (step, name)
+    for one, other in ((run.generator, expected.generator), (run.discriminator, expected.discriminator)):
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
+    run = make(tmp_path, betas=(0.1, 0.8))
+    for optimizer in (run.g_optimizer, run.d_optimizer):
+        group = optimizer.param_groups[0]
+        assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.1, 0.8), 1e-8, 0)
+
+
+def test_fakes_are_detached_in_the_d_step(tmp_path):
+    run = make(tmp_path)
+    real, labels = run._real_batch(0)
+    fake = run._fake(labels, DISCRIMINATOR_NOISE, 0)
+    assert fake.requires_grad
+    seen = []
+    step = run._d_step
+    run._d_step = lambda real, fake, *rest: (seen.append(fake.requires_grad), step(real, fake, *rest))
+    without_files(run).train_step()
+    assert seen == [False]
+
+    run.generator.zero_grad()
+    before = copy.deepcopy(run.discriminator.state_dict())
+    step(real, fake.detach(), labels, 0)
+    assert all(parameter.grad is None for parameter in run.generator.parameters())
+    assert all(parameter.grad is not None for parameter in run.discriminator.parameters())
+    assert not torch.equal(run.discriminator.state_dict()["blocks.0.bias"], before["blocks.0.bias"])
+
+
+@pytest.mark.parametrize("fresh_fakes", [False, True])
+def test_d_steps_spend_no_graph_on_fakes_that_g_does_not_learn_from(tmp_path, fresh_fakes):
+    run = make(tmp_path, d_steps=3, fresh_fakes=fresh_fakes)
+    recorded = []
+    run.generator.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
+    run.train_step()
+    assert recorded == ([False, False, False, True] if fresh_fakes else [False, False, True])
+
+
+def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
+    run = make(tmp_path)
+    _, labels = run._real_batch(0)
+    before = {name: value.clone() for name, value in run.discriminator.named_parameters()}
+    run._g_step(run._fake(labels, GENERATOR_NOISE, 0), labels)
+    assert all(parameter.grad is None for parameter in run.discriminator.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in run.discriminator.named_parameters())
+    assert all(parameter.requires_grad for parameter in run.discriminator.parameters())
+    assert all(parameter.grad is not None for parameter in run.generator.parameters())
+
+
+def test_gammas_start_at_zero_in_both_networks_and_move(tmp_path):
+    run = make(tmp_path, steps=3)
+    layers = [
+        m for n in (run.generator, run.discriminator) for m in n.modules() if isinstance(m, SelfAttention)
+    ]
+    assert len(layers) == 4
+    assert [layer.gamma.item() for layer in layers] == [0] * 4
+    without_files(run).train(log_every=1)
+    assert all(layer.gamma.item() != 0 for layer in layers)
+    names = ["g_gamma_8x8", "g_gamma_16x16", "d_gamma_4x4", "d_gamma_8x8"]
+    for name, layer in zip(names, layers, strict=True):
+        assert run.history[-1][name] == pytest.approx(layer.gamma.item(), abs=1e-6)
+        assert run.history[0][name] != run.history[-1][name]
+
+
+# Average and rates
+
+
+@pytest.mark.parametrize(
+    ("ema_kimg", "ema_ramp", "d_steps"),
+    [(None, 0.05, 1), (0.02, None, 1), (0.003, 0.2, 1), (0.05, None, 2), (None, 0.5, 2)],
+)
+def test_the_average_follows_its_half_life_and_ramp(tmp_path, ema_kimg, ema_ramp, d_steps):
+    """After as many images as the half-life, half of what was known is gone; young averages forget faster."""
+    run = make(tmp_path, steps=8, ema_kimg=ema_kimg, ema_ramp=ema_ramp, d_steps=d_steps, g_lr=0.01)
+    names = [name for name, _ in run.generator.named_parameters()]
+    expected = {name: value.double().clone() for name, value in run.generator.named_parameters()}
+    for step in range(1, 9):
+        run.train_step()
+        images = 4 * d_steps
+        half_life = 1000 * (4 * 10 / 32 if ema_kimg is None else ema_kimg)
+        if ema_ramp is not None:
+            half_life = min(half_life, ema_ramp * images * step)
+        keep = 2 ** (-images / half_life)
+        for name, value in run.generator.named_parameters():
+            expected[name] = keep * expected[name] + (1 - keep) * value.detach().double()
+    assert [name for name, _ in run.averaged.named_parameters()] == names
+    for name, value in run.averaged.named_parameters():
+        torch.testing.assert_close(value.double(), expected[name], atol=1e-6, rtol=1e-5)
+    moved = [
+        (a - b).abs().max()
+        for a, b in zip(run.averaged.parameters(), run.generator.parameters(), strict=True)
+    ]
+    assert max(moved) > 1e-4, "the average must not be the live network"
+
+
+@pytest.mark.parametrize("lr_decay", [0.0, 0.4, 1.0])
+def test_rates_stay_and_then_fall_linearly_to_zero_at_the_end(tmp_path, lr_decay):
+    run = without_files(make(tmp_path, steps=10, lr_decay=lr_decay, g_lr=3e-4, d_lr=7e-4, batch_size=1))
+    assert run.train(log_every=1)
+    for done, row in enumerate(run.history):
+        share = min(1, (10 - done) / (10 * lr_decay)) if lr_decay else 1
+        assert row["g_lr"] == pytest.approx(3e-4 * share, rel=1e-9)
+        assert row["d_lr"] == pytest.approx(7e-4 * share, rel=1e-9)
+    assert len(run.history) == 10
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The trainer's clock, in seconds: it stands still unless `clock.now` is changed."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_minutes_end_a_run_and_set_the_horizon_of_the_rates_also_when_it_is_resumed(tmp_path, clock):
+    def tick() -> None:
+        clock.now += 10
+
+    def stop() -> None:
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    data, recipe = random_images(), {"steps": None, "minutes": 1.0, "lr_decay": 0.6, "g_lr": 1e-3}
+    run = make(tmp_path, data, **recipe)
+    after_each_step(run, tick)
+    after_each_step(run, stop)
+    assert not run.train(log_every=1)
+    clock.now += 5000  # a night
+    run = make(tmp_path, data, **recipe)
+    run.resume()
+    after_each_step(run, tick)
+    assert without_files(run).train(log_every=1)
+    assert [row["seconds"] for row in run.history] == [10, 20, 30, 40, 50, 60]
+    for done, row in enumerate(run.history):
+        assert row["g_lr"] == pytest.approx(1e-3 * min(1, (60 - 10 * done) / 36))
+
+
+# The same run
+
+
+@pytest.mark.parametrize(
+    ("config", "recipe", "classes"),
+    [
+        (CONFIG, {}, 0),
+        (CONFIG, {"loss": "wgan-gp", "d_steps": 2, "fresh_fakes": True}, 3),
+        (CONFIG, {"precision": "bf16", "betas": (0.5, 0.9), "lr_decay": 1.0}, 3),
+        (SaganConfig(image_size=32, g_width=64, d_width=64, d_attention=(16,)), {"betas": (0.5, 0.9)}, 0),
+    ],
+    ids=["small", "wgan-gp with classes", "bf16 with classes", "convolutions of real size"],
+)
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
+    data = random_images(22, classes)
+    straight = make(tmp_path / "straight", data, config, **recipe)
+    assert straight.train(log_every=1)
+
+    def stop() -> None:
+        if stopped.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = make(tmp_path / "resumed", data, config, **recipe)
+    after_each_step(stopped, stop)
+    assert not stopped.train(log_every=1)
+    assert (stopped.step, stopped.stopped_by) == (3, signal.SIGTERM)
+
+    torch.randn(7)  # global random numbers have moved on
+    resumed = make(tmp_path / "resumed", data, config, **recipe)
+    resumed.resume()
+    assert (resumed.step, resumed.images) == (3, stopped.images)
+    assert_same(learned(resumed), learned(stopped))
+    assert resumed.train(log_every=1)
+    assert_same(learned(resumed), learned(straight))
+
+    timed = ("seconds", "images_per_second")
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in run.history]
+        for run in (straight, resumed)
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+    for name in ("generator.safetensors", "generator_raw.safetensors", "discriminator.safetensors"):
+        one, other = (tmp_path / run / "checkpoint" / name for run in ("straight", "resumed"))
+        assert one.read_bytes() == other.read_bytes(), name
+    for name in ("faces-000006.png", "attention-000006.png"):
+        one, other = (tmp_path / run / "samples" / name for run in ("straight", "resumed"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_moments_come_back_in_the_memory_layout_of_their_parameters(tmp_path):
+    """Adam's fused kernel walks through memory: moments laid out otherwise would belong to other weights."""
+    data = random_images()
+    run = without_files(make(tmp_path, data, steps=1))
+    run.train()
+    Trainer.save(run)
+    resumed = make(tmp_path, data, steps=1)
+    resumed.resume()
+    for optimizer in (resumed.g_optimizer, resumed.d_optimizer):
+        for parameter in optimizer.param_groups[0]["params"]:
+            moments = optimizer.state[parameter]
+            assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+
+
+def test_logging_sampling_and_saving_never_change_what_is_learned(tmp_path):
+    data = random_images()
+    often, never = make(tmp_path / "often", data, steps=3), make(tmp_path / "never", data, steps=3)
+    assert often.train(log_every=1, sample_every=1, save_every=1)
+    assert without_files(never).train(log_every=100)
+    assert_same(learned(often), learned(never))
+    assert (len(often.history), len(never.history)) == (3, 1)
+    for name in ("d_loss", "g_loss", "d_real", "d_fake"):  # a row holds the means since the last one
+        mean = np.mean([row[name] for row in often.history])
+        assert never.history[0][name] == pytest.approx(mean, abs=2e-6)
+
+
+def test_a_run_depends_on_its_seed_and_on_no_other_random_numbers(tmp_path):
+    data = random_images()
+    runs = []
+    for i, seed in enumerate((5, 5, 6)):
+        torch.manual_seed(i)
+        run = make(tmp_path, data, seed=seed)
+        torch.manual_seed(i)
+        run.train_step()
+        runs.append(learned(run))
+    assert_same(runs[0], runs[1])
+    assert not torch.equal(runs[0]["generator blocks.1.norm.bias"], runs[2]["generator blocks.1.norm.bias"])
+
+
+# What a run leaves behind
+
+
+def test_every_row_of_the_history_has_all_columns(tmp_path):
+    data = random_images()
+    run = make(tmp_path, data, steps=2, d_steps=3, loss="wgan-gp")
+    run.train(log_every=1)
+    columns = ["step", "images", "seconds", "penalty", "d_loss", "d_real", "d_fake", "g_loss"]
+    columns += [
+        "g_gamma_8x8",
+        "g_gamma_16x16",
+        "d_gamma_4x4",
+        "d_gamma_8x8",
+        "g_lr",
+        "d_lr",
+        "images_per_second",
+    ]
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0].split(",") == columns
+    rows = checkpoint.read_history(tmp_path)
+    assert rows == run.history == checkpoint.read_history(tmp_path / "checkpoint")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["images"] for row in rows] == [12, 24]
+    assert all(row["images_per_second"] > 0 for row in rows)
+
+
+def test_what_does_not_fall_on_an_interval_is_logged_drawn_and_saved_at_the_end(tmp_path):
+    run = make(tmp_path, steps=5)
+    run.train(log_every=2, sample_every=3, save_every=4)
+    assert [row["step"] for row in run.history] == [2, 4, 5]
+    names = {f"{kind}-{step:06}.png" for kind in ("faces", "attention") for step in (3, 5)}
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == names
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint",
+        "samples",
+        "curves.png",
+        "history.csv",
+    }
+
+
+def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path):
+    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+    run.train()
+    for name, network in (
+        ("generator", shippable(run.averaged)),
+        ("generator_raw", plain(run.generator)),
+        ("discriminator", plain(run.discriminator)),
+    ):
+        stored = load_file(tmp_path / f"checkpoint/{name}.safetensors")
+        for key, value in network.state_dict().items():
+            assert torch.equal(stored[key], value.half() if value.ndim >= 2 else value), (name, key)
+    assert len(Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32))) == 1
+
+
+def test_a_run_with_classes_keeps_their_names(tmp_path):
+    run = make(tmp_path, random_images(22, 3), steps=1)
+    run.train()
+    assert Sampler.load(tmp_path).class_names == CLASS_NAMES
+    assert "- Classes: dark, bright, red\n" in run.card()
+
+
+@pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
+def test_wgan_gp_trains_without_spectral_norm_in_the_discriminator_and_says_so(tmp_path, loss):
+    run = make(tmp_path, steps=1, loss=loss)
+    run.train()
+    off = loss == "wgan-gp"
+    assert checkpoint.load_config(tmp_path / "checkpoint")[0].d_spectral_norm is not off
+    assert any("parametrizations" in name for name, _ in run.discriminator.named_parameters()) is not off
+    assert any("parametrizations" in name for name, _ in run.generator.named_parameters())
+    assert ("Spectral norm in the discriminator is off" in run.describe()) is off
+    assert f"spectral norm in the discriminator: {'off' if off else 'on'}" in checkpoint.read_card(
+        tmp_path / "checkpoint"
+    )
+
+
+def test_the_card_says_what_was_trained_on_and_how(tmp_path):
+    data, about = random_images(), {"command": "python train.py --data a.zip", "data": ["/x/a.zip", "b"]}
+    run = Trainer(CONFIG, Recipe(batch_size=4, steps=2, precision="fp32"), data, tmp_path, "cpu", about)
+    without_files(run).train()
+    card = run.card()
+    assert "# A Self-Attention GAN for 32x32 images" in card
+    assert "- Data: 22 images from a.zip, b\n" in card
+    assert "- Images shown: 8 in 2 steps of batch 4\n" in card
+    assert "- Command: `python train.py --data a.zip`\n" in card
+
+
+# Stopping
+
+
+def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path):
+    run = make(tmp_path)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    after_each_step(run, stop)
+    assert not run.train()
+    assert run.stopped_by == signal.SIGTERM
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 1
+    assert [row["step"] for row in run.history] == [1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_run_stopped_before_its_first_step_can_be_resumed(tmp_path):
+    data = random_images()
+    run = make(tmp_path, data, steps=2)
+    run.stopped_by = signal.SIGINT
+    assert not run.train()
+    resumed = make(tmp_path, data, steps=2)
+    resumed.resume()
+    assert (resumed.step, resumed.history) == (0, [])
+    assert without_files(resumed).train()
+    straight = make(tmp_path / "straight", data, steps=2)
+    without_files(straight).train()
+    assert_same(learned(resumed), learned(straight))
+
+
+def test_a_finished_run_is_finished_also_if_a_signal_arrives_while_it_is_saved(tmp_path):
+    run = make(tmp_path, steps=1)
+    save = run.save
+    run.save = lambda: (signal.raise_signal(signal.SIGTERM), save())
+    assert run.train()
+
+
+@pytest.mark.parametrize("intervals", [(1, 50, 50), (50, 1, 50), (50, 50, 1)], ids=["log", "sample", "save"])
+@pytest.mark.parametrize("what", ["discriminator", "generator"])
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, what, intervals):
+    run = make(tmp_path, steps=20)
+
+    def break_it() -> None:
+        if run.step == 2:
+            run.save()
+        elif run.step == 3:
+            with torch.no_grad():
+                next(getattr(run, what).parameters()).fill_(math.nan)
+
+    after_each_step(run, break_it)
+    with pytest.raises(TrainingError) as error:
+        run.train(*intervals)
+    sentence = str(error.value)
+    assert "is no longer a finite number" in sentence and "\n" not in sentence
+    assert "Try smaller --g-lr and --d-lr" in sentence and str(tmp_path) in sentence
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 2
+    sampler = Sampler.load(tmp_path)
+    assert sampler.faces(np.zeros((1, 12), np.float32)).std() > 0
+    assert np.isfinite(sampler.score(np.zeros((1, 32, 32, 3), np.uint8))).all()
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "what"),
+    [
+        (checkpoint, "save_file", "The checkpoint"),
+        (os, "fsync", "The checkpoint"),
+        (checkpoint, "write_history", "history.csv"),
+        (pictures, "faces", "The pictures"),
+        (pictures, "curves", "The pictures"),
+    ],
+)
+def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch, where, name, what
+):
+    run = make(tmp_path)
+
+    def fill_the_disk() -> None:
+        if run.step == 2:
+            run.save()
+            monkeypatch.setattr(where, name, full)
+
+    after_each_step(run, fill_the_disk)
+    with pytest.raises(TrainingError) as error:
+        run.train(3, 3, 3)
+    assert str(error.value) == (
+        f"{what} of step 3 could not be written (No space left on device); the last good checkpoint is "
+        f"kept in '{tmp_path}'. Make room and go on with --resume."
+    )
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 2
+    assert Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32)).std() > 0
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+# Refusals
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Trainer:
+    """A run that was saved after one step."""
+    run = make(tmp_path)
+    run.train_step()
+    run.save()
+    return run
+
+
+def test_resuming_with_other_images_or_networks_is_refused(stopped):
+    other = make(stopped.out, random_images(23))
+    with pytest.raises(TrainingError, match="was trained on 22 images, but there are 23 now"):
+        other.resume()
+    other = make(stopped.out, stopped.data, SaganConfig(32, z_dim=12, g_width=8, d_width=8, d_attention=(8,)))
+    with pytest.raises(TrainingError, match="this run is set up as SaganConfig"):
+        other.resume()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"step": 3}', "[" * 9])
+def test_resuming_without_a_sound_state_json_is_refused(stopped, text):
+    path = stopped.out / "checkpoint/state.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(TrainingError) as error:
+        make(stopped.out, stopped.data).resume()
+    assert str(error.value) == (f"'{path.parent}' cannot be resumed: state.json is missing or damaged.")
+
+
+def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
+    path = stopped.out / "checkpoint/state.safetensors"
+    content = path.read_bytes()
+    for tensors in ({"x": torch.zeros(3)}, {**load_file(path), "g_optimizer/999/exp_avg": torch.zeros(3)}):
+        save_file(tensors, path)
+        with pytest.raises(
+            TrainingError, match=r"cannot be resumed: state.safetensors does not fit its networks"
+        ):
+            make(stopped.out, stopped.data).resume()
+    path.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="is not a safetensors file, or only a part of one"):
+        make(stopped.out, stopped.data).resume()
+
+
+def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "_download", lambda name: pytest.fail("the Hub was asked"))
+    with pytest.raises(CheckpointError, match=r"the folder does not exist"):
+        make(Path("runs/absent")).resume()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, but must be from 1 to 65536"),
+        ({"d_steps": 0}, "d_steps is 0, but must be from 1 to 1000"),
+        ({"g_lr": -1e-4}, "g_lr is -0.0001, but must be from 0 to 1"),
+        ({"d_lr": math.nan}, "d_lr is nan, but must be from 0 to 1"),
+        ({"lr_decay": 1.1}, "lr_decay is 1.1, but must be from 0 to 1"),
+        ({"lambda_gp": -1}, "lambda_gp is -1, but must be from 0 to 1000000.0"),
+        ({"seed": 2**32}, "seed is 4294967296, but must be from 0 to 4294967295"),
+        ({"betas": (0.0, 1.0)}, "betas are (0.0, 1.0), but must be two numbers from 0 to below 1"),
+        ({"betas": (0.5,)}, "betas are (0.5,), but must be two numbers from 0 to below 1"),
+        ({"steps": 0}, "steps is 0, but must be more than 0"),
+        ({"steps": None, "minutes": math.inf}, "minutes is inf, but must be more than 0"),
+        ({"ema_kimg": 0}, "ema_kimg is 0, but must be more than 0"),
+        ({"minutes": 5}, "a run is as long as either steps or minutes says: give one of them"),
+        ({"steps": None}, "a run is as long as either steps or minutes says: give one of them"),
+        ({"loss": "lsgan"}, "loss is 'lsgan', but must be one of ('hinge', 'wgan-gp')"),
+        ({"precision": "fp8"}, "precision is 'fp8', but must be one of ('auto', 'fp32', 'bf16')"),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_makes_no_sense_is_refused(settings, sentence):
+    with pytest.raises(ValueError) as error:
+        Recipe(**settings)
+    assert str(error.value) == sentence
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    for name in ("cuda:99", "tpu", ""):
+        with pytest.raises(TrainingError) as error:
+            Trainer(CONFIG, Recipe(), random_images(), tmp_path, name)
+        assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
+
+
+# Settings
+
+
+def test_presets_differ_in_decay_flips_and_fresh_fakes():
+    sagan, tutorial = (Recipe(**PRESETS[name]) for name in ("sagan", "tutorial"))
+    assert sagan == Recipe()
+    assert (tutorial.lr_decay, tutorial.flips, tutorial.fresh_fakes) == (0, False, True)
+    for recipe in (sagan, tutorial):
+        assert (recipe.batch_size, recipe.steps, recipe.d_steps, recipe.loss) == (64, 50_000, 1, "hinge")
+        assert (recipe.g_lr, recipe.d_lr, recipe.betas) == (1e-4, 4e-4, (0.0, 0.9))
+
+
+def test_auto_precision_is_bf16_where_the_hardware_has_it(tmp_path, monkeypatch):
+    for native in (False, True):
+        monkeypatch.setattr(trainer, "has_native_bf16", lambda device, native=native: native)
+        assert make(tmp_path, precision="auto").bf16 is native
+        assert make(tmp_path, precision="bf16").bf16
+        assert not make(tmp_path, precision="fp32").bf16
+
+
+def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):
+    run = make(tmp_path, precision="bf16")
+    seen = set()
+    for network in (run.generator, run.discriminator):
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.register_forward_hook(lambda module, x, y: seen.add(y.dtype))
+    run.train_step()
+    assert seen == {torch.bfloat16}
+    assert {value.dtype for value in learned(run).values()} == {torch.float32, torch.int64}
+
+
+def test_deterministic_switches_on_torchs_deterministic_algorithms(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    try:
+        make(tmp_path)
+        assert not torch.are_deterministic_algorithms_enabled()
+        make(tmp_path, deterministic=True).train_step()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
