@@ -118,7 +118,7 @@ def test_a_field_shows_nothing_of_the_one_before(page):
 def test_click_pins_the_query_and_click_or_escape_lets_go(page):
     picture = page.locator('figure[data-layer="16x16"] .picture')
     for release in (lambda: page.mouse.click(*centre(picture)), lambda: picture.press("Escape")):
-        point_at(page, "16x16", 0.25, 0.25)
+        point_at(page, "16x16", 0.28, 0.28)  # inside a cell: a click is told in whole pixels
         page.mouse.down()
         page.mouse.up()
         pinned = drawn(page, "32x32")["query"]
