@@ -726,3 +726,44 @@ def test_deterministic_switches_on_torchs_deterministic_algorithms(tmp_path, mon
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+# Learning
+
+
+def gradients(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Vertical colour gradients, uint8 (count, 32, 32, 3): little red above, little blue below."""
+    above, below = rng.uniform(0, (77, 255, 255), (count, 3)), rng.uniform(0, (255, 255, 77), (count, 3))
+    down = np.linspace(0, 1, 32)[:, None, None]
+    images = (1 - down) * above[:, None, None] + down * below[:, None, None]  # (count, 32, 1, 3)
+    return images.repeat(32, axis=2).astype(np.uint8)
+
+
+def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Between Gaussians fitted to the images' 4x4 colour means, in float64."""
+    x, y = (a.reshape(len(a), 4, 8, 4, 8, 3).mean((2, 4)).reshape(len(a), -1) / 255 for a in (one, other))
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    overlap = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).real.clip(0)).sum()
+    return ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x) + np.trace(cov_y) - 2 * overlap
+
+
+def test_training_brings_the_samples_closer_to_the_images(tmp_path):
+    """300 steps take seeds 0 to 4 from about 3.1 to 0.3 - 0.5, a factor of 6.2 to 12; the bound is 3.
+
+    Real against real is 0.02; the mean image alone has 1.8.
+    """
+    rng = np.random.default_rng(0)
+    data, held_out = ImageSet(gradients(512, rng)), gradients(512, rng)
+    config = SaganConfig(image_size=32, z_dim=16, g_width=8, d_width=8)
+    recipe = {"batch_size": 16, "g_lr": 2e-3, "d_lr": 4e-3, "ema_kimg": 1.0, "flips": False, "seed": 0}
+    run = without_files(make(tmp_path, data, config, steps=300, **recipe))
+
+    def distance() -> float:
+        with torch.inference_mode():
+            images = run.snapshot()(torch.randn(512, 16, generator=torch.Generator().manual_seed(1)))
+        pixels = (127.5 * (images + 1)).round().byte().permute(0, 2, 3, 1).numpy()
+        return frechet_distance(pixels, held_out)
+
+    before = distance()
+    assert run.train()
+    assert distance() < before / 3
