@@ -49,7 +49,7 @@ class Recipe:
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
-    fresh_fakes: bool = False  # whether G learns from new fakes, or from those that D has just learned from
+    fresh_fakes: bool = True  # whether G learns from new fakes, or from those that D has just learned from
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
     seed: int = 0
     deterministic: bool = False
@@ -84,8 +84,8 @@ class Recipe:
 # What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
 # each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
 PRESETS: dict[str, dict] = {
-    "sagan": {"lr_decay": 0.6, "flips": True, "fresh_fakes": False},
-    "tutorial": {"lr_decay": 0.0, "flips": False, "fresh_fakes": True},
+    "sagan": {"lr_decay": 0.6, "flips": True},
+    "tutorial": {"lr_decay": 0.0, "flips": False},
 }
 
 

@@ -194,7 +194,6 @@ def hand_on(*options: object) -> None:
         (("--save-every", 9), "save_every", 9),
         (("--preset", "tutorial"), "lr_decay", 0.0),
         (("--preset", "tutorial"), "flips", False),
-        (("--preset", "tutorial"), "fresh_fakes", True),
         (("--preset", "tutorial", "--lr-decay", 0.5), "lr_decay", 0.5),
         (("--data", "a", "b.zip"), "sources", [Path("a"), Path("b.zip")]),
         (("--out", "elsewhere"), "out", Path("elsewhere")),

@@ -26,7 +26,12 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
     Launch it with `app.launch(**launch_options())`.
     """
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        view("header", texts=texts.HEADER, has_face=sampler is not None)
+        view(
+            "header",
+            texts=texts.HEADER,
+            has_face=sampler is not None,
+            has_attention=sampler is not None and bool(sampler.layers),
+        )
         if sampler is None:
             gr.Markdown(
                 f"## {texts.NO_CHECKPOINT}\n\n{message}\n\n{texts.WHAT_TO_DO}", elem_id="no-checkpoint"

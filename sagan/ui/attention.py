@@ -9,7 +9,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
 from sagan.ui.current import CurrentFace
-from sagan.ui.work import CHOICE, within
+from sagan.ui.work import CHOICE
 
 OPACITY = 0.75
 
@@ -38,17 +38,15 @@ def attention_tab(controls: Controls) -> None:
         )
         opacity = gr.Slider(0, 1, OPACITY, step=0.01, label=texts.OPACITY, elem_id="opacity")
 
-    async def curated(event: gr.EventData, seed_b: int, label: int | None) -> tuple:
+    async def curated(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
         seed, query, text = sampler.curated[event.index]
         face = CurrentFace(seed, seed_b, label=label)
-        return seed, 0, 1, await controls.describe(face, query=query, text=text)
+        return seed, 0, 1, await controls.describe(asked, face, query=query, text=text)
 
-    kept = [controls.seed_b, controls.label]
     attention.curated(
         curated,
-        kept,
-        [controls.seed, controls.t, controls.psi, controls.face],
-        js=within(kept),
+        outputs=[controls.seed, controls.t, controls.psi, controls.face],
+        **controls.asking(controls.seed_b, controls.label),
         **CHOICE,
     )
     opacity.change(

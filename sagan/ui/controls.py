@@ -1,7 +1,6 @@
 """The controls that describe the current face, shared by all tabs, and the column that holds it."""
 
 import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,7 @@ def seed_slider(value: int, label: str, elem_id: str, **options: Any) -> gr.Slid
 class Controls:
     """The five values of the current face, in the order of `inputs`, and the component that receives it.
 
-    Seed B and t are placed by the Walk tab.
+    Seed B and t are placed by the Walk tab. In `asked`, never on screen, the browser numbers its requests.
     """
 
     sampler: "Sampler"
@@ -56,23 +55,32 @@ class Controls:
     psi: gr.Slider
     label: gr.Dropdown
     face: gr.HTML
+    asked: gr.Number
 
     @property
     def inputs(self) -> list[gr.components.Component]:
         return [self.seed, self.seed_b, self.t, self.psi, self.label]
 
-    async def describe(self, face: CurrentFace, **extra: Any) -> str:
-        """A face as the browser wants it, which shows the one that was asked for last."""
-        asked = time.time()
+    def asking(self, *inputs: gr.components.Component) -> dict[str, Any]:
+        """For an event whose answer is a face: `inputs` after the number of the request, and how it runs."""
+        inputs = (self.asked, *inputs)
+        return {"inputs": inputs, "js": f"(...values) => sagan.numbered(({within(inputs)})(...values))"}
+
+    async def describe(self, asked: float, face: CurrentFace, **extra: Any) -> str:
+        """A face as the browser wants it, which keeps the one that it asked for last."""
         return await in_worker(lambda: describe(self.sampler, face, asked=asked, **extra))
 
-    async def show(self, seed: int, seed_b: int, t: float, psi: float, label: int | None) -> str:
+    async def show(
+        self, asked: float, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> str:
         """The face of these five values, as the browser wants it."""
-        return await self.describe(CurrentFace(seed, seed_b, t, psi, label))
+        return await self.describe(asked, CurrentFace(seed, seed_b, t, psi, label))
 
-    async def show_seed(self, seed: int, seed_b: int, psi: float, label: int | None) -> tuple[float, str]:
+    async def show_seed(
+        self, asked: float, seed: int, seed_b: int, psi: float, label: int | None
+    ) -> tuple[float, str]:
         """The face of a seed that was just chosen: the walk returns to its start. Goes to t and the face."""
-        return 0, await self.show(seed, seed_b, 0, psi, label)
+        return 0, await self.show(asked, seed, seed_b, 0, psi, label)
 
 
 def start(sampler: "Sampler") -> tuple[CurrentFace, dict]:
@@ -101,32 +109,29 @@ def current_face(sampler: "Sampler") -> Controls:
             )
     seed_b = seed_slider(first.seed_b, texts.SEED_B, "seed-b", render=False)
     t = gr.Slider(0, 1, 0, step=0.01, label=texts.WAY, elem_id="t", render=False)
-    controls = Controls(sampler, seed, seed_b, t, psi, label, face)
+    asked = gr.Number(0, visible=False)
+    controls = Controls(sampler, seed, seed_b, t, psi, label, face, asked)
 
-    async def roll(seed_b: int, psi: float, label: int | None) -> tuple[int, float, str]:
+    async def roll(asked: float, seed_b: int, psi: float, label: int | None) -> tuple[int, float, str]:
         chosen = any_seed()
-        return chosen, *await controls.show_seed(chosen, seed_b, psi, label)
+        return chosen, *await controls.show_seed(asked, chosen, seed_b, psi, label)
 
     # `input` misses the reset button of a slider, and `release` misses the keyboard.
-    chosen = [seed, seed_b, psi, label]
     gr.on(
         [seed.input, seed.release],
         controls.show_seed,
-        chosen,
-        [t, face],
-        js=within(chosen),
+        outputs=[t, face],
+        **controls.asking(seed, seed_b, psi, label),
         **INTERACTIVE,
     )
     gr.on(
         [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release],
         controls.show,
-        controls.inputs,
-        face,
-        js=within(controls.inputs),
+        outputs=face,
+        **controls.asking(*controls.inputs),
         **INTERACTIVE,
     )
-    kept = [seed_b, psi, label]
-    dice.click(roll, kept, [seed, t, face], js=within(kept), **INTERACTIVE)
+    dice.click(roll, outputs=[seed, t, face], **controls.asking(seed_b, psi, label), **INTERACTIVE)
     face.late(None, None, controls.inputs, js="() => sagan.values()")
     return controls
 
@@ -140,7 +145,7 @@ def open_link(controls: Controls, app: gr.Blocks) -> None:
         face, notice = from_link(request.query_params, first, num_classes)
         if face != first:
             lit = {"query": START_QUERY}
-        description = await controls.describe(face, notice=notice, **lit)
+        description = await controls.describe(0, face, notice=notice, **lit)
         return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
 
     app.load(opened, None, [*controls.inputs, controls.face], **INTERACTIVE)

@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, seed_slider
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, FAILED, HEAVY, INTERACTIVE, in_worker, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -50,13 +50,17 @@ def faces_tab(controls: Controls) -> None:
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
         return await in_worker(make, event.number, first, count, psi, label)
 
-    async def pick(event: gr.EventData, seed_b: int, psi: float, label: int | None) -> tuple:
-        return event.seed, *await controls.show_seed(event.seed, seed_b, psi, label)
+    async def pick(event: gr.EventData, asked: float, seed_b: int, psi: float, label: int | None) -> tuple:
+        return event.seed, *await controls.show_seed(asked, event.seed, seed_b, psi, label)
 
     wanted = [first, count, controls.psi, controls.label]
-    sheet.want(want, wanted, sheet, js=within(wanted), **HEAVY).failure(None, js=FAILED)
-    kept = [controls.seed_b, controls.psi, controls.label]
-    sheet.pick(pick, kept, [controls.seed, controls.t, controls.face], js=within(kept), **CHOICE)
+    sheet.want(want, wanted, sheet, js=within(wanted), **HEAVY).failure(None, js=failed(sheet))
+    sheet.pick(
+        pick,
+        outputs=[controls.seed, controls.t, controls.face],
+        **controls.asking(controls.seed_b, controls.psi, controls.label),
+        **CHOICE,
+    )
     dice.click(any_seed, None, first, **INTERACTIVE)
     usable = f"first !== null && 1 <= count && count <= {MOST}"  # not while it is being retyped
     gr.on(

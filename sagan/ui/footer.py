@@ -42,6 +42,9 @@ def model_name(sampler: "Sampler") -> str:
         return heading[1].strip()
     if sampler.source is None:
         return texts.TITLE
+    folder = sampler.source
+    if folder.parent.name == "snapshots":  # where the Hub keeps "models--OWNER--NAME/snapshots/COMMIT"
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
     # After a crash the checkpoint may be ".NAME.previous".
-    name = sampler.source.name.removeprefix(".").removesuffix(".previous")
-    return sampler.source.parent.name if name == RUN_CHECKPOINT else name
+    name = folder.name.removeprefix(".").removesuffix(".previous")
+    return folder.parent.name if name == RUN_CHECKPOINT else name

@@ -31,6 +31,7 @@ SHEET = {
     "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards "
     "the average face.",
     "download": "Download sheet",
+    "failed": "The sheet could not be made. Choose another first seed to try again.",
 }
 FIRST_SEED = "First seed"
 SHEET_DICE = "New sheet"
@@ -46,6 +47,7 @@ WALK = {
     "play": "Play",
     "pause": "Pause",
     "help": "The way follows the arc between both latents (slerp). Every picture on it is a face too.",
+    "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
 SEED_B = "Seed B"
@@ -85,8 +87,8 @@ FOOTER = {
     "architecture": "Self-Attention GAN",
     "paper": "Zhang et al. 2018",
     "architecture_link": "https://arxiv.org/abs/1805.08318",
-    "licence": "Licence of the code: see LICENSE",
-    "weights": "; of the weights: see the",
+    "licence": "Licences: of the code, see LICENSE",
+    "weights": "; of the weights and of the data, see the",
     "card": "model card",
 }
 FOOTER_SIZE = "{size}×{size} pixels"

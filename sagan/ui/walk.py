@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, FAILED, HEAVY, INTERACTIVE, in_worker, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -56,30 +56,30 @@ def walk_tab(controls: Controls) -> None:
     async def want(event: gr.EventData, seed: int, seed_b: int, psi: float, label: int | None) -> dict:
         return await in_worker(make, event.number, seed, seed_b, psi, label)
 
-    async def jump(event: gr.EventData, seed: int, seed_b: int, psi: float, label: int | None) -> tuple:
-        return event.t, await controls.show(seed, seed_b, event.t, psi, label)
+    async def jump(
+        event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
+    ) -> tuple:
+        return event.t, await controls.show(asked, seed, seed_b, event.t, psi, label)
 
-    async def roll(seed: int, t: float, psi: float, label: int | None) -> tuple:
+    async def roll(asked: float, seed: int, t: float, psi: float, label: int | None) -> tuple:
         seed_b = any_seed()
-        return seed_b, await controls.show(seed, seed_b, t, psi, label)
+        return seed_b, await controls.show(asked, seed, seed_b, t, psi, label)
 
-    async def turn(seed: int, seed_b: int, t: float, psi: float, label: int | None) -> tuple:
+    async def turn(asked: float, seed: int, seed_b: int, t: float, psi: float, label: int | None) -> tuple:
         t = round(1 - t, 2)
-        return seed_b, seed, t, await controls.show(seed_b, seed, t, psi, label)
+        return seed_b, seed, t, await controls.show(asked, seed_b, seed, t, psi, label)
 
     seed, seed_b, t, psi, label = controls.inputs
     ends = [seed, seed_b, psi, label]
-    walk.want(want, ends, walk, js=within(ends), **HEAVY).failure(None, js=FAILED)
-    walk.jump(jump, ends, [t, controls.face], js=within(ends), **CHOICE)
+    walk.want(want, ends, walk, js=within(ends), **HEAVY).failure(None, js=failed(walk))
+    walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE)
     # While the way plays, only the browser moves the slider.
     walk.tick(None, None, t, js="() => sagan.t")
-    kept = [seed, t, psi, label]
-    dice.click(roll, kept, [seed_b, controls.face], js=within(kept), **INTERACTIVE)
+    dice.click(roll, outputs=[seed_b, controls.face], **controls.asking(seed, t, psi, label), **INTERACTIVE)
     swap.click(
         turn,
-        controls.inputs,
-        [seed, seed_b, t, controls.face],
-        js=within(controls.inputs),
+        outputs=[seed, seed_b, t, controls.face],
+        **controls.asking(*controls.inputs),
         **INTERACTIVE,
     )
 

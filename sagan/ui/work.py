@@ -27,8 +27,6 @@ HEAVY: dict[str, Any] = {
     "trigger_mode": "always_last",
     "api_visibility": "private",
 }
-# `js` for a request of a view that failed: the view may ask again.
-FAILED = "() => sagan.emit('failed')"
 
 
 async def in_worker(function: Callable, *args: Any) -> Any:
@@ -39,8 +37,13 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         raise gr.Error(str(error), print_exception=False) from error
 
 
+def failed(view: gr.HTML) -> str:
+    """`js` for a request of `view` that failed: it says so, and may ask again."""
+    return f"() => sagan.emit('failed', '{view.elem_id}')"
+
+
 def within(inputs: Sequence[gr.components.Component]) -> str:
-    """For `js` of an event: its sliders' values, brought into their ranges before they are sent.
+    """`js` of an event: its sliders' values, brought into their ranges before they are sent.
 
     A number that is being retyped is empty or too large in between. Gradio itself brings it into the range,
     but only when the box is left; until then every key would end in an error.

@@ -53,6 +53,13 @@ def sampler() -> Sampler:
 
 
 @pytest.fixture(scope="session")
+def with_classes() -> Sampler:
+    sampler = random_sampler(num_classes=3)
+    sampler.class_names = ("none", "smiling", "bearded")
+    return sampler
+
+
+@pytest.fixture(scope="session")
 def address(sampler: Sampler) -> Iterator[str]:
     app = build_app(sampler)
     yield serve(app)

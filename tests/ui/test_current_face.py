@@ -8,17 +8,7 @@ import numpy as np
 import pytest
 
 from sagan import latents
-from sagan.networks import Discriminator, Generator, SaganConfig
-from sagan.sampler import Sampler
 from sagan.ui.current import CurrentFace, describe, from_link
-
-
-@pytest.fixture(scope="module")
-def with_classes() -> Sampler:
-    config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=3)
-    return Sampler.from_parts(
-        config, Generator(config, spectral=False), Discriminator(config, spectral=False)
-    )
 
 
 def test_a_link_sets_all_five_values():

@@ -30,6 +30,7 @@ def test_the_name_is_the_first_heading_of_the_model_card(sampler):
         ("checkpoints/.celeba64.previous", "celeba64"),
         ("runs/mine/checkpoint", "mine"),
         ("runs/mine/.checkpoint.previous", "mine"),
+        ("hub/models--someone--my-faces/snapshots/0a1b2c", "someone/my-faces"),
     ],
 )
 def test_without_a_card_it_is_the_folder_even_after_a_crash(sampler, folder, name):

@@ -13,7 +13,7 @@ from PIL import Image
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, faces, launch_options
+from sagan.ui import build_app, faces, launch_options, texts
 
 
 def open_tab(page, name: str) -> None:
@@ -56,6 +56,10 @@ def test_the_header_says_what_this_is_and_the_footer_names_model_and_source(page
     said = page.locator("#footer-view").text_content().strip()
     assert said.startswith("Test model · 64×64") and "model card" in said
     assert page.locator("#footer-view a").first.get_attribute("href").startswith("https://arxiv.org/")
+    card = page.get_by_text("Made of noise.")
+    assert not card.is_visible()
+    page.locator("#footer-view a.card").click()
+    card.wait_for()
 
 
 def test_a_click_in_the_sheet_makes_that_face_the_current_one_on_every_tab(page, sampler):
@@ -108,10 +112,12 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
         page.locator("#first-seed input[type=number]").fill("8")
         page.wait_for_selector("#sheet-view .waiting")
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
+        assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     assert asked.is_set()
     page.locator("#first-seed input[type=number]").fill("9")
     z = latents.from_seed(9, sampler.config.z_dim)
     first_picture_is(page, faces.pictures.png_uri(face_of(sampler, z)))
+    assert page.locator("#sheet-view p.error").text_content() == ""
 
 
 def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanwhile(page, monkeypatch):
@@ -149,11 +155,26 @@ def test_of_quick_choices_the_last_one_stays(page):
 
 def test_an_answer_that_comes_late_changes_neither_the_face_nor_the_controls(page):
     seed = page.evaluate("sagan.face.seed_a")
-    late = json.dumps({"asked": 1, "seed_a": 5, "seed_b": 6, "t": 0.5})
+    late = json.dumps({"asked": -1, "seed_a": 5, "seed_b": 6, "t": 0.5})
     page.evaluate("late => sagan.show(late)", late)
     page.wait_for_timeout(300)
     assert page.evaluate("sagan.face.seed_a") == seed
     assert page.locator("#seed input[type=number]").input_value() == str(seed)
+
+
+def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
+    held = []
+    page.route("**/run/predict*", lambda route: route.continue_() if held else held.append(route))
+    page.locator("#seed input[type=number]").fill("5")
+    page.wait_for_timeout(300)
+    before = page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+    diced = page.evaluate("sagan.face.seed_a")
+    held[0].continue_()
+    page.wait_for_timeout(1000)
+    assert page.evaluate("sagan.face.seed_a") == diced != 5
+    assert page.locator("#seed input[type=number]").input_value() == str(diced)
 
 
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
@@ -335,5 +356,25 @@ def test_a_model_without_attention_has_the_other_tabs(new_page):
     page.wait_for_function("globalThis.sagan?.face")
     sheet_is_ready(page, 24)
     assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk"]
+    assert texts.HEADER["how"] not in page.locator("#header-view").text_content()
+    page.close()
+    app.close(verbose=False)
+
+
+def test_the_class_changes_the_face_the_sheet_and_the_link(new_page, with_classes):
+    app = build_app(with_classes)
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    page = new_page(f"{address}?seed=4&class=2")
+    wait_for_face(page, 4)
+    z = latents.from_seed(4, with_classes.config.z_dim)[None]
+    np.testing.assert_array_equal(current_picture(page), with_classes.faces(z, np.array([2]))[0])
+    page.locator("#label input").click()
+    page.get_by_role("option", name="smiling").click()
+    page.wait_for_function("sagan.face.label === 1")
+    np.testing.assert_array_equal(current_picture(page), with_classes.faces(z, np.array([1]))[0])
+    assert page.evaluate("sagan.link(sagan.face)").endswith("?seed=4&seed_b=7&t=0&psi=1&class=1")
+    open_tab(page, "Faces")
+    z = latents.from_seed(0, with_classes.config.z_dim)[None]
+    first_picture_is(page, faces.pictures.png_uri(with_classes.faces(z, np.array([1]))[0]))
     page.close()
     app.close(verbose=False)

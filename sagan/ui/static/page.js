@@ -2,6 +2,7 @@
 globalThis.sagan = (() => {
   const listeners = Object.fromEntries(['face', 'late', 'preview', 'sheet', 'failed'].map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
+  let requests = 0;
 
   const page = {
     face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
@@ -9,7 +10,7 @@ globalThis.sagan = (() => {
     /** Make the face described by Python the current one, once its picture is decoded. */
     async show(description) {
       const face = JSON.parse(description);
-      if (face.asked < newest.asked) return page.emit('late'); // Python's answers may overtake each other
+      if (face.asked < newest.asked) return page.emit('late'); // answers may overtake each other
       newest = face;
       face.picture = await page.decode(face.image);
       if (face !== newest) return; // a newer face came in the meantime
@@ -20,7 +21,7 @@ globalThis.sagan = (() => {
     /**
      * Listen to "face" (the current face, now and whenever it changes), "late" (an answer was dropped because a
      * newer one is there), "preview" (a picture of a way that plays, before Python knows of it), "sheet" (how many
-     * faces are wanted now) or "failed" (a request of `keepFresh` will not be answered).
+     * faces are wanted now) or "failed" (the request of the view with this id will not be answered).
      */
     on(name, listener) {
       listeners[name].add(listener);
@@ -38,6 +39,9 @@ globalThis.sagan = (() => {
     within: (ranges, values) =>
       values.map((value, i) => (ranges[i] ? Math.min(Math.max(value, ranges[i][0]), ranges[i][1]) : value)),
 
+    /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
+    numbered: ([, ...values]) => [++requests, ...values],
+
     /** The address that opens a face. */
     link(face) {
       const query = new URLSearchParams({ seed: face.seed_a, seed_b: face.seed_b, t: face.t, psi: face.psi });
@@ -54,9 +58,10 @@ globalThis.sagan = (() => {
 
     /**
      * Keep what a view shows up to date: `ask(number)` sends a request to Python when the view is on screen and
-     * stale, one at a time. Call `stale()` when its inputs changed and `answered(number)` on the reply.
+     * stale, one at a time. Call `stale()` when its inputs changed and `answered(number)` on the reply. A request
+     * that failed is told by `sorry` in the view's `.error`.
      */
-    keepFresh(element, ask) {
+    keepFresh(element, sorry, ask) {
       let stale = true, seen = false, pending = 0, timer = 0;
       const check = () => {
         element.classList.toggle('waiting', stale || pending > 0);
@@ -67,7 +72,9 @@ globalThis.sagan = (() => {
           ask((pending = Date.now()));
         }, 120); // what follows a dragged slider waits until it rests
       };
-      page.on('failed', () => { // the next try is when something changes or the view is opened
+      page.on('failed', (id) => { // the next try is when something changes or the view is opened
+        if (!element.closest(`#${id}`)) return;
+        element.querySelector('.error').textContent = sorry;
         pending = 0;
         stale = true;
         element.classList.remove('waiting');

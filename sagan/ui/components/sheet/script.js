@@ -2,7 +2,7 @@
 const texts = props.texts;
 const grid = element.querySelector('.grid');
 const error = element.querySelector('.error');
-const fresh = sagan.keepFresh(element, (number) => trigger('want', { number }));
+const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
 let sheet = { seeds: [] };
 let wanted = null; // truncation and class of the current face, as a string
 

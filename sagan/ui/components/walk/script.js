@@ -4,7 +4,7 @@ const canvas = element.querySelector('.picture');
 const strip = element.querySelector('.strip');
 const play = element.querySelector('.play');
 const error = element.querySelector('.error');
-const fresh = sagan.keepFresh(element, (number) => trigger('want', { number }));
+const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
 const SECONDS = 4; // from A to B
 
 let way = null; // {frames, picture}: all frames below each other in one picture
