@@ -2,6 +2,7 @@
 
     python train.py --data faces/ --out runs/faces
     python train.py --data faces/ --out runs/faces --resume
+    torchrun --nproc-per-node 4 train.py --data faces/ --out runs/faces    # on four GPUs
 
 Everything lands in the --out folder: checkpoint/ (what the app and `python -m sagan.sample` load, and what
 --resume needs), samples/, curves.png and history.csv. Ctrl-C saves and leaves; a second one leaves at once.
@@ -18,6 +19,7 @@ from pathlib import Path
 from sagan import checkpoint
 from sagan.data import DataError, load_images
 from sagan.networks import IMAGE_SIZES, SaganConfig
+from sagan.parallel import Processes, processes
 from sagan.trainer import LOSSES, PRECISIONS, PRESETS, Recipe, Trainer, TrainingError, read_state_info
 
 MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "d_attention")
@@ -73,7 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("recipe")
     add = group.add_argument
     add("--preset", choices=tuple(PRESETS), help="tutorial: no rate decay, no flips (default sagan)")
-    add("--batch-size", type=int, metavar="N", help=f"images in a batch (default {recipe.batch_size})")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"images in a batch, over all processes (default {recipe.batch_size})",
+    )
     length = group.add_mutually_exclusive_group().add_argument
     length("--steps", type=int, metavar="N", help=f"length of the run in G updates (default {recipe.steps})")
     length("--minutes", type=float, metavar="N", help="length of the run in minutes, instead of --steps")
@@ -95,6 +102,11 @@ def build_parser() -> argparse.ArgumentParser:
         "(default 10/32 of the batch size)"
     )
     add("--ema-kimg", type=float, metavar="KIMG", help=half_life)
+    add(
+        "--sync-batch-norm",
+        action="store_true",
+        help="batch norm over the whole batch where several GPUs share it (default each GPU its own part)",
+    )
     add("--precision", choices=PRECISIONS, help="auto: bf16 where the hardware has it (default auto)")
     add("--seed", type=int, metavar="N", help=f"of weights, data order, flips, noise (default {recipe.seed})")
     add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
@@ -118,23 +130,30 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
     options = build_parser().parse_args(arguments)
+    with processes(options.device) as (team, device):
+        return run(options, team, device)
+
+
+def run(options: argparse.Namespace, team: Processes, device: str) -> int:
+    """Train as one of the processes of `team`; only the first of them speaks. Returns the exit code."""
+    say = print if team.leads else lambda *_, **__: None
     try:
-        trainer = start(options)
-        print(trainer.describe())
+        trainer = start(options, team, device)
+        say(trainer.describe())
         complete = trainer.train(options.log_every, options.sample_every, options.save_every)
     except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        say(f"train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
+        say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 130
-    print(f"Step {trainer.step}, {trainer.images:,} images shown; the checkpoint is in '{options.out}'.")
+    say(f"Step {trainer.step}, {trainer.images:,} images shown; the checkpoint is in '{options.out}'.")
     if not complete:
-        print("Stopped before the end; go on with --resume.")
+        say("Stopped before the end; go on with --resume.")
     return 0 if complete else 128 + trainer.stopped_by
 
 
-def start(options: argparse.Namespace) -> Trainer:
+def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     """The trainer that the options describe, resumed where they say so."""
     given = vars(options)
     stored = _stored(options.out) if options.resume else {}
@@ -162,14 +181,15 @@ def start(options: argparse.Namespace) -> Trainer:
     config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
     recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
     sources, columns = settings["data"], settings.get("label_columns") or ""
-    data = load_images(
-        [Path(source) for source in sources],
-        config.image_size,
-        settings.get("crop"),
-        settings.get("labels"),
-        [name.strip() for name in columns.split(",") if name.strip()],
-        options.workers,
-    )
+    with team.leader_first():
+        data = load_images(
+            [Path(source) for source in sources],
+            config.image_size,
+            settings.get("crop"),
+            settings.get("labels"),
+            [name.strip() for name in columns.split(",") if name.strip()],
+            options.workers,
+        )
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,7 +198,7 @@ def start(options: argparse.Namespace) -> Trainer:
     if command not in earlier:
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
-    trainer = Trainer(config, recipe, data, options.out, options.device, about)
+    trainer = Trainer(config, recipe, data, options.out, device, about, team)
     if options.resume:
         trainer.resume()
     return trainer

@@ -3,7 +3,8 @@
 import argparse
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sampler = Sampler.load(options.checkpoint)
         labels = _labels(sampler, seeds, options.class_)
         latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in seeds])
-        faces = _draw(sampler, truncate(latents, options.truncation), labels)
-        replace_file(out, lambda path: write(path, faces, seeds, sampler.config.image_size))
+        # Closed before anything else is printed, or the progress bar would have the last word.
+        with closing(_draw(sampler, truncate(latents, options.truncation), labels)) as faces:
+            replace_file(out, lambda path: write(path, faces, seeds, sampler.config.image_size))
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
@@ -93,7 +95,9 @@ def _labels(sampler: Sampler, seeds: list[int], chosen: str | None) -> np.ndarra
     raise ValueError(f"There is no class '{chosen}': this model has {there}.")
 
 
-def _draw(sampler: Sampler, latents: np.ndarray, labels: np.ndarray | None) -> Iterator[np.ndarray]:
+def _draw(
+    sampler: Sampler, latents: np.ndarray, labels: np.ndarray | None
+) -> Generator[np.ndarray, None, None]:
     """Yield the faces one by one behind a progress bar."""
     with tqdm(total=len(latents), unit=" faces", desc="Sampling") as bar:
         for start in range(0, len(latents), CHUNK):

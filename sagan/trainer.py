@@ -22,6 +22,7 @@ from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.export import plain, shippable
 from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
+from sagan.parallel import ALONE, Processes
 
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
 # Streams of random numbers, each a function of (seed, update) alone.
@@ -36,7 +37,7 @@ class TrainingError(RuntimeError):
 class Recipe:
     """How a run trains; together with the SaganConfig and the data it determines the result."""
 
-    batch_size: int = 64
+    batch_size: int = 64  # over all processes
     steps: int | None = 50_000
     minutes: float | None = None  # instead of steps
     loss: str = "hinge"  # or "wgan-gp"
@@ -50,6 +51,7 @@ class Recipe:
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
     fresh_fakes: bool = True  # whether G learns from new fakes, or from those that D has just learned from
+    sync_batch_norm: bool = False  # whether processes share batch statistics; needs GPUs
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
     seed: int = 0
     deterministic: bool = False
@@ -105,14 +107,23 @@ class Trainer:
         out: Path,
         device: str = "auto",
         about: dict | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """about: plain data for the model card (command, sources, crop). Raises TrainingError."""
+        if recipe.batch_size % processes.count:
+            raise TrainingError(
+                f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
+                "processes: choose another --batch-size."
+            )
         if recipe.loss == "wgan-gp" and config.d_spectral_norm:
             config = dataclasses.replace(config, d_spectral_norm=False)
         classes = len(data.class_names) if data.labels is not None else 0
         self.config = dataclasses.replace(config, num_classes=classes)
         self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
+        self.processes = processes
         self.device = pick_device(device)
+        if recipe.sync_batch_norm and self.device.type != "cuda":
+            raise TrainingError(f"Batch statistics can be shared between GPUs, but not on '{self.device}'.")
         self.bf16 = recipe.precision == "bf16" or (
             recipe.precision == "auto" and has_native_bf16(self.device)
         )
@@ -122,9 +133,13 @@ class Trainer:
 
         torch.manual_seed(recipe.seed)
         self.generator = self._place(Generator(self.config))
+        if recipe.sync_batch_norm:
+            self.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
+        # The same networks, for passes with a gradient that all processes average.
+        self._g, self._d = (processes.together(net) for net in (self.generator, self.discriminator))
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
         self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
         self.step = 0  # generator updates so far
@@ -132,7 +147,8 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
         self._snapshot: tuple[int, Generator] | None = None
-        self.stopped_by: int | None = None  # the signal that ended `train`
+        self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
+        self._signal = 0  # the one that this process received
 
     def _place(self, network: nn.Module) -> nn.Module:
         network.to(self.device, memory_format=torch.channels_last)
@@ -164,21 +180,24 @@ class Trainer:
         self._average()
 
     def _fake(self, labels: Tensor | None, *stream: int) -> Tensor:
-        """A batch of generated images (B, 3, S, S)."""
+        """This process's share of a batch of generated images (B, 3, S, S)."""
         size = (self.recipe.batch_size, self.config.z_dim)
         z = torch.randn(size, generator=self._random(*stream), device=self.device)
+        network = self._g if torch.is_grad_enabled() else self.generator
         with normalised_once(self.generator), self._autocast():
-            return self.generator(z, labels).float()
+            return network(self.processes.share(z), labels).float()
 
     def _d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int) -> None:
         with normalised_once(self.discriminator), self._autocast():
             both = torch.cat([real, fake])
-            scores = self.discriminator(both, None if labels is None else labels.repeat(2)).float()
+            scores = self._d(both, None if labels is None else labels.repeat(2)).float()
         real_scores, fake_scores = scores.chunk(2)
         if self.recipe.loss == "hinge":
             loss = losses.hinge_d(real_scores, fake_scores)
         else:
-            mix = torch.rand(len(real), generator=self._random(PENALTY, update), device=self.device)
+            size = self.recipe.batch_size
+            mix = torch.rand(size, generator=self._random(PENALTY, update), device=self.device)
+            mix = self.processes.share(mix)
             penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, mix)
             loss = losses.wasserstein_d(real_scores, fake_scores) + self.recipe.lambda_gp * penalty
             self._note(penalty=penalty)
@@ -228,9 +247,9 @@ class Trainer:
                 group["lr"] = rate * factor
 
     def _real_batch(self, update: int) -> tuple[Tensor, Tensor | None]:
-        size, seed = self.recipe.batch_size, self.recipe.seed
-        indices = batch_indices(len(self.data), size, update, seed)
-        flips = torch.from_numpy(batch_flips(size, update, seed)) if self.recipe.flips else None
+        size, seed, share = self.recipe.batch_size, self.recipe.seed, self.processes.share
+        indices = share(torch.from_numpy(batch_indices(len(self.data), size, update, seed))).numpy()
+        flips = share(torch.from_numpy(batch_flips(size, update, seed))) if self.recipe.flips else None
         labels = None
         if self.data.labels is not None:
             labels = torch.from_numpy(self.data.labels[indices]).to(self.device)
@@ -256,35 +275,56 @@ class Trainer:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
         The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
-        no longer finite or the disk refuses a file; the last good checkpoint stays.
+        no longer finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
         """
+        try:
+            return self._train(log_every, sample_every, save_every)
+        except TrainingError:
+            raise
+        except RuntimeError as error:
+            if self.processes.count == 1:
+                raise
+            raise TrainingError(
+                f"At step {self.step}, the processes of this run stopped working together "
+                f"({str(error).splitlines()[0]}); {self._kept()}. Go on with --resume."
+            ) from error
+
+    def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
         saved = sampled = None
+        leads = self.processes.leads
         bar = tqdm(
-            total=self.recipe.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.05
+            total=self.recipe.steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.05,
+            disable=not leads,
         )
         started, clock = self.seconds, time.monotonic()
         logged_at, logged_step = time.monotonic(), self.step
         try:
             while self.progress < 1 and self.stopped_by is None:
                 self.train_step()
-                self.seconds = started + time.monotonic() - clock
+                seconds = started + time.monotonic() - clock
+                signalled, self.seconds = self.processes.most(self._signal, seconds)
+                self.stopped_by = int(signalled) or None
                 bar.update()
                 leaving = self.progress == 1 or self.stopped_by is not None
                 if self.step % log_every == 0 or leaving:
                     speed = (self.step - logged_step) / (time.monotonic() - logged_at)
                     self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps)
                     logged_at, logged_step = time.monotonic(), self.step
-                if self.step % sample_every == 0:
+                if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
-                if self.step % save_every == 0:
+                if leads and self.step % save_every == 0:
                     self.save()
                     saved = self.step
-            if sampled != self.step and self.stopped_by is None:
+            if leads and sampled != self.step and self.stopped_by is None:
                 self.draw()
-            if saved != self.step:
+            if leads and saved != self.step:
                 self.save()
         finally:
             bar.close()
@@ -294,12 +334,13 @@ class Trainer:
 
     def _remember(self, number: int, frame: object) -> None:
         """First signal: leave after this step. Second: leave now."""
-        if self.stopped_by is not None:
+        if self._signal:
             raise KeyboardInterrupt
-        self.stopped_by = number
+        self._signal = number
 
     def _log(self, bar: tqdm, images_per_second: float) -> None:
-        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
+        means = [float(total) / count for total, count in self._sums.values()]
+        means = dict(zip(self._sums, self.processes.mean(*means), strict=True))
         self._sums.clear()
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
@@ -315,6 +356,8 @@ class Trainer:
         row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
         row["images_per_second"] = round(images_per_second, 2)
         self.history.append(row)
+        if not self.processes.leads:
+            return
         with self._writing("history.csv"):
             checkpoint.write_history(self.out / checkpoint.HISTORY, self.history)
 
@@ -327,12 +370,14 @@ class Trainer:
         bar.set_postfix(shown, refresh=False)
 
     def _diverged(self, what: str) -> TrainingError:
-        saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
-        kept = f"the last good checkpoint is kept in '{self.out}'" if saved else "nothing was saved before"
         return TrainingError(
-            f"At step {self.step}, {what} is no longer a finite number; {kept}. "
+            f"At step {self.step}, {what} is no longer a finite number; {self._kept()}. "
             "Try smaller --g-lr and --d-lr, --precision fp32, or another --seed."
         )
+
+    def _kept(self) -> str:
+        saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
+        return f"the last good checkpoint is kept in '{self.out}'" if saved else "nothing was saved before"
 
     def snapshot(self) -> Generator:
         """The averaged generator of this step as it would be shipped. Raises TrainingError if it diverged."""
@@ -434,9 +479,11 @@ class Trainer:
         """What is about to be trained, in two or three lines."""
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
         precision = "bfloat16" if self.bf16 else "float32"
+        count = self.processes.count
+        together = f" in {count} processes" if count > 1 else ""
         lines = [
             f"{len(self.data):,} images of {self.config.image_size} px, {self.config.num_classes} classes",
-            f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}",
+            f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}{together}",
         ]
         if self.recipe.loss == "wgan-gp":
             lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
@@ -449,6 +496,8 @@ class Trainer:
         size = self.config.image_size
         sources = ", ".join(Path(source).name for source in self.about.get("data", ["an unnamed source"]))
         hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
+        if self.processes.count > 1:
+            hardware = f"{self.processes.count} processes, each on {hardware}"
         classes = ", ".join(self.data.class_names) if self.config.num_classes else "none"
         return "\n".join(
             [

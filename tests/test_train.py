@@ -40,7 +40,7 @@ OPTIONS = (
     ),
     *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--log-every", "--sample-every", "--save-every"),
+    *("--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
 )
 
 
@@ -103,8 +103,8 @@ def test_help_gives_the_meaning_of_every_option_and_its_default(option):
     assert re.search(rf"^  {option}\b", shown, re.MULTILINE)
     assert len(action.help.split()) >= 3
     assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
-    switches = ("--resume", "--deterministic")
-    without_default = ("--data", "--out", "--minutes", "--label-columns", *switches)
+    switches = ("--resume", "--deterministic", "--sync-batch-norm")
+    without_default = ("--data", "--out", "--minutes", "--label-columns", "--resume", "--deterministic")
     assert ("default" in action.help) == (option not in without_default)
     assert action.metavar or action.choices or option in (*switches, "--device")
 
@@ -113,7 +113,7 @@ def test_help_names_the_defaults_that_are_used():
     recipe, config = Recipe(), SaganConfig()
     values = {f"--{name.replace('_', '-')}": value for name, value in (vars(recipe) | vars(config)).items()}
     for option, action in actions().items():
-        if option in values and isinstance(values[option], int | float) and option != "--deterministic":
+        if option in values and isinstance(values[option], int | float) and action.nargs != 0:
             assert (
                 f"default {values[option]:g}" in action.help or f"default {values[option]}" in action.help
             ), option
@@ -138,8 +138,9 @@ def handed_on(monkeypatch) -> dict:
         return ImageSet(np.zeros((4, image_size, image_size, 3), np.uint8))
 
     class Trainer:
-        def __init__(self, config, recipe, data, out, device, about) -> None:
+        def __init__(self, config, recipe, data, out, device, about, processes) -> None:
             seen.update(vars(config) | vars(recipe), out=out, device=device, about=about)
+            seen.update(processes=processes)
 
         def describe(self) -> str:
             return ""
@@ -188,6 +189,7 @@ def hand_on(*options: object) -> None:
         (("--precision", "bf16"), "precision", "bf16"),
         (("--seed", 42), "seed", 42),
         (("--deterministic",), "deterministic", True),
+        (("--sync-batch-norm",), "sync_batch_norm", True),
         (("--device", "cuda:1"), "device", "cuda:1"),
         (("--log-every", 7), "log_every", 7),
         (("--sample-every", 8), "sample_every", 8),

@@ -1,0 +1,92 @@
+"""One run in several processes, one a device, as `torchrun` starts them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=2)  # the first process decodes the images while the others wait
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together: which of them this one is, and how they agree.
+
+    Each computes an equal share of every batch; DistributedDataParallel averages the gradients, so that all
+    of them hold the same weights.
+    """
+
+    rank: int = 0
+    count: int = 1
+    gloo: "dist.ProcessGroup | None" = None  # talks on the CPU, so that agreeing never waits for a GPU
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that logs, draws and saves."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch (N, ...): (N / count, ...)."""
+        return batch.chunk(self.count)[self.rank]
+
+    def together(self, network: nn.Module) -> nn.Module:
+        """`network` with gradients averaged over all processes in each backward pass."""
+        if self.count == 1:
+            return network
+        # Batch norm stays each process's own; the power iterations agree because the weights do.
+        return DistributedDataParallel(network, broadcast_buffers=False)
+
+    def most(self, *values: float) -> list[float]:
+        """The largest that any process gave, of each value."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def mean(self, *values: float) -> list[float]:
+        """The mean over all processes, of each value."""
+        return [total / self.count for total in self._reduced(values, dist.ReduceOp.SUM)]
+
+    def _reduced(self, values: tuple[float, ...], how: dist.ReduceOp) -> list[float]:
+        if self.count == 1:
+            return list(values)
+        joined = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(joined, how, self.gloo)
+        return joined.tolist()
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leader runs the block while the others wait; then they run it."""
+        if not self.leads:
+            dist.barrier(self.gloo)
+        try:
+            yield
+        finally:
+            if self.leads and self.count > 1:
+                dist.barrier(self.gloo)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[tuple[Processes, str]]:
+    """Join the others if `torchrun` started this process; yields them and the device of this one.
+
+    device "auto" and "cuda" become this process's own GPU where there are GPUs.
+    """
+    if not dist.is_torchelastic_launched():
+        yield ALONE, device
+        return
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), gloo), device
+    finally:
+        dist.destroy_process_group()

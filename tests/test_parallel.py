@@ -1,0 +1,253 @@
+"""Several processes that train one run, against one process that does all of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sagan.data import ImageSet
+from sagan.networks import SaganConfig
+from sagan.parallel import ALONE, Processes, processes
+from sagan.trainer import Recipe, Trainer, TrainingError
+
+ROOT = Path(__file__).parents[1]
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+EPSILON = 1e-2  # of Adam: at the usual 1e-8 it turns rounding errors of small gradients into full-sized steps
+CASES = {
+    "hinge": {},
+    "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
+    "with classes": {"classes": 3, "fresh_fakes": False},
+}
+
+
+def make(data: dict, out: Path, team: Processes = ALONE, classes: int = 0, **recipe) -> Trainer:
+    """A trainer whose attention layers already count."""
+    images = ImageSet(data["images"], data["labels"], tuple("abc")) if classes else ImageSet(data["images"])
+    settings = {"batch_size": 8, "precision": "fp32", "g_lr": 2e-3, "d_lr": 8e-3, **recipe}
+    run = Trainer(CONFIG, Recipe(**settings), images, out, "cpu", processes=team)
+    with torch.no_grad():
+        for network in (run.generator, run.discriminator):
+            for layer in network.attention.values():
+                layer.gamma.fill_(0.5)
+    for optimizer in run._optimizers.values():
+        optimizer.param_groups[0]["eps"] = EPSILON
+    return run
+
+
+def d_gradients(run: Trainer, data: dict) -> dict[str, Tensor]:
+    """D's gradients after one update on given real and generated images."""
+    share = run.processes.share
+    real, fake = (share(torch.from_numpy(data[name])) for name in ("real", "fake"))
+    labels = share(torch.from_numpy(data["batch_labels"])) if run.config.num_classes else None
+    run._d_step(real, fake, labels, 0)
+    return {name: p.grad.clone() for name, p in run.discriminator.named_parameters()}
+
+
+def two_steps(run: Trainer) -> dict[str, Tensor]:
+    """All weights after two steps; the statistics of batch norm are each process's own."""
+    for _ in range(2):
+        run.train_step()
+    tensors = {}
+    for name, network in run._networks.items():
+        tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
+    return {key: value for key, value in tensors.items() if "running" not in key and "batches" not in key}
+
+
+def in_one_of_two(rank: int, folder: Path, port: int) -> None:
+    """What each process does for the tests below."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", LOCAL_RANK=str(rank))
+    os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test")
+    torch.set_num_threads(1)
+    data = dict(np.load(folder / "data.npz"))
+    with processes("cpu") as (team, device):
+        assert (team.rank, team.count, team.leads, device) == (rank, 2, rank == 0, "cpu")
+        found = {}
+        for name, case in CASES.items():
+            found[name] = {
+                "d_gradients": d_gradients(make(data, folder, team, **case), data),
+                "two_steps": two_steps(make(data, folder, team, **case)),
+            }
+        found["most"], found["mean"] = team.most(rank, -rank), team.mean(rank, 5)
+        with team.leader_first():
+            found["leader was first"] = (folder / "led").exists()
+            if team.leads:
+                time.sleep(0.5)
+                (folder / "led").touch()
+    torch.save(found, folder / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[dict, list[dict]]:
+    """The data, and what two processes made of it."""
+    folder = tmp_path_factory.mktemp("two")
+    rng = np.random.default_rng()
+    data = {
+        "images": rng.integers(0, 256, (22, 32, 32, 3), np.uint8),
+        "labels": rng.integers(0, 3, 22),
+        "real": rng.uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32),
+        "fake": rng.uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32),
+        "batch_labels": rng.integers(0, 3, 8),
+    }
+    np.savez(folder / "data.npz", **data)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(in_one_of_two, (folder, port), nprocs=2)
+    return data, [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def assert_equal_within(found: dict[str, Tensor], expected: dict[str, Tensor], bound: float) -> None:
+    assert found.keys() == expected.keys()
+    worst = {name: float((found[name] - value).abs().max()) for name, value in expected.items()}
+    scale = max(float(value.abs().max()) for value in expected.values())
+    assert max(worst.values()) <= bound * max(1.0, scale), sorted(worst.items(), key=lambda item: -item[1])[
+        :3
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_discriminators_gradients_are_those_of_the_joined_batch(two, tmp_path, name):
+    data, found = two
+    expected = d_gradients(make(data, tmp_path, **CASES[name]), data)
+    for one in found:
+        assert_equal_within(one[name]["d_gradients"], expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_are_those_of_one_process_that_normalises_each_half_separately(
+    two, tmp_path, monkeypatch, name
+):
+    data, found = two
+    forward = nn.BatchNorm2d.forward
+    monkeypatch.setattr(
+        nn.BatchNorm2d, "forward", lambda self, x: torch.cat([forward(self, half) for half in x.chunk(2)])
+    )
+    expected = two_steps(make(data, tmp_path, **CASES[name]))
+    assert any("averaged" in key for key in expected)
+    for one in found:
+        assert_equal_within(one[name]["two_steps"], expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_processes_hold_the_same_bits(two, name):
+    _, (one, other) = two
+    for key, value in one[name]["two_steps"].items():
+        assert torch.equal(value, other[name]["two_steps"][key]), key
+
+
+def test_processes_agree_on_the_most_and_the_mean_and_let_the_leader_go_first(two):
+    _, found = two
+    for one in found:
+        assert (one["most"], one["mean"]) == ([1, 0], [0.5, 5])
+    assert [one["leader was first"] for one in found] == [False, True]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    data = ImageSet(np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(TrainingError) as error:
+        Trainer(CONFIG, Recipe(batch_size=8), data, tmp_path, "cpu", processes=Processes(0, 3))
+    assert str(error.value) == (
+        "A batch of 8 images cannot be shared equally by 3 processes: choose another --batch-size."
+    )
+
+
+def test_shared_batch_statistics_want_gpus(tmp_path):
+    data = ImageSet(np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(TrainingError) as error:
+        Trainer(CONFIG, Recipe(sync_batch_norm=True), data, tmp_path, "cpu")
+    assert str(error.value) == "Batch statistics can be shared between GPUs, but not on 'cpu'."
+
+
+# The command
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(8):
+        pixels = np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def command(folder: Path, *options: object, count: int = 2) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    tiny = ["--image-size=32", "--z-dim=8", "--g-width=8", "--d-width=8", "--batch-size=4", "--device=cpu"]
+    return [
+        *(sys.executable, *torchrun, str(ROOT / "train.py"), "--out", str(folder / "run")),
+        *(*tiny, "--log-every=1", *map(str, options)),
+    ]
+
+
+def steps_of(folder: Path) -> list[int]:
+    rows = (folder / "run/history.csv").read_text().splitlines()[1:]
+    return [int(float(row.split(",")[0])) for row in rows]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(images, tmp_path):
+    for count, steps, options in ((2, 2, ("--data", images)), (1, 3, ("--resume",))):
+        done = subprocess.run(
+            command(tmp_path, *options, "--steps", steps, count=count),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f"Step {steps}, {4 * steps} images shown") == 1
+        assert steps_of(tmp_path) == list(range(1, steps + 1))
+
+
+def process_of(rank: int, agent: int) -> int:
+    """The worker of this rank."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if f"RANK={rank}" in (folder / "environ").read_text().split("\0") and (
+                int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) == agent
+            ):
+                return int(folder.name)
+        except (OSError, UnicodeDecodeError):
+            continue
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through /proc")
+def test_a_run_whose_other_process_is_killed_ends_with_its_last_checkpoint(images, tmp_path):
+    with subprocess.Popen(
+        command(tmp_path, "--data", images, "--save-every=2", "--steps=100000"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as agent:
+        while not (tmp_path / "run/checkpoint/state.json").exists():
+            assert agent.poll() is None, agent.stderr.read()
+            time.sleep(0.1)
+        os.kill(process_of(1, agent.pid), signal.SIGKILL)
+        said = agent.stderr.read()
+    assert agent.returncode != 0
+    assert said.count("the processes of this run stopped working together") == 1
+    assert "Go on with --resume." in said
+    saved = json.loads((tmp_path / "run/checkpoint/state.json").read_text())["step"]
+    assert saved > 0
+
+
+def test_ctrl_c_saves_a_run_of_several_processes(images, tmp_path):
+    with subprocess.Popen(
+        command(tmp_path, "--data", images, "--save-every=100000", "--steps=100000"), cwd=tmp_path
+    ) as agent:
+        while not (tmp_path / "run/history.csv").exists():
+            assert agent.poll() is None
+            time.sleep(0.1)
+        agent.send_signal(signal.SIGINT)
+    saved = json.loads((tmp_path / "run/checkpoint/state.json").read_text())["step"]
+    assert saved == steps_of(tmp_path)[-1] > 0
