@@ -28,6 +28,7 @@ SHEET = {
     "label": "Sheet of faces",
     "face": "Face from seed {seed}",
     "current": "Face from seed {seed}, the current face",
+    "waiting": "A face that is being made",
     "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards "
     "the average face.",
     "download": "Download sheet",

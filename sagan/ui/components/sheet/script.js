@@ -13,6 +13,7 @@ function reserve(count) {
   while (grid.children.length < count) {
     const cell = document.createElement('button');
     cell.type = 'button';
+    cell.setAttribute('aria-label', texts.waiting);
     cell.append(Object.assign(document.createElement('img'), { alt: '', hidden: true }));
     grid.append(cell);
   }
