@@ -22,7 +22,7 @@ from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
 from sagan.trainer import LOSSES, PRECISIONS, PRESETS, Recipe, Trainer, TrainingError, read_state_info
 
-MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "d_attention")
+MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention")
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS)
@@ -67,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help=f"channels of D's largest feature map (default {model.d_width})",
+    )
+    add(
+        "--g-attention",
+        type=_integers,
+        metavar="SIDES",
+        help="feature maps on which G attends, '' for none (default 16,32; 8,16 for images of 32 pixels)",
     )
     add(
         "--d-attention", type=_integers, metavar="SIDES", help="feature maps on which D attends (default 8,4)"

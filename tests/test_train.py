@@ -40,7 +40,7 @@ OPTIONS = (
     ),
     *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
+    *("--g-attention", "--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
 )
 
 
@@ -171,6 +171,8 @@ def hand_on(*options: object) -> None:
         (("--z-dim", 77), "z_dim", 77),
         (("--g-width", 24), "g_width", 24),
         (("--d-width", 40), "d_width", 40),
+        (("--g-attention", "32"), "g_attention", (32,)),
+        (("--g-attention", ""), "g_attention", ()),
         (("--d-attention", "32"), "d_attention", (32,)),
         (("--d-attention", "16, 4"), "d_attention", (4, 16)),
         (("--d-attention", ""), "d_attention", ()),
@@ -451,12 +453,13 @@ CHANGES = {
     "--z-dim": 13,
     "--g-width": 9,
     "--d-width": 9,
+    "--g-attention": "8",
     "--d-attention": "8",
     "--precision": "bf16",
     "--seed": 1,
 }
 MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
-MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic")
+MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic", "--sync-batch-norm")
 
 
 def test_every_option_may_change_on_resume_or_may_not():
@@ -471,8 +474,9 @@ def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
         shown = "--lr-decay" if option == "--preset" else option
         assert line.startswith(f"train.py: {shown} is "), line
         assert "but the run in 'runs/one' was started with" in line
-    assert resume("--deterministic") == 2
-    assert "--deterministic is True now" in complaint(capsys)
+    for switch in ("--deterministic", "--sync-batch-norm"):
+        assert resume(switch) == 2
+        assert f"{switch} is True now" in complaint(capsys)
 
 
 def test_settings_that_are_repeated_as_they_were_are_accepted_on_resume(stopped):
