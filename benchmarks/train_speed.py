@@ -1,12 +1,15 @@
 """Training images a second: the tutorial's loop against ours, taking turns in one process.
 
     python -m benchmarks.train_speed
-    python -m benchmarks.train_speed --batch-sizes 16 64 --rounds 7 --steps 20
+    python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
 the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
 includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator. The
 tutorial's loop gets its batches ready-made. Figures hold only on a machine that does nothing else.
+
+Operations are counted by PyTorch (convolutions, matrix products, attention; 2 for a multiply and add), and
+set against the rate at which the same device multiplies two large bf16 matrices in the same run.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
@@ -73,12 +78,36 @@ def peak_memory(name: str, batch_size: int, device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def operations(step: Callable[[], None]) -> int:
+    """Floating-point operations of one step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def matrix_rate(device: str) -> float:
+    """Operations a second of a large bf16 matrix product, the best of six."""
+    side = 8192 if device.startswith("cuda") else 2048
+    a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / min(seconds(lambda: a @ b, 1, device) for _ in range(6))
+
+
+def print_profile(step: Callable[[], None]) -> None:
+    """Where the time of three steps of ours goes."""
+    with profile() as seen:
+        for _ in range(3):
+            step()
+    on_gpu = any(event.self_device_time_total for event in seen.key_averages())
+    order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    print(seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
+
+
 def in_a_fresh_process(function: Callable[..., float], *arguments: object) -> float:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def compare(batch_size: int, rounds: int, steps: int, device: str) -> None:
+def compare(batch_size: int, rounds: int, steps: int, device: str, rate: float, profiled: bool) -> None:
     """Print images a second of both contestants at this batch size, and how they compare."""
     memory = {name: in_a_fresh_process(peak_memory, name, batch_size, device) for name in CONTESTANTS}
     images = random_images()
@@ -90,12 +119,17 @@ def compare(batch_size: int, rounds: int, steps: int, device: str) -> None:
         for name in sorted(step, reverse=turn % 2 == 0):
             speed[name].append(steps * batch_size / seconds(step[name], steps, device))
 
+    needed = {name: operations(step[name]) / batch_size for name in step}
     print(f"\nbatch {batch_size}: {rounds} rounds of {steps} steps in turn")
     for name, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
-        print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB")
+        share = statistics.median(values) * needed[name] / rate
+        work = f"{needed[name] / 1e9:.2f} GFLOP an image, {share:.0%} of the bf16 rate"
+        print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB, {work}")
     ratios = [ours / theirs for ours, theirs in zip(speed["ours"], speed["tutorial"], strict=True)]
     print(f"  ratio    {statistics.median(ratios):8.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
+    if profiled:
+        print_profile(step["ours"])
 
 
 def describe(device: str) -> str:
@@ -121,11 +155,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--profile", action="store_true", help="also show where the time of ours goes")
     options = parser.parse_args()
     device = str(pick_device(options.device))
-    print(describe(device))
+    rate = matrix_rate(device)
+    print(f"{describe(device)}; bf16 matrix products at {rate / 1e12:.2f} TFLOP/s")
     for batch_size in options.batch_sizes:
-        compare(batch_size, options.rounds, options.steps, device)
+        compare(batch_size, options.rounds, options.steps, device, rate, options.profile)
 
 
 if __name__ == "__main__":
