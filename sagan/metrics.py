@@ -5,7 +5,7 @@
 compares N generated images with N real ones by what one network sees in them. With the Inception network the
 distances are FID (Heusel et al. 2017, arXiv:1706.08500) and KID (Binkowski et al. 2018, arXiv:1801.01401).
 Beside every figure stands its floor, which N other real images reach. Figures compare only at equal N,
-reference and network; Frechet distances fall as N grows.
+reference and network: Frechet distances fall as N grows.
 """
 
 import argparse
@@ -96,7 +96,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     2019, arXiv:1904.06991).
     """
 
-    def reach(x: Tensor) -> Tensor:  # kthvalue has no deterministic kernel on a GPU; the nearest is x itself
+    def reach(x: Tensor) -> Tensor:
+        # The nearest of all is x itself. (kthvalue would not do: it has no deterministic kernel on a GPU.)
         parts = [torch.cdist(part, x).topk(k + 1, largest=False).values[:, -1] for part in x.split(1000)]
         return torch.cat(parts)
 
@@ -297,6 +298,7 @@ def run(options: argparse.Namespace) -> dict:
     features = load_features(options.features, device)
     size = generator.config.image_size
     reference = load_images(options.reference, size, options.crop).images
+    training = load_images(options.neighbours, size, options.crop).images if picture else None
     measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
     result = {
         "checkpoint": str(options.checkpoint),
@@ -308,7 +310,6 @@ def run(options: argparse.Namespace) -> dict:
         **measurement(generator),
     }
     if picture:
-        training = load_images(options.neighbours, size, options.crop).images
         faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
         image = neighbours(features, faces.permute(0, 2, 3, 1).cpu().numpy(), training, device)
         checkpoint.replace_file(picture, image.save)
