@@ -5,12 +5,14 @@
     torchrun --nproc-per-node 4 train.py --data faces/ --out runs/faces    # on four GPUs
 
 Everything lands in the --out folder: checkpoint/ (what the app and `python -m sagan.sample` load, and what
---resume needs), samples/, curves.png and history.csv. Ctrl-C saves and leaves; a second one leaves at once.
+--resume needs), best/ (with --measure-every), samples/, curves.png and history.csv. Ctrl-C saves and
+leaves; a second one leaves at once.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shlex
 import sys
@@ -18,15 +20,27 @@ from pathlib import Path
 
 from sagan import checkpoint
 from sagan.data import DataError, load_images
+from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
-from sagan.trainer import LOSSES, PRECISIONS, PRESETS, Recipe, Trainer, TrainingError, read_state_info
+from sagan.trainer import (
+    LOSSES,
+    PRECISIONS,
+    PRESETS,
+    Recipe,
+    Trainer,
+    TrainingError,
+    pick_device,
+    read_state_info,
+)
 
 MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention")
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
-SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS)
-MAY_CHANGE = ("steps", "minutes", "data", "labels")  # on --resume: the length, and where the images lie
+MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
+SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS)
+# On --resume: the length, where the images lie, and how often they are compared.
+MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,6 +131,27 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help=f"of weights, data order, flips, noise (default {recipe.seed})")
     add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
 
+    add = parser.add_argument_group("measuring").add_argument
+    every = "compare so often with --measure-reference, and keep the best checkpoint in best/ (default never)"
+    add("--measure-every", type=_positive, metavar="KIMG", help=every)
+    add(
+        "--measure-reference",
+        nargs="+",
+        metavar="SOURCE",
+        help="real images that training does not use: folders or .zip files",
+    )
+    add(
+        "--measure-features",
+        metavar="NETWORK",
+        help=f"as in `python -m sagan.metrics --help` (default {INCEPTION})",
+    )
+    add(
+        "--measure-count",
+        type=_count,
+        metavar="N",
+        help=f"images on each side (default half the reference, at most {MOST_BY_DEFAULT:,})",
+    )
+
     add = parser.add_argument_group("machine and intervals").add_argument
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
     cores = os.cpu_count() or 1
@@ -180,7 +215,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
-    settings = PRESETS["sagan"] | stored | settings
+    settings = PRESETS["sagan"] | {"measure_features": INCEPTION} | stored | settings
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
@@ -188,6 +223,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
     sources, columns = settings["data"], settings.get("label_columns") or ""
     with team.leader_first():
+        measurement = _measurement(settings, config, options, device)
         data = load_images(
             [Path(source) for source in sources],
             config.image_size,
@@ -204,10 +240,31 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     if command not in earlier:
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
-    trainer = Trainer(config, recipe, data, options.out, device, about, team)
+    measuring = {}
+    if measurement is not None:
+        about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
+        measuring = {"measure": measurement, "measure_kimg": settings["measure_every"]}
+    trainer = Trainer(config, recipe, data, options.out, device, about, team, **measuring)
     if options.resume:
         trainer.resume()
     return trainer
+
+
+def _measurement(
+    settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
+) -> Measurement | None:
+    """What the run is measured against; None where it is not."""
+    if "measure_every" not in settings and "measure_reference" not in settings:
+        return None
+    if "measure_every" not in settings or "measure_reference" not in settings:
+        raise TrainingError(
+            "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."
+        )
+    device = pick_device(device_name)
+    features = load_features(settings["measure_features"], device)
+    sources = [Path(source) for source in settings["measure_reference"]]
+    reference = load_images(sources, config.image_size, settings.get("crop"), workers=options.workers)
+    return Measurement(features, reference.images, settings.get("measure_count"), device)
 
 
 def _stored(out: Path) -> dict:
@@ -216,7 +273,10 @@ def _stored(out: Path) -> dict:
     info = read_state_info(folder)
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
-    return info["recipe"] | model | {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
+    about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
+    # A run that never measured has nothing stored of it, and may begin.
+    about |= {name: info["about"][name] for name in MEASURE_OPTIONS if name in info["about"]}
+    return info["recipe"] | model | about
 
 
 def _without_folders(word: str) -> str:
@@ -229,6 +289,15 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        if 0 < float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def _integers(text: str) -> tuple[int, ...]:

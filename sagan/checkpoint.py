@@ -8,7 +8,7 @@
 
 Companion files made later (curated seeds, films, average maps) carry the SHA-256 of the generator they belong
 to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and `state.json` in it: all that is
-needed to go on.
+needed to go on, and the best one it measured, without those, in `best/`.
 """
 
 import csv
@@ -37,7 +37,7 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
 )
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
 STATE, STATE_INFO = "state.safetensors", "state.json"
-RUN_CHECKPOINT = "checkpoint"
+RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES = 1 << 30
 
 

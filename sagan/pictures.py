@@ -44,17 +44,25 @@ def attention(generator: Generator, path: Path) -> None:
 
 
 def curves(history: list[dict[str, float]], path: Path) -> None:
-    """Save losses, scores and gammas over thousands of images."""
-    figure = Figure(figsize=(9, 9), layout="constrained")
-    kimg = [row["images"] / 1000 for row in history]
+    """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed."""
+    measured = [row for row in history if "frechet_distance" in row]
     panels = {
-        "loss": [name for name in history[-1] if name.endswith("_loss") or name == "penalty"],
-        "score": ["d_real", "d_fake"],
-        "gamma": [name for name in history[-1] if "_gamma_" in name],
+        "loss": (history, [name for name in history[-1] if name.endswith("_loss") or name == "penalty"]),
+        "score": (history, ["d_real", "d_fake"]),
+        "gamma": (history, [name for name in history[-1] if "_gamma_" in name]),
     }
-    for axes, (title, names) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
+    if measured:
+        panels |= {"distance": (measured, ["frechet_distance"]), "share": (measured, ["precision", "recall"])}
+    figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
+    every_axes = figure.subplots(len(panels), sharex=True)
+    for axes, (title, (rows, names)) in zip(every_axes, panels.items(), strict=True):
+        kimg = [row["images"] / 1000 for row in rows]
         for name in names:
-            axes.plot(kimg, [row.get(name, np.nan) for row in history], label=name.replace("_", " "))
+            values, label = [row.get(name, np.nan) for row in rows], name.replace("_", " ")
+            (line,) = axes.plot(kimg, values, label=label, marker="." if rows is measured else None)
+            if f"floor_{name}" in rows[-1]:
+                floor = rows[-1][f"floor_{name}"]
+                axes.axhline(floor, color=line.get_color(), linestyle="--", label=f"{label} of real images")
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend(loc="upper left")

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,10 @@ PRESETS: dict[str, dict] = {
 class Trainer:
     """Trains one generator and one discriminator on one image set, and keeps the run in a folder.
 
-    out/checkpoint/ is the newest checkpoint with all that resuming needs; out/history.csv, out/curves.png and
-    out/samples/ grow along the way. Data order, flips and noise depend only on (seed, step), so that saving,
-    sampling and logging never change what is learned, and a resumed run goes on bit for bit on the CPU.
+    out/checkpoint/ is the newest checkpoint with all that resuming needs, out/best/ the best one measured;
+    out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
+    only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
+    resumed run goes on bit for bit on the CPU.
     """
 
     def __init__(
@@ -108,8 +110,14 @@ class Trainer:
         device: str = "auto",
         about: dict | None = None,
         processes: Processes = ALONE,
+        measure: Callable[[Generator], dict[str, float]] | None = None,
+        measure_kimg: float = 100.0,
     ) -> None:
-        """about: plain data for the model card (command, sources, crop). Raises TrainingError."""
+        """about: plain data for the model card (command, sources, crop).
+
+        measure: called with the averaged generator after every measure_kimg thousand images and at the end of
+        the run; returns figures by name, the first of them better when lower. Raises TrainingError.
+        """
         if recipe.batch_size % processes.count:
             raise TrainingError(
                 f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
@@ -121,6 +129,7 @@ class Trainer:
         self.config = dataclasses.replace(config, num_classes=classes)
         self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
         self.processes = processes
+        self.measure, self.measure_kimg = measure, measure_kimg
         self.device = pick_device(device)
         if recipe.sync_batch_norm and self.device.type != "cuda":
             raise TrainingError(f"Batch statistics can be shared between GPUs, but not on '{self.device}'.")
@@ -312,14 +321,20 @@ class Trainer:
                 self.stopped_by = int(signalled) or None
                 bar.update()
                 leaving = self.progress == 1 or self.stopped_by is not None
-                if self.step % log_every == 0 or leaving:
+                measuring = self._time_to_measure()
+                if self.step % log_every == 0 or leaving or measuring:
                     speed = (self.step - logged_step) / (time.monotonic() - logged_at)
-                    self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps)
+                    figures = self.measure(self.snapshot()) if measuring and leads else {}
+                    self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps, figures)
                     logged_at, logged_step = time.monotonic(), self.step
+                if leads and measuring and self._is_best(next(iter(figures))):
+                    self.save()
+                    self.keep_as_best()
+                    saved = self.step
                 if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
-                if leads and self.step % save_every == 0:
+                if leads and self.step % save_every == 0 and saved != self.step:
                     self.save()
                     saved = self.step
             if leads and sampled != self.step and self.stopped_by is None:
@@ -338,7 +353,20 @@ class Trainer:
             raise KeyboardInterrupt
         self._signal = number
 
-    def _log(self, bar: tqdm, images_per_second: float) -> None:
+    def _time_to_measure(self) -> bool:
+        """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
+        if self.measure is None or self.stopped_by is not None:
+            return False
+        before = self.images * (self.step - 1) // self.step
+        every = 1000 * self.measure_kimg
+        return self.images // every > before // every or self.progress == 1
+
+    def _is_best(self, figure: str) -> bool:
+        """Whether the last row of the history has the lowest value so far."""
+        *earlier, last = [row[figure] for row in self.history if figure in row]
+        return last < min(earlier, default=math.inf)
+
+    def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
         means = [float(total) / count for total, count in self._sums.values()]
         means = dict(zip(self._sums, self.processes.mean(*means), strict=True))
         self._sums.clear()
@@ -351,7 +379,7 @@ class Trainer:
             for layer, value in gammas(network).items()
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
-        row |= {name: round(value, 6) for name, value in (means | learned).items()}
+        row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
         row["g_lr"] = self.g_optimizer.param_groups[0]["lr"]
         row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
         row["images_per_second"] = round(images_per_second, 2)
@@ -439,6 +467,13 @@ class Trainer:
                 raw_generator=plain(self.generator),
                 state=(tensors, info),
             )
+
+    def keep_as_best(self) -> None:
+        """Copy what was just saved to out/best, without what only resuming needs. Raises TrainingError."""
+        saved, best = self.out / checkpoint.RUN_CHECKPOINT, self.out / checkpoint.RUN_BEST
+        with self._writing("The best checkpoint"), checkpoint.replacing_folder(best) as new:
+            for name in (*checkpoint.SHIPPED, checkpoint.RAW_GENERATOR):
+                shutil.copyfile(saved / name, new / name)
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""

@@ -71,6 +71,7 @@ def test_the_modules_of_the_design_are_there():
         "latents",
         "sampler",
         "heatmaps",
+        "metrics",
         "ui",
     )
     assert {f"sagan.{name}" for name in names} <= MODULES.keys()
@@ -88,7 +89,7 @@ def test_no_module_imports_itself_through_others(name):
         ("data", "trainer", "train"),
         ("losses", "trainer", "train"),
         ("networks", "trainer", "train"),
-        ("checkpoint", "trainer", "train"),
+        ("checkpoint", "trainer", "metrics", "train"),
         ("latents", "sampler"),
         ("sampler", "sample"),
     ],

@@ -130,6 +130,30 @@ def test_curves_show_losses_scores_and_gammas_over_thousands_of_images(tmp_path,
     assert Image.open(tmp_path / "curves.png").size == (900, 900)
 
 
+def test_curves_show_what_was_measured_now_and_then_beside_what_real_images_reach(tmp_path, drawn):
+    rng = np.random.default_rng()
+    figures = ("frechet_distance", "precision", "recall")
+    floors = {f"floor_{name}": rng.random() for name in figures}
+    history = [{"images": 640 * i, "d_loss": 2.0, "g_gamma_8x8": 0.1} for i in range(1, 8)]
+    for row in (history[1], history[4]):
+        row.update({name: rng.random() for name in figures} | floors)
+    pictures.curves(history, tmp_path / "curves.png")
+    panels = [{line.get_label(): line for line in axes.lines} for axes in drawn[0].axes]
+    labels = [{"frechet distance"}, {"precision", "recall"}]
+    assert [set(panel) for panel in panels[3:]] == [
+        names | {f"{name} of real images" for name in names} for names in labels
+    ]
+    for name in figures:
+        label = name.replace("_", " ")
+        panel = next(panel for panel in panels if label in panel)
+        np.testing.assert_allclose(panel[label].get_xdata(), [1.28, 3.2])
+        np.testing.assert_allclose(panel[label].get_ydata(), [history[1][name], history[4][name]])
+        assert panel[label].get_marker() == "."
+        floor = panel[f"{label} of real images"]
+        assert set(floor.get_ydata()) == {floors[f"floor_{name}"]} and floor.get_linestyle() == "--"
+        assert floor.get_color() == panel[label].get_color()
+
+
 def test_a_column_that_older_rows_lack_leaves_a_gap(tmp_path, drawn):
     rows = [{"images": 64, "g_gamma_8x8": 0.1}, {"images": 128, "g_gamma_8x8": 0.2, "penalty": 2.0}]
     pictures.curves(rows, tmp_path / "curves.png")

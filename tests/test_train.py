@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import train
-from sagan import checkpoint, sample
+from sagan import checkpoint, metrics, sample
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
 from sagan.trainer import Recipe
@@ -25,6 +26,7 @@ PROGRAM = Path(train.__file__)
 TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]
 TINY += ["--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
+PROGRESS = ("Decoding images", "Real images")
 DATA_OPTIONS = ("--data", "--crop", "--labels", "--label-columns")
 OPTIONS = (
     *(
@@ -41,6 +43,7 @@ OPTIONS = (
     *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
     *("--g-attention", "--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
+    *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
 )
 
 
@@ -70,9 +73,9 @@ def resume(*options: object, out: str = "runs/one") -> int:
 
 
 def complaint(capsys) -> str:
-    """The only line on stderr, but for the progress of decoding."""
+    """The only line on stderr, but for progress bars."""
     lines = re.split(r"[\r\n]+", capsys.readouterr().err)
-    lines = [line for line in lines if line and not line.startswith("Decoding images")]
+    lines = [line for line in lines if line.strip() and not line.startswith(PROGRESS)]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -104,7 +107,8 @@ def test_help_gives_the_meaning_of_every_option_and_its_default(option):
     assert len(action.help.split()) >= 3
     assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
     switches = ("--resume", "--deterministic", "--sync-batch-norm")
-    without_default = ("--data", "--out", "--minutes", "--label-columns", "--resume", "--deterministic")
+    without_default = ("--data", "--out", "--minutes", "--label-columns", "--measure-reference")
+    without_default += ("--resume", "--deterministic")
     assert ("default" in action.help) == (option not in without_default)
     assert action.metavar or action.choices or option in (*switches, "--device")
 
@@ -132,14 +136,17 @@ def handed_on(monkeypatch) -> dict:
     """What the command hands on: to load_images, to the Trainer, and to its train."""
     seen = {}
 
-    def load_images(sources, image_size, crop, labels, label_columns, workers) -> ImageSet:
+    def load_images(sources, image_size, crop, labels=None, label_columns=(), workers=1) -> ImageSet:
+        if sources == [Path("held"), Path("out.zip")]:
+            seen.update(reference_crop=crop)
+            return ImageSet(np.zeros((30, image_size, image_size, 3), np.uint8))
         seen.update(sources=sources, size=image_size, crop=crop, labels=labels, label_columns=label_columns)
         seen.update(workers=workers)
         return ImageSet(np.zeros((4, image_size, image_size, 3), np.uint8))
 
     class Trainer:
-        def __init__(self, config, recipe, data, out, device, about, processes) -> None:
-            seen.update(vars(config) | vars(recipe), out=out, device=device, about=about)
+        def __init__(self, config, recipe, data, out, device, about, processes, **measuring) -> None:
+            seen.update(vars(config) | vars(recipe), out=out, device=device, about=about, **measuring)
             seen.update(processes=processes)
 
         def describe(self) -> str:
@@ -228,6 +235,8 @@ def test_without_options_a_run_is_the_sagan_recipe_on_the_default_networks(hande
         (("--steps", "5", "--minutes", "5"), "argument --minutes: not allowed with argument --steps"),
         (("--steps", "many"), "argument --steps: invalid int value: 'many'"),
         (("--workers", "0"), "argument --workers: '0' is not a whole number from 1 up"),
+        (("--measure-every", "0"), "argument --measure-every: '0' is not a number above 0"),
+        (("--measure-every", "often"), "argument --measure-every: 'often' is not a number above 0"),
         (("--save-every", "-3"), "argument --save-every: '-3' is not a whole number from 1 up"),
         (("--betas", "a,b"), "argument --betas: 'a,b' is not a list of numbers such as 0.0,0.9"),
         (
@@ -436,6 +445,7 @@ def stopped(make_images, capsys) -> dict:
     return json.loads(Path("runs/one/checkpoint/state.json").read_text())
 
 
+MEASURED = {"--measure-features": "test_train:Colours", "--measure-count": 10}
 CHANGES = {
     "--crop": 20,
     "--label-columns": "Male",
@@ -460,10 +470,11 @@ CHANGES = {
 }
 MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
 MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic", "--sync-batch-norm")
+MAY_CHANGE += ("--measure-every", "--measure-reference")
 
 
 def test_every_option_may_change_on_resume_or_may_not():
-    assert {*CHANGES, *MAY_CHANGE} == {*DATA_OPTIONS, *OPTIONS}
+    assert {*CHANGES, *MEASURED, *MAY_CHANGE} == {*DATA_OPTIONS, *OPTIONS}
 
 
 def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
@@ -528,6 +539,99 @@ def test_the_card_names_the_commands_without_paths_of_this_machine(monkeypatch, 
     commands += ["python train.py --out=one --resume --steps=2"]
     assert f"- Command: `{' && '.join(commands)}`\n" in card
     assert str(Path.cwd()) not in card
+
+
+# Measuring
+
+
+class Colours(torch.nn.Module):
+    """Features (B, 3): the mean colour of each image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
+
+
+MEASURE = ("--measure-every", 0.008, "--measure-reference", "held_out")
+COLOURS = ("--measure-features", "test_train:Colours")
+
+
+def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
+    hand_on()
+    assert "measure" not in handed_on and not any("measure" in name for name in handed_on["about"])
+    options = (
+        *COLOURS,
+        "--measure-every",
+        2.5,
+        "--measure-reference",
+        "held",
+        "out.zip",
+        "--measure-count",
+        12,
+    )
+    hand_on(*options, "--crop", 40)
+    assert handed_on["measure_kimg"] == 2.5 and handed_on["measure"].count == 12
+    assert handed_on["reference_crop"] == 40 and handed_on["sources"] == [Path("images")]
+    stored = {name: value for name, value in handed_on["about"].items() if "measure" in name}
+    assert stored == {
+        "measure_every": 2.5,
+        "measure_reference": ["held", "out.zip"],
+        "measure_features": "test_train:Colours",
+        "measure_count": 12,
+    }
+
+
+def test_a_measured_run_keeps_its_best_checkpoint_and_the_figures(make_images):
+    make_images(6), make_images(21, folder="held_out")
+    assert start("--steps", 4, *MEASURE, *COLOURS) == 0
+    rows = checkpoint.read_history(Path("runs/one"))
+    assert [row["step"] for row in rows] == [2, 4]
+    figures = ("frechet_distance", "kernel_distance", "precision", "recall")
+    assert all(row.keys() >= {*figures, *(f"floor_{name}" for name in figures)} for row in rows)
+    best = min(rows, key=lambda row: row["frechet_distance"])
+    assert checkpoint.read_history(Path("runs/one/best"))[-1] == best
+    assert sample.main(["--checkpoint", "runs/one/best", "--count", "2", "--out", "x.png"]) == 0
+    command = ["--checkpoint", "runs/one/best", "--reference", "held_out", "--device", "cpu", "--json"]
+    assert metrics.main([*command, "--features", COLOURS[1]]) == 0
+
+
+def test_a_measured_run_goes_on_being_measured_in_the_same_way(capsys, make_images):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    Path("held_out").rename("moved")
+    assert resume("--steps", 4, "--measure-reference", "moved") == 0
+    assert [row["step"] for row in checkpoint.read_history(Path("runs/one")) if "recall" in row] == [2, 4]
+    capsys.readouterr()
+    for option, value in (("--measure-features", "inception"), ("--measure-count", 11)):
+        assert resume("--steps", 6, option, value) == 2
+        assert complaint(capsys).startswith(
+            f"train.py: {option} is {value} now, but the run in 'runs/one' was"
+        )
+
+
+def test_a_run_that_was_never_measured_may_begin_to(stopped, make_images):
+    make_images(20, folder="held_out")
+    assert resume("--steps", 2, *MEASURE, *COLOURS) == 0
+    assert Path("runs/one/best/config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (MEASURE[:2], "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."),
+        (MEASURE[2:], "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."),
+        ((*MEASURE, *COLOURS), "The reference holds 4 images, but two halves need at least 20."),
+        (
+            (*MEASURE, "--measure-features", "x"),
+            "There is no feature network 'x': give inception, or module:",
+        ),
+    ],
+    ids=str,
+)
+def test_a_measurement_that_cannot_be_made_is_refused_before_training(capsys, make_images, options, sentence):
+    make_images(4), make_images(4, folder="held_out")
+    assert start("--steps", 1, *options) == 2
+    assert complaint(capsys).startswith(f"train.py: {sentence}")
+    assert not Path("runs").exists()
 
 
 # Signals

@@ -21,7 +21,7 @@ from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, shippable
 from sagan.layers import SelfAttention
-from sagan.networks import SaganConfig
+from sagan.networks import Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.trainer import (
     DISCRIMINATOR_NOISE,
@@ -62,9 +62,32 @@ def make(out: Path, data: ImageSet | None = None, config: SaganConfig = CONFIG, 
     return Trainer(config, Recipe(**settings), data or random_images(), out, "cpu")
 
 
+def measuring(run: Trainer, kimg: float, distances: list[float] | None = None) -> list[int]:
+    """Let the trainer measure these distances, or something of a face; the steps at which it did."""
+    steps = []
+
+    def measure(generator: Generator) -> dict[str, float]:
+        steps.append(run.step)
+        torch.rand(3)  # a measurement may use random numbers
+        face = generator(
+            torch.zeros(1, run.config.z_dim), None if not run.config.num_classes else torch.zeros(1).long()
+        )
+        distance = distances[len(steps) - 1] if distances else float(f"{face.double().mean():.6g}")
+        return {"frechet_distance": distance, "recall": 0.25, "floor_frechet_distance": 0.5}
+
+    run.measure, run.measure_kimg = measure, kimg
+    return steps
+
+
 def without_files(run: Trainer) -> Trainer:
     """The same trainer, which draws and saves nothing."""
     run.draw = run.save = lambda: None
+    return run
+
+
+def without_best(run: Trainer) -> Trainer:
+    """The same trainer, which keeps no best checkpoint."""
+    run.keep_as_best = lambda: None
     return run
 
 
@@ -339,6 +362,7 @@ def test_minutes_end_a_run_and_set_the_horizon_of_the_rates_also_when_it_is_resu
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
     data = random_images(22, classes)
     straight = make(tmp_path / "straight", data, config, **recipe)
+    measuring(straight, 0.016)
     assert straight.train(log_every=1)
 
     def stop() -> None:
@@ -346,6 +370,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
             signal.raise_signal(signal.SIGTERM)
 
     stopped = make(tmp_path / "resumed", data, config, **recipe)
+    measuring(stopped, 0.016)
     after_each_step(stopped, stop)
     assert not stopped.train(log_every=1)
     assert (stopped.step, stopped.stopped_by) == (3, signal.SIGTERM)
@@ -353,6 +378,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
     torch.randn(7)  # global random numbers have moved on
     resumed = make(tmp_path / "resumed", data, config, **recipe)
     resumed.resume()
+    measuring(resumed, 0.016)
     assert (resumed.step, resumed.images) == (3, stopped.images)
     assert_same(learned(resumed), learned(stopped))
     assert resumed.train(log_every=1)
@@ -365,8 +391,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 6
     for name in ("generator.safetensors", "generator_raw.safetensors", "discriminator.safetensors"):
-        one, other = (tmp_path / run / "checkpoint" / name for run in ("straight", "resumed"))
-        assert one.read_bytes() == other.read_bytes(), name
+        for folder in ("checkpoint", "best"):
+            one, other = (tmp_path / run / folder / name for run in ("straight", "resumed"))
+            assert one.read_bytes() == other.read_bytes(), (folder, name)
     for name in ("faces-000006.png", "attention-000006.png"):
         one, other = (tmp_path / run / "samples" / name for run in ("straight", "resumed"))
         assert one.read_bytes() == other.read_bytes(), name
@@ -386,13 +413,14 @@ def test_moments_come_back_in_the_memory_layout_of_their_parameters(tmp_path):
             assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
 
 
-def test_logging_sampling_and_saving_never_change_what_is_learned(tmp_path):
+def test_logging_sampling_saving_and_measuring_never_change_what_is_learned(tmp_path):
     data = random_images()
     often, never = make(tmp_path / "often", data, steps=3), make(tmp_path / "never", data, steps=3)
+    measured = measuring(often, 0.004)
     assert often.train(log_every=1, sample_every=1, save_every=1)
     assert without_files(never).train(log_every=100)
     assert_same(learned(often), learned(never))
-    assert (len(often.history), len(never.history)) == (3, 1)
+    assert (len(often.history), len(never.history), measured) == (3, 1, [1, 2, 3])
     for name in ("d_loss", "g_loss", "d_real", "d_fake"):  # a row holds the means since the last one
         mean = np.mean([row[name] for row in often.history])
         assert never.history[0][name] == pytest.approx(mean, abs=2e-6)
@@ -496,6 +524,93 @@ def test_the_card_says_what_was_trained_on_and_how(tmp_path):
     assert "- Data: 22 images from a.zip, b\n" in card
     assert "- Images shown: 8 in 2 steps of batch 4\n" in card
     assert "- Command: `python train.py --data a.zip`\n" in card
+
+
+# Measuring
+
+
+@pytest.mark.parametrize(
+    ("kimg", "d_steps", "steps"),
+    [(0.008, 1, [2, 4, 5]), (0.01, 1, [3, 5]), (0.012, 2, [2, 3, 5]), (9, 1, [5])],
+)
+def test_a_run_is_measured_whenever_so_many_images_were_shown_and_at_its_end(tmp_path, kimg, d_steps, steps):
+    run = make(tmp_path, steps=5, d_steps=d_steps)
+    distances = np.random.default_rng().random(len(steps)).tolist()
+    measured = measuring(run, kimg, distances)
+    assert without_best(without_files(run)).train(log_every=1000)
+    assert measured == steps
+    rows = checkpoint.read_history(tmp_path)
+    assert [(row["step"], row["frechet_distance"]) for row in rows] == list(
+        zip(steps, distances, strict=True)
+    )
+    assert all((row["recall"], row["floor_frechet_distance"]) == (0.25, 0.5) for row in rows)
+
+
+def test_rows_between_measurements_have_none(tmp_path):
+    run = without_best(without_files(make(tmp_path, steps=4)))
+    measuring(run, 0.008)
+    run.train(log_every=1)
+    assert ["recall" in row for row in checkpoint.read_history(tmp_path)] == [False, True, False, True]
+
+
+def test_the_averaged_generator_is_measured_as_it_is_shipped(tmp_path):
+    run = without_best(without_files(make(tmp_path, steps=1, g_lr=0.01)))
+    seen = []
+    run.measure = lambda generator: seen.append(generator) or {"frechet_distance": 1.0}
+    run.train()
+    expected = shippable(run.averaged).state_dict()
+    assert_same(seen[0].state_dict(), expected)
+    assert not seen[0].training
+
+
+def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
+    run = make(tmp_path, steps=4, g_lr=0.01)
+    measuring(run, 0.004, [3.0, 1.0, 1.0, 2.0])
+    kept = {}
+    after_each_step(run, lambda: kept.update({run.step: shippable(run.averaged).state_dict()}))
+    assert run.train()
+    best = tmp_path / "best"
+    assert {path.name for path in best.iterdir()} == {*checkpoint.SHIPPED, checkpoint.RAW_GENERATOR}
+    for folder, step in ((best, 2), (tmp_path / "checkpoint", 4)):
+        assert checkpoint.read_history(folder)[-1]["step"] == step
+        for name, value in load_file(folder / checkpoint.GENERATOR).items():
+            assert torch.equal(value, kept[step][name].to(value.dtype)), (folder, name)
+    latents = np.zeros((1, 12), np.float32)
+    assert len(Sampler.load(best).faces(latents)) == 1
+    assert Sampler.load(best).source == best and Sampler.load(tmp_path).source == tmp_path / "checkpoint"
+
+
+def test_a_resumed_run_remembers_how_good_its_best_was(tmp_path):
+    data = random_images()
+    for steps, distances in ((2, [2.0, 1.0]), (4, [1.5, 1.2]), (5, [0.9])):
+        run = make(tmp_path, data, steps=steps)
+        measuring(run, 0.004, distances)
+        if steps > 2:
+            run.resume()
+        run.train()
+        best = 2 if steps < 5 else 5
+        assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == best
+
+
+def test_a_signal_is_not_kept_waiting_by_a_measurement(tmp_path):
+    run = make(tmp_path, steps=3)
+    measured = measuring(run, 0.004)
+    after_each_step(run, lambda: run.step == 2 and signal.raise_signal(signal.SIGTERM))
+    assert not run.train()
+    assert (run.step, measured) == (2, [1])
+
+
+def test_a_disk_without_room_for_the_best_checkpoint_stops_the_run_and_keeps_the_older_one(
+    tmp_path, monkeypatch
+):
+    run = make(tmp_path, steps=3)
+    measuring(run, 0.004, [3.0, 2.0, 1.0])
+    after_each_step(run, lambda: run.step == 2 and monkeypatch.setattr(trainer.shutil, "copyfile", full))
+    with pytest.raises(TrainingError) as error:
+        run.train()
+    assert str(error.value).startswith("The best checkpoint of step 2 could not be written (No space left")
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
+    assert not [path for path in tmp_path.rglob(".*")]
 
 
 # Stopping
