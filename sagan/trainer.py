@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sagan import checkpoint, losses, pictures
 from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.export import plain, shippable
+from sagan.film import Film, is_moment
 from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 
@@ -130,6 +131,7 @@ class Trainer:
         self.step = 0  # generator updates so far
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
+        self.film = Film(self.config)
         self._sums: dict[str, Tensor] = {}
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`
@@ -268,6 +270,8 @@ class Trainer:
         logged_at, logged_step = time.monotonic(), self.step
         try:
             while self.progress < 1 and self.stopped_by is None:
+                if is_moment(self.step):
+                    self.film.record(self.step, self.images, self.snapshot())
                 self.train_step()
                 self.seconds = started + time.monotonic() - clock
                 bar.update()
@@ -393,6 +397,7 @@ class Trainer:
                 self.card(),
                 raw_generator=plain(self.generator),
                 state=(tensors, info),
+                companions={checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot())},
             )
 
     def resume(self) -> None:
@@ -421,6 +426,8 @@ class Trainer:
             ) from error
         self.step, self.seconds = info["step"], info["seconds"]
         self.history = checkpoint.read_history(folder)
+        if (filmed := Film.load(folder, self.config)) is not None:
+            self.film = filmed.going_on()
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
