@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,7 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
     f"{name}.safetensors" for name in ("generator", "discriminator", "generator_raw")
 )
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
+FILM = "film.safetensors"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES = 1 << 30
@@ -237,10 +238,12 @@ def save(
     card: str,
     raw_generator: Generator | None = None,
     state: tuple[dict[str, Tensor], dict] | None = None,
+    companions: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
     state adds what a run needs to go on: tensors for state.safetensors and plain data for state.json.
+    companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """
     with replacing_folder(Path(folder)) as new:
@@ -251,6 +254,8 @@ def save(
         for name, network in networks.items():
             if network is not None:
                 _save_tensors(_compact(network), new / name)
+        for name, tensors in (companions or {}).items():
+            _save_tensors(tensors, new / name, {"generator_sha256": generator_hash(new)})
         write_history(new / HISTORY, history)
         (new / CARD).write_text(card, encoding="utf-8", errors="replace")  # it may quote any file name
         if state is not None:
@@ -260,9 +265,9 @@ def save(
             (new / STATE_INFO).write_text(json.dumps(info, indent=2) + "\n")
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, about)
     except SafetensorError as error:  # what it raises when the disk is full
         raise OSError(str(error)) from error
 

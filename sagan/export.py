@@ -91,6 +91,8 @@ def ship(run: Path, out: Path) -> None:
                 (new / checkpoint.CARD).replace(new / "model_card.previous.md")
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
+        if film := checkpoint.companion(source, checkpoint.FILM):
+            shutil.copyfile(film, new / film.name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 from torchvision.utils import make_grid
 
-from sagan import heatmaps, latents
+from sagan import heatmaps
 from sagan.checkpoint import replace_file
+from sagan.film import inputs, to_uint8
 from sagan.networks import Generator
 
 FACES = 64
@@ -21,7 +21,7 @@ QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, 
 @torch.inference_mode()
 def faces(generator: Generator, path: Path) -> None:
     """Save 64 faces, from seeds 0 to 63, as one picture. The generator is in eval mode."""
-    images = torch.cat([generator(*_inputs(generator, [seed])) for seed in range(FACES)])
+    images = torch.cat([generator(*inputs(generator, [seed])) for seed in range(FACES)])
     grid = make_grid(images, nrow=8, normalize=True, value_range=(-1, 1))  # (3, height, width) in [0, 1]
     _save(Image.fromarray(grid.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()), path)
 
@@ -29,8 +29,8 @@ def faces(generator: Generator, path: Path) -> None:
 @torch.inference_mode()
 def attention(generator: Generator, path: Path) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
-    images, maps = generator(*_inputs(generator, list(range(ATTENTION_FACES))), extras="maps")
-    faces_ = _to_uint8(images)
+    images, maps = generator(*inputs(generator, range(ATTENTION_FACES)), extras="maps")
+    faces_ = to_uint8(images)
     rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
     for layer in maps.values():  # (B, n*n, n*n)
         side = int(layer.shape[1] ** 0.5)
@@ -68,19 +68,6 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
         axes.legend(loc="upper left")
     axes.set_xlabel("kimg (thousand real images shown)")
     replace_file(path, lambda new: figure.savefig(new, dpi=100))
-
-
-def _inputs(generator: Generator, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
-    config, device = generator.config, next(generator.parameters()).device
-    z = torch.from_numpy(np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])).to(device)
-    if not config.num_classes:
-        return z, None
-    return z, torch.tensor([seed % config.num_classes for seed in seeds], device=device)
-
-
-def _to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, S, S) in [-1, 1] -> uint8 (B, S, S, 3)."""
-    return (127.5 * (images + 1)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _save(image: Image.Image, path: Path) -> None:

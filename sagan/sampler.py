@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sagan import checkpoint
+from sagan.film import Film
 from sagan.latents import check_seed
 from sagan.layers import Extras
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -52,6 +54,7 @@ class Sampler:
     source         the checkpoint folder, None if there is none
     history, card  the training run as rows of numbers, and the model card in Markdown
     curated        faces worth a look, () where nobody chose any
+    film           the film of the training, None where there is none; read when it is first asked for
     """
 
     def __init__(
@@ -100,6 +103,10 @@ class Sampler:
             for network in (generator, discriminator)
         )
         return cls(config, generator, lambda: discriminator, class_names)
+
+    @cached_property
+    def film(self) -> Film | None:
+        return Film.load(self.source, self.config) if self.source else None
 
     def faces(
         self,

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from sagan import checkpoint, losses, pictures
 from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.export import plain, shippable
+from sagan.film import Film, is_moment
 from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes
@@ -154,6 +155,7 @@ class Trainer:
         self.step = 0  # generator updates so far
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
+        self.film = Film(self.config)
         self._sums: dict[str, Tensor] = {}
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
@@ -315,6 +317,8 @@ class Trainer:
         logged_at, logged_step = time.monotonic(), self.step
         try:
             while self.progress < 1 and self.stopped_by is None:
+                if leads and is_moment(self.step):
+                    self.film.record(self.step, self.images, self.snapshot())
                 self.train_step()
                 seconds = started + time.monotonic() - clock
                 signalled, self.seconds = self.processes.most(self._signal, seconds)
@@ -466,6 +470,7 @@ class Trainer:
                 self.card(),
                 raw_generator=plain(self.generator),
                 state=(tensors, info),
+                companions={checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot())},
             )
 
     def keep_as_best(self) -> None:
@@ -501,6 +506,8 @@ class Trainer:
             ) from error
         self.step, self.seconds = info["step"], info["seconds"]
         self.history = checkpoint.read_history(folder)
+        if (filmed := Film.load(folder, self.config)) is not None:
+            self.film = filmed.going_on()
 
     @property
     def _networks(self) -> dict[str, nn.Module]:

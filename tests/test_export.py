@@ -1,6 +1,7 @@
 """Export: exact weights, batch norm measured anew, and what is copied out of a run."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,8 @@ def run(tmp_path: Path) -> Path:
     generator, discriminator = in_training(Generator, PLAIN), in_training(Discriminator, PLAIN)
     state = ({"x": torch.zeros(3)}, {"step": 1})
     parts = (shippable(generator), plain(discriminator), [{"step": 1}], "# A card\n", plain(generator), state)
-    checkpoint.save(tmp_path / "run/checkpoint", PLAIN, (), *parts)
+    film = {"film.safetensors": {"x": torch.randn(3)}}
+    checkpoint.save(tmp_path / "run/checkpoint", PLAIN, (), *parts, companions=film)
     return tmp_path / "run"
 
 
@@ -213,11 +215,25 @@ def test_shipping_copies_what_sampling_needs_and_nothing_else(run, tmp_path, cap
         "discriminator.safetensors",
         "history.csv",
         "model_card.md",
+        "film.safetensors",
     }
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (run / "checkpoint" / name).read_bytes()
     assert f"python app.py --checkpoint {tmp_path / 'out'}" in capsys.readouterr().out
+
+
+def test_a_film_of_another_generator_is_not_shipped(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    tensors = load_file(other / "checkpoint/generator.safetensors")
+    tensors["attention.8x8.gamma"] += 1
+    save_file(tensors, other / "checkpoint/generator.safetensors")
+    with pytest.warns(UserWarning, match="was made for another generator"):
+        ship(other, tmp_path / "out")
+    assert not (tmp_path / "out/film.safetensors").exists()
+    (run / "checkpoint/film.safetensors").unlink()
+    ship(run, tmp_path / "without")
+    assert not (tmp_path / "without/film.safetensors").exists()
 
 
 def test_shipping_replaces_what_was_shipped_before(run, tmp_path):

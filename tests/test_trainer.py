@@ -20,6 +20,7 @@ from sagan import checkpoint, pictures, trainer
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, shippable
+from sagan.film import shoot
 from sagan.layers import SelfAttention
 from sagan.networks import Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -390,10 +391,12 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
         for run in (straight, resumed)
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 6
-    for name in ("generator.safetensors", "generator_raw.safetensors", "discriminator.safetensors"):
+    parts = ("generator", "generator_raw", "discriminator", "film")
+    for name in (f"{part}.safetensors" for part in parts):
         for folder in ("checkpoint", "best"):
             one, other = (tmp_path / run / folder / name for run in ("straight", "resumed"))
-            assert one.read_bytes() == other.read_bytes(), (folder, name)
+            assert one.exists() == other.exists() == ((folder, name) != ("best", "film.safetensors"))
+            assert not one.exists() or one.read_bytes() == other.read_bytes(), (folder, name)
     for name in ("faces-000006.png", "attention-000006.png"):
         one, other = (tmp_path / run / "samples" / name for run in ("straight", "resumed"))
         assert one.read_bytes() == other.read_bytes(), name
@@ -492,6 +495,41 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
         for key, value in network.state_dict().items():
             assert torch.equal(stored[key], value.half() if value.ndim >= 2 else value), (name, key)
     assert len(Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32))) == 1
+
+
+def test_a_run_films_itself_from_before_its_first_update_to_the_checkpoint(tmp_path):
+    data = random_images()
+    run = make(tmp_path, data, steps=19, d_steps=2, g_lr=0.01)
+    start = shoot(run.snapshot(), 0, 0)
+
+    def stop() -> None:
+        if run.step == 17:
+            signal.raise_signal(signal.SIGINT)
+
+    after_each_step(run, stop)
+    assert not run.train()
+    assert Sampler.load(tmp_path).film.steps == [0, 16, 17]
+    run = make(tmp_path, data, steps=19, d_steps=2, g_lr=0.01)
+    run.resume()
+    assert run.train()
+    film = Sampler.load(tmp_path).film
+    assert film.steps == [0, 16, 19]
+    assert [int(moment["images"]) for moment in film.moments] == [0, 128, 152]
+    end = shoot(run.snapshot(), 19, 152)
+    for moment, expected in ((film.moments[0], start), (film.moments[-1], end)):
+        for name, array in expected.items():
+            np.testing.assert_array_equal(moment[name], array)
+    assert not np.array_equal(film.moments[0]["faces"], film.moments[1]["faces"])
+
+
+def test_a_run_without_a_sound_film_goes_on_and_films_from_there(stopped):
+    film = stopped.out / "checkpoint/film.safetensors"
+    film.write_bytes(film.read_bytes()[:-1])
+    run = make(stopped.out, stopped.data, steps=20)
+    with pytest.warns(UserWarning, match="is left out"):
+        run.resume()
+    assert run.train()
+    assert Sampler.load(stopped.out).film.steps == [16, 20]
 
 
 def test_a_run_with_classes_keeps_their_names(tmp_path):

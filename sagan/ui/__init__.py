@@ -12,6 +12,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import current_face, open_link
 from sagan.ui.faces import faces_tab
 from sagan.ui.footer import footer
+from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
                 walk_tab(controls)
                 if sampler.layers:
                     attention_tab(controls)
+                training_tab(controls)
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, app)

@@ -1,6 +1,7 @@
 """The Attention tab: what a point of the face attends to in every layer, drawn by the browser."""
 
 import base64
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -11,12 +12,14 @@ from sagan.ui.controls import START_QUERY, Controls
 from sagan.ui.current import CurrentFace
 from sagan.ui.work import CHOICE
 
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
 OPACITY = 0.75
 
 
-def attention_tab(controls: Controls) -> None:
-    """Build the tab and its events."""
-    sampler = controls.sampler
+def layer_props(sampler: "Sampler") -> dict[str, Any]:
+    """What the shared part "layers" needs besides its texts: the layers, the colours and the first query."""
     layers = [
         {
             "name": name,
@@ -26,13 +29,19 @@ def attention_tab(controls: Controls) -> None:
         }
         for name in sampler.layers
     ]
+    table = base64.b64encode(heatmaps.colour_table().tobytes()).decode()
+    return {"layers": layers, "table": table, "query": list(START_QUERY)}
+
+
+def attention_tab(controls: Controls) -> None:
+    """Build the tab and its events."""
+    sampler = controls.sampler
     with gr.Tab(texts.ATTENTION_TAB, id="attention"):
         attention = view(
             "attention",
+            "layers",
             texts=texts.ATTENTION,
-            layers=layers,
-            table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
-            query=list(START_QUERY),
+            **layer_props(sampler),
             opacity=OPACITY,
             curated=[{"seed": face.seed, "text": face.text} for face in sampler.curated],
         )

@@ -78,6 +78,29 @@ ATTENTION = {
 }
 OPACITY = "Heatmap opacity"
 
+TRAINING_TAB = "Training"
+TRAINING = {
+    "strip": "Eight faces at this moment of the training",
+    "face": "Face from seed {seed}: show its attention",
+    "moment": "Moment of the training",
+    "at": "Step {step} · {images} images shown",
+    "loading_first": "Loading the film",
+    "loading": "Loading the film: {percent} %",
+    "failed": "The film could not be loaded. Open another tab and come back to try again.",
+    "play": "Play",
+    "pause": "Pause",
+    "losses": "Losses",
+    "d_loss": "discriminator",
+    "g_loss": "generator",
+    "gammas": "Gamma",
+    "metric": "Fréchet distance, lower is better",
+    "chart": "{title} at this moment: {values}",
+    "axis": "images shown, on a logarithmic scale",
+    "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
+    "it attends to at this moment.",
+    "no_film": "This checkpoint has no film of its faces; training with this program records one.",
+}
+
 NO_CHECKPOINT = "There is no face to show yet"
 WHAT_TO_DO = (
     "Train a model with `python train.py --data FOLDER --out runs/mine`, then start the page with "

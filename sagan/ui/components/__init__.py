@@ -12,17 +12,24 @@ import gradio as gr
 FOLDER = Path(__file__).parent
 
 
-def view(name: str, **props: Any) -> gr.HTML:
-    """The component in the folder `name`; `props` reach its template and its script."""
-    template, style, script = (
-        (FOLDER / name / file).read_text(encoding="utf-8")
-        for file in ("template.html", "style.css", "script.js")
-    )
+def view(name: str, *parts: str, **props: Any) -> gr.HTML:
+    """The component in the folder `name`; `props` reach its template and its script.
+
+    `parts` are folders that components share: in the template, {{> part}} stands for that of the part, and
+    its style and script come before the component's own.
+    """
+
+    def read(folder: str, file: str) -> str:
+        return (FOLDER / folder / file).read_text(encoding="utf-8")
+
+    template = read(name, "template.html")
+    for part in parts:
+        template = template.replace(f"{{{{> {part}}}}}", read(part, "template.html"))
     return gr.HTML(
         None,
         html_template=template,
-        css_template=style,
-        js_on_load=script,
+        css_template="".join(read(folder, "style.css") for folder in (*parts, name)),
+        js_on_load="".join(read(folder, "script.js") for folder in (*parts, name)),
         apply_default_css=False,
         elem_id=f"{name}-view",
         elem_classes="view",

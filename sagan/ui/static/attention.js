@@ -9,6 +9,17 @@ globalThis.saganAttention = (() => {
     return new Float32Array(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
   }
 
+  // The value of every pattern of 16 bits, as float16; those of infinity and NaN never come.
+  const HALVES = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+    const exponent = (bits >> 10) & 31, fraction = (bits & 1023) / 1024;
+    return (bits >> 15 ? -1 : 1) * 2 ** (Math.max(1, exponent) - 15) * (fraction + (exponent ? 1 : 0));
+  });
+
+  /** The bits of float16 numbers, as Uint16Array -> Float32Array. */
+  function halves(bits) {
+    return Float32Array.from(bits, (pattern) => HALVES[pattern]);
+  }
+
   /** Row `i` of softmax(q k^T) over n positions, as Float64Array; q and k are n x d, row by row. */
   function row(q, k, n, i) {
     const d = q.length / n;
@@ -65,5 +76,5 @@ globalThis.saganAttention = (() => {
     }
   }
 
-  return { CEILING, floats, row, entropy, strongest, position, level, paint };
+  return { CEILING, floats, halves, row, entropy, strongest, position, level, paint };
 })();

@@ -1,0 +1,215 @@
+// The film of the training and its curves. Both come once, when the tab is first opened; from then on the browser is alone.
+const { texts, seeds, side } = props;
+const slider = element.querySelector('.transport input');
+const play = element.querySelector('.play');
+const said = element.querySelector('.moment');
+const error = element.querySelector('.error');
+const buttons = [...element.querySelectorAll('.strip button')];
+const SECONDS = 8; // from the first moment to the last
+const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
+
+let moments = []; // [{step, images}]
+let film = null; // arrays by name, those of all moments and faces one after the other
+let at = 0, chosen = 0, playing = 0;
+
+// The film
+
+/** Fetch a file and tell `progress` the share that is there. */
+async function fetched({ url, size }, progress) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(response.statusText);
+  const reader = response.body.getReader(), parts = [];
+  let got = 0;
+  for (let part; !(part = await reader.read()).done; parts.push(part.value)) progress((got += part.value.length) / size);
+  return new Blob(parts).arrayBuffer();
+}
+
+/** The arrays of a safetensors file by name; float16 stays as its bits. */
+function arrays(file) {
+  const KINDS = { U8: Uint8Array, I64: BigInt64Array, F16: Uint16Array, F32: Float32Array };
+  const length = Number(new DataView(file).getBigUint64(0, true)), start = 8 + length;
+  const { __metadata__, ...header } = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length)));
+  return Object.fromEntries(Object.entries(header).map(([name, { dtype, data_offsets: [from, to] }]) =>
+    [name, new KINDS[dtype](file.slice(start + from, start + to))]));
+}
+
+/** The part of an array that belongs to face `i` of the moment. */
+function of(array, i) {
+  const length = array.length / moments.length / seeds.length, from = (at * seeds.length + i) * length;
+  return array.subarray(from, from + length);
+}
+
+const face = Object.assign(document.createElement('canvas'), { width: side, height: side });
+const image = face.getContext('2d').createImageData(side, side);
+
+/** Draw face `i` of the moment on the small canvas, pixel by pixel. */
+function develop(i) {
+  const rgb = of(film.faces, i);
+  for (let from = 0, to = 0; from < rgb.length; image.data[to++] = 255)
+    for (let channel = 0; channel < 3; channel++) image.data[to++] = rgb[from++];
+  face.getContext('2d').putImageData(image, 0, 0);
+  return face;
+}
+
+function drawLayers() {
+  layers.show(develop(chosen), (name) => ({
+    q: saganAttention.halves(of(film[`${name}/q`], chosen)),
+    k: saganAttention.halves(of(film[`${name}/k`], chosen)),
+    gamma: film[`${name}/gamma`][at],
+  }));
+}
+
+function choose(i) {
+  chosen = i;
+  buttons.forEach((button, j) => button.setAttribute('aria-pressed', i === j));
+  element.dataset.seed = seeds[i];
+  if (film) drawLayers();
+}
+
+// The curves, over log2(1 + kimg), on which the moments are about evenly spread
+
+const place = (images) => Math.log2(1 + images / 1000);
+const whole = (number) => number.toLocaleString('en');
+const brief = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 });
+const figure = (value) => value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 ? 2 : 3).replace('-', '−');
+const charts = props.charts.map(({ id, lines }) => {
+  const chart = element.querySelector(`[data-chart="${id}"]`), all = (selector) => [...chart.querySelectorAll(selector)];
+  return {
+    chart, names: lines, plot: chart.querySelector('.plot'), cursor: chart.querySelector('.cursor'),
+    title: chart.querySelector('h2').textContent, paths: all('.curves path'), dots: all('.dot'), values: all('.lines b'),
+    lines: [], low: 0, high: 1,
+  };
+});
+let end = 1; // images shown at the right edge
+
+const across = (images) => (100 * place(images)) / place(end);
+const down = ({ low, high }, value) => 100 - (90 * (value - low)) / (high - low || 1) - 5;
+
+function drawCurves(curves) {
+  end = Math.max(...curves.flat(2).map(([images]) => images), ...moments.map(({ images }) => images));
+  charts.forEach((chart, c) => {
+    chart.lines = curves[c];
+    const values = chart.lines.flat().map(([, value]) => value);
+    chart.low = Math.min(...values);
+    chart.high = Math.max(...values);
+    chart.lines.forEach((points, i) => {
+      const corners = points.map(([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`);
+      chart.paths[i].setAttribute('d', `M${corners.join('L')}${points.length === 1 ? 'h0.5' : ''}`);
+    });
+    chart.chart.querySelector('.high').textContent = figure(chart.high);
+    chart.chart.querySelector('.low').textContent = figure(chart.low);
+    drawAxis(chart.chart);
+  });
+}
+
+function drawAxis(chart) {
+  const ticks = [0, end];
+  for (let images = 1000; images < end; images *= 10) if (across(images) > 12 && across(images) < 86) ticks.splice(-1, 0, images);
+  chart.querySelector('.images').replaceChildren(...ticks.map((images) => {
+    const tick = Object.assign(document.createElement('span'), { textContent: brief.format(images) });
+    tick.style.left = `${across(images)}%`;
+    return tick;
+  }));
+  chart.querySelector('.grid').innerHTML = ticks.slice(1, -1).map((images) => `<line x1="${across(images)}" x2="${across(images)}" y2="100"/>`).join('');
+}
+
+/** The newest point of a line that is not later than the moment. */
+const known = (points) => points.findLast(([images]) => images <= moments[at].images + 0.5);
+
+function drawCursors() {
+  const x = across(moments[at].images);
+  for (const chart of charts) {
+    chart.cursor.setAttribute('x1', x);
+    chart.cursor.setAttribute('x2', x);
+    const spoken = chart.lines.map((points, i) => {
+      const point = known(points), value = point ? figure(point[1]) : '–';
+      chart.values[i].textContent = value;
+      chart.dots[i].hidden = !point;
+      if (point) chart.dots[i].style.cssText = `left:${across(point[0])}%;top:${down(chart, point[1])}%`;
+      return `${chart.names[i]} ${value}`;
+    });
+    chart.plot.setAttribute('aria-label', sagan.fill(texts.chart, { title: chart.title, values: spoken.join(', ') }));
+  }
+}
+
+// The moment
+
+function show(moment) {
+  at = moment;
+  slider.value = at;
+  const { step, images } = moments[at];
+  said.textContent = sagan.fill(texts.at, { step: whole(step), images: whole(images) });
+  slider.setAttribute('aria-valuetext', said.textContent);
+  Object.assign(element.dataset, { step, images });
+  if (film) {
+    buttons.forEach((button, i) => sagan.draw(button.firstElementChild, develop(i)));
+    drawLayers();
+  }
+  drawCursors();
+}
+
+function pause() {
+  clearInterval(playing);
+  playing = 0;
+  play.textContent = texts.play;
+}
+
+play.addEventListener('click', () => {
+  if (playing) return pause();
+  if (moments.length < 2) return;
+  if (at === moments.length - 1) show(0);
+  play.textContent = texts.pause;
+  playing = setInterval(() => {
+    show(at + 1);
+    if (at === moments.length - 1) pause();
+  }, (1000 * SECONDS) / moments.length);
+});
+
+slider.addEventListener('input', () => { pause(); if (moments.length) show(Number(slider.value)); });
+
+/** The moment nearest to the pointer on a curve. */
+function scrub(event) {
+  if (!moments.length) return;
+  const box = event.currentTarget.getBoundingClientRect(), x = (100 * (event.clientX - box.left)) / box.width;
+  const distance = ({ images }) => Math.abs(across(images) - x);
+  pause();
+  show(moments.reduce((best, moment, i) => (distance(moment) < distance(moments[best]) ? i : best), 0));
+}
+for (const { plot } of charts) {
+  plot.addEventListener('pointerdown', scrub);
+  plot.addEventListener('pointermove', (event) => { if (event.buttons) scrub(event); });
+}
+
+buttons.forEach((button, i) => button.addEventListener('click', () => {
+  choose(i);
+  trigger('pick', { seed: seeds[i] });
+}));
+
+async function receive() {
+  const value = props.value;
+  if (!value || moments.length) return;
+  try {
+    if (value.film) {
+      const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
+      film = arrays(await fetched(value.film, progress));
+      moments = Array.from(film.step, (step, i) => ({ step: Number(step), images: Number(film.images[i]) }));
+    } else moments = value.moments;
+  } catch {
+    return sagan.emit('failed', element.closest('.view').id);
+  }
+  error.textContent = '';
+  slider.max = moments.length - 1;
+  drawCurves(value.curves);
+  show(moments.length - 1);
+  fresh.answered(value.number);
+}
+
+// Playing stops when the tab is left.
+new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
+choose(0);
+sagan.on('face', ({ seed_a, t }) => {
+  const i = seeds.indexOf(seed_a);
+  if (i >= 0 && t === 0 && i !== chosen) choose(i);
+});
+watch('value', receive);
+receive();

@@ -1,0 +1,122 @@
+"""The Training tab: a film of faces growing out of noise, with their attention, and the curves of the run."""
+
+import math
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio import processing_utils
+
+from sagan import film
+from sagan.checkpoint import FILM
+from sagan.ui import texts
+from sagan.ui.attention import layer_props
+from sagan.ui.components import view
+from sagan.ui.controls import Controls
+from sagan.ui.current import CurrentFace
+from sagan.ui.footer import METRIC
+from sagan.ui.work import CHOICE, failed, in_worker
+
+POINTS = 300  # of a curve, at most: about one for each pixel
+KIMG = 1000
+
+Row = dict[str, float]
+Points = list[tuple[float, float]]
+
+
+def training_tab(controls: Controls) -> None:
+    """Build the tab and its events, if the checkpoint has a film or a history."""
+    sampler = controls.sampler
+    charts = curves(sampler.history, sampler.layers)
+    filmed = sampler.film is not None
+    if not filmed and not charts:
+        return
+    with gr.Tab(texts.TRAINING_TAB, id="training"):
+        training = view(
+            "training",
+            "layers",
+            **(layer_props(sampler) if filmed else {"layers": []}),
+            texts=texts.ATTENTION | texts.TRAINING,
+            faces=[texts.TRAINING["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
+            seeds=list(film.SEEDS),
+            side=sampler.config.image_size,
+            has_layers=filmed and bool(sampler.layers),
+            charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
+        )
+
+    def make(number: int) -> dict[str, Any]:
+        value = {
+            "number": number,
+            "curves": [[line["points"] for line in chart["lines"]] for chart in charts],
+        }
+        if not filmed:
+            return value | {"moments": moments(sampler.history)}
+        # Gradio serves what lies in its cache; from there the browser reads the file itself.
+        path = processing_utils.save_file_to_cache(sampler.source / FILM, training.GRADIO_CACHE)
+        return value | {"film": gr.FileData(path=path).model_dump()}
+
+    async def want(event: gr.EventData) -> dict[str, Any]:
+        return await in_worker(make, event.number)
+
+    async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
+        classes = sampler.config.num_classes
+        face = CurrentFace(event.seed, seed_b, label=event.seed % classes if classes else None)
+        return event.seed, 0, 1, face.label, await controls.describe(asked, face)
+
+    training.want(want, None, training, **CHOICE).failure(None, js=failed(training))
+    training.pick(
+        pick,
+        outputs=[controls.seed, controls.t, controls.psi, controls.label, controls.face],
+        **controls.asking(controls.seed_b),
+        **CHOICE,
+    )
+
+
+def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The charts of a history: losses, gammas of the generator, and the metric, where there are any.
+
+    A line is its name and its points (images shown, value).
+    """
+    lines = {
+        "losses": {"d_loss": texts.TRAINING["d_loss"], "g_loss": texts.TRAINING["g_loss"]},
+        "gammas": {f"g_gamma_{layer}": layer for layer in layers},
+        "metric": {METRIC: METRIC},
+    }
+    charts = []
+    for chart, columns in lines.items():
+        drawn = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
+        drawn = [line for line in drawn if line["points"]]
+        if drawn:
+            charts.append({"id": chart, "title": texts.TRAINING[chart], "lines": drawn})
+    return charts
+
+
+def points(history: list[Row], column: str) -> Points:
+    """(images shown, value) of a column wherever it is a number; more than 300 are averaged in 300 stretches.
+
+    Stretches are equally long in log2(1 + kimg), the axis on which the page draws them.
+    """
+    rows = [
+        (row["images"], row[column]) for row in _known(history) if math.isfinite(row.get(column, math.nan))
+    ]
+    if len(rows) <= POINTS:
+        return rows
+    pairs = np.array(rows, np.float64)  # (n, 2)
+    place = np.log2(1 + pairs[:, 0] / KIMG)
+    edges = np.linspace(place.min(), place.max(), POINTS + 1)[1:-1]
+    stretch = np.digitize(place, edges)
+    count = np.bincount(stretch)
+    means = [np.bincount(stretch, values)[count > 0] / count[count > 0] for values in pairs.T]
+    return [(float(images), float(value)) for images, value in zip(*means, strict=True)]
+
+
+def moments(history: list[Row]) -> list[dict[str, int]]:
+    """Steps to scrub through where there is no film: at most 300 rows of the history, evenly spread."""
+    rows = _known(history)
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), POINTS)).round().astype(int))
+    return [{"step": int(rows[i].get("step", i)), "images": int(rows[i]["images"])} for i in chosen]
+
+
+def _known(history: list[Row]) -> list[Row]:
+    """The rows that say after how many images they were written."""
+    return [row for row in history if math.isfinite(row.get("images", math.nan))]

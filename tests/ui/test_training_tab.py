@@ -1,0 +1,355 @@
+"""The Training tab in a real browser: each moment against numpy, from the film and the history."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from sagan import checkpoint
+from sagan.film import Film, shoot
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+from sagan.ui import build_app
+from sagan.ui.training import curves, moments, points
+from tests.ui.conftest import random_sampler, serve
+
+CONFIG = SaganConfig(g_width=8, d_width=8, z_dim=16)
+STEPS = (0, 16, 24, 32, 40)
+BATCH = 64
+LAYERS = ("16x16", "32x32")
+
+
+def random_generator() -> Generator:
+    generator = Generator(CONFIG, spectral=False).eval()
+    with torch.no_grad():
+        for layer in generator.attention.values():
+            layer.gamma.normal_()
+            layer.query.weight *= 10
+    return generator
+
+
+@pytest.fixture(scope="session")
+def filmed(tmp_path_factory) -> Sampler:
+    """A checkpoint with a film of other networks at each of five moments, and a history of 20 rows."""
+    folder = tmp_path_factory.mktemp("filmed") / "model"
+    generators = [random_generator() for _ in STEPS]
+    film = Film(CONFIG, [shoot(g, s, s * BATCH) for s, g in zip(STEPS[:-1], generators, strict=False)])
+    tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1])
+    rng = np.random.default_rng()
+    history = [
+        {"step": step, "images": step * BATCH, "d_loss": float(rng.normal()), "g_loss": float(rng.normal())}
+        | {f"g_gamma_{layer}": float(rng.normal()) for layer in LAYERS}
+        | ({"face_fd": float(rng.uniform(50, 400)), "unknown": 1.0} if step % 8 == 0 else {})
+        for step in range(2, 42, 2)
+    ]
+    networks = generators[-1], Discriminator(CONFIG, spectral=False)
+    checkpoint.save(folder, CONFIG, (), *networks, history, "# Filmed", companions={checkpoint.FILM: tensors})
+    return Sampler.load(folder)
+
+
+@pytest.fixture(scope="session")
+def filmed_address(filmed):
+    app = build_app(filmed)
+    yield serve(app)
+    app.close(verbose=False)
+
+
+def open_training(page) -> None:
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_selector("#training-view [data-step]")
+
+
+@pytest.fixture
+def training(new_page, filmed_address):
+    """The page with the Training tab open and its film loaded."""
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    open_training(page)
+    return page
+
+
+def scrub_to(page, moment: int) -> None:
+    page.locator("#training-view input[type=range]").fill(str(moment))
+    page.wait_for_selector(f'#training-view [data-step="{STEPS[moment]}"]')
+
+
+def part(page, selector: str):
+    return page.locator(f"#training-view {selector}")
+
+
+def point_at(page, layer: str, x: float, y: float) -> None:
+    box = part(page, f'figure[data-layer="{layer}"] .picture').bounding_box()
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def drawn(page, layer: str) -> dict[str, float]:
+    data = part(page, f'figure[data-layer="{layer}"]').evaluate("figure => ({...figure.dataset})")
+    return {name: float(data[name]) for name in ("query", "key", "weight", "entropy")}
+
+
+def expected(moment: dict, face: int, layer: str, x: float, y: float) -> dict[str, float]:
+    q, k = (moment[f"{layer}/{name}"][face].astype(np.float64) for name in "qk")
+    side = math.isqrt(len(q))
+    query = int(y * side) * side + int(x * side)
+    weights = np.exp(k @ q[query] - (k @ q[query]).max())
+    weights /= weights.sum()
+    entropy = -(weights[weights > 0] * np.log2(weights[weights > 0])).sum()
+    return {"query": query, "key": weights.argmax(), "weight": weights.max(), "entropy": entropy}
+
+
+def small_faces(page) -> np.ndarray:
+    """What the browser keeps of the eight faces, reduced from 128 to 64 pixels by taking means."""
+    pixels = page.evaluate(
+        """() => [...document.querySelectorAll('#training-view .strip canvas')].map((canvas) =>
+            [...canvas.getContext('2d').getImageData(0, 0, 128, 128).data])"""
+    )
+    faces = np.array(pixels, np.float64).reshape(8, 64, 2, 64, 2, 4)[..., :3]
+    return faces.mean((2, 4))
+
+
+# What is shown
+
+
+def test_the_tab_opens_with_the_finished_faces(training, filmed):
+    assert part(training, ".moment").text_content() == "Step 40 · 2,560 images shown"
+    assert part(training, "input[type=range]").input_value() == "4"
+    # Enlarged smoothly and reduced again, a picture of noise keeps most of its contrast.
+    for seen, face in zip(small_faces(training), filmed.film.moments[-1]["faces"], strict=True):
+        assert np.corrcoef(seen.ravel(), face.astype(float).ravel())[0, 1] > 0.9
+
+
+def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(training, filmed):
+    x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+    point_at(training, "32x32", x, y)
+    requests = []
+    training.on("request", lambda request: requests.append(request.url))
+    for at in random.sample(range(5), 5):
+        scrub_to(training, at)
+        moment = filmed.film.moments[at]
+        for seen, face in zip(small_faces(training), moment["faces"], strict=True):
+            assert np.corrcoef(seen.ravel(), face.astype(float).ravel())[0, 1] > 0.9
+        for layer in LAYERS:
+            assert drawn(training, layer) == pytest.approx(expected(moment, 0, layer, x, y), rel=1e-6)
+            gamma = f"{moment[f'{layer}/gamma']:.2f}".replace("-", "−")
+            assert part(training, f'figure[data-layer="{layer}"] .gamma').text_content() == gamma
+    assert requests == []
+
+
+def test_hover_moves_the_query_in_both_layers_without_a_request(training, filmed):
+    scrub_to(training, 2)
+    requests = []
+    training.on("request", lambda request: requests.append(request.url))
+    for hovered in LAYERS:
+        x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+        point_at(training, hovered, x, y)
+        for layer in LAYERS:
+            row = expected(filmed.film.moments[2], 0, layer, x, y)
+            assert drawn(training, layer) == pytest.approx(row, rel=1e-6)
+    assert requests == []
+
+
+def test_a_chosen_face_shows_its_attention_and_becomes_the_current_one(training, filmed):
+    scrub_to(training, 1)
+    point_at(training, "16x16", 0.3, 0.6)
+    part(training, ".strip button").nth(5).click()
+    point_at(training, "16x16", 0.31, 0.61)
+    for layer in LAYERS:
+        row = expected(filmed.film.moments[1], 5, layer, 0.31, 0.61)
+        assert drawn(training, layer) == pytest.approx(row, rel=1e-6)
+    training.wait_for_selector('#face-view [data-seed="5"][data-t="0"]')
+    pressed = part(training, ".strip button").evaluate_all("all => all.map((b) => b.ariaPressed)")
+    assert pressed == ["true" if i == 5 else "false" for i in range(8)]
+
+
+def test_the_last_moment_is_the_checkpoint_itself(filmed):
+    for seed, face in enumerate(filmed.film.moments[-1]["faces"]):
+        z = torch.randn(16, generator=torch.Generator().manual_seed(seed)).numpy()
+        assert np.abs(filmed.faces(z[None])[0].astype(int) - face).max() <= 3  # weights were stored in fp16
+
+
+# The slider
+
+
+def test_keys_move_the_slider_by_one_moment_and_it_says_where_it_is(training):
+    slider = part(training, "input[type=range]")
+    slider.focus()
+    for key, at in (("ArrowLeft", 3), ("ArrowLeft", 2), ("ArrowRight", 3), ("Home", 0), ("End", 4)):
+        slider.press(key)
+        training.wait_for_selector(f'#training-view [data-step="{STEPS[at]}"]')
+        text = f"Step {STEPS[at]} · {STEPS[at] * BATCH:,} images shown"
+        assert slider.get_attribute("aria-valuetext") == text == part(training, ".moment").text_content()
+
+
+def test_play_runs_from_the_start_to_the_end_and_pause_stops_it_without_a_request(training):
+    requests = []
+    training.on("request", lambda request: requests.append(request.url))
+    play = part(training, ".play")
+    play.click()
+    assert play.text_content() == "Pause"
+    training.wait_for_selector('#training-view [data-step="16"]')
+    play.click()
+    stopped = part(training, "[data-step]").get_attribute("data-step")
+    assert play.text_content() == "Play" and int(stopped) < 40
+    training.wait_for_timeout(2000)  # longer than a moment lasts
+    assert part(training, "[data-step]").get_attribute("data-step") == stopped
+    play.click()
+    training.wait_for_selector('#training-view [data-step="40"]')
+    training.wait_for_function("document.querySelector('#training-view .play').textContent === 'Play'")
+    assert requests == []
+
+
+def test_playing_stops_when_another_tab_is_opened(training):
+    part(training, ".play").click()
+    training.get_by_role("tab", name="Faces", exact=True).click()
+    training.wait_for_function("document.querySelector('#training-view .play').textContent === 'Play'")
+
+
+# The curves
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_values_at_the_cursor_are_the_newest_rows_of_the_history(training, filmed, at):
+    scrub_to(training, at)
+    columns = {
+        "losses": ["d_loss", "g_loss"],
+        "gammas": [f"g_gamma_{layer}" for layer in LAYERS],
+        "metric": ["face_fd"],
+    }
+    for chart, names in columns.items():
+        shown = part(training, f'[data-chart="{chart}"] .lines b').all_text_contents()
+        for name, text in zip(names, shown, strict=True):
+            rows = [row for row in filmed.history if row["step"] <= STEPS[at] and name in row]
+            assert float(text.replace("−", "-")) == pytest.approx(rows[-1][name], abs=0.001, rel=0.005)
+        label = part(training, f'[data-chart="{chart}"] .plot').get_attribute("aria-label")
+        assert all(text in label for text in shown)
+
+
+def test_before_the_first_row_there_is_no_value(training):
+    scrub_to(training, 0)
+    assert set(part(training, ".lines b").all_text_contents()) == {"–"}
+
+
+def test_a_curve_passes_through_the_rows_of_the_history(training, filmed):
+    d = part(training, '[data-chart="losses"] .curves path').first.get_attribute("d")
+    seen = np.array([pair.split() for pair in d.removeprefix("M").split("L")], float)
+    rows = [row for row in filmed.history if "d_loss" in row]
+    x = np.log2(1 + np.array([row["images"] for row in rows]) / 1000)
+    np.testing.assert_allclose(seen[:, 0], 100 * x / x[-1], atol=0.01)
+    every = [row[name] for row in rows for name in ("d_loss", "g_loss")]
+    y = (np.array([row["d_loss"] for row in rows]) - min(every)) / (max(every) - min(every))
+    np.testing.assert_allclose(seen[:, 1], 95 - 90 * y, atol=0.01)
+
+
+def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
+    plot = part(training, '[data-chart="gammas"] .plot')
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    place = math.log2(1 + 24 * BATCH / 1000) / math.log2(1 + 40 * BATCH / 1000)
+    training.mouse.click(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
+    training.wait_for_selector('#training-view [data-step="24"]')
+
+
+def test_long_histories_are_averaged_over_equal_stretches_of_the_axis():
+    rng = np.random.default_rng()
+    history = [{"images": 640 * i, "d_loss": float(rng.normal())} for i in range(1, 5001)]
+    x = np.log2(1 + np.array([row["images"] for row in history]) / 1000)
+    shown = points(history, "d_loss")
+    assert 100 < len(shown) <= 300
+    width, first = (x[-1] - x[0]) / 300, x[0]
+    wanted = []
+    for i in range(300):
+        inside = [
+            row
+            for row, at in zip(history, x, strict=True)
+            if first + i * width <= at and (at < first + (i + 1) * width or i == 299)
+        ]
+        if inside:
+            wanted.append([np.mean([row[name] for row in inside]) for name in ("images", "d_loss")])
+    assert abs(len(wanted) - len(shown)) <= 1  # a row on an edge may fall to either side
+    if len(wanted) == len(shown):
+        assert np.mean(np.isclose(shown, wanted)) > 0.97
+    assert shown[0] == (640, history[0]["d_loss"])  # where rows are rare, they stay as they are
+
+
+def test_gaps_other_columns_and_numbers_that_are_none_are_left_out():
+    history = [
+        {"images": 10, "d_loss": 1.0, "odd": 5.0},
+        {"images": 20, "d_loss": math.nan},
+        {"d_loss": 3.0},
+        {"images": 30, "d_loss": 2.0, "face_fd": math.inf, "g_gamma_16x16": 0.5},
+    ]
+    assert points(history, "d_loss") == [(10, 1.0), (30, 2.0)]
+    charts = curves(history, ("16x16", "32x32"))
+    assert [chart["id"] for chart in charts] == ["losses", "gammas"]
+    assert [len(chart["lines"]) for chart in charts] == [1, 1]
+    assert curves([], ("16x16",)) == [] and curves([{"step": 1}], ()) == []
+    assert moments(history)[-1] == {"step": 3, "images": 30}
+
+
+# Without a film, and on other screens
+
+
+def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(new_page, filmed):
+    sampler = random_sampler()
+    sampler.history = filmed.history
+    app = build_app(sampler)
+    page = new_page(serve(app))
+    page.wait_for_selector("#attention-view [data-drawn]")
+    open_training(page)
+    assert part(page, ".strip").count() == 0 and part(page, ".picture").count() == 0
+    assert part(page, "[data-step]").get_attribute("data-step") == "40"
+    part(page, "input[type=range]").fill("3")
+    page.wait_for_selector('#training-view [data-step="8"]')
+    shown = part(page, '[data-chart="losses"] .lines b').first.text_content()
+    assert float(shown.replace("−", "-")) == pytest.approx(filmed.history[3]["d_loss"], abs=0.001, rel=0.005)
+    assert "no film" in part(page, ".help").text_content()
+    app.close(verbose=False)
+
+
+def test_without_film_and_history_there_is_no_such_tab(page):
+    assert page.get_by_role("tab", name="Training").count() == 0
+
+
+def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.route("**/film.safetensors", lambda route: route.fulfill(body=b"not a film"))
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_function("document.querySelector('#training-view .error').textContent.includes('again')")
+    page.unroute("**/film.safetensors")
+    page.get_by_role("tab", name="Faces", exact=True).click()
+    open_training(page)
+    assert part(page, ".error").text_content() == ""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_narrow_screen_never_scrolls_sideways(new_page, filmed_address, theme):
+    page = new_page(f"{filmed_address}?__theme={theme}", width=390, height=844)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    open_training(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    widths = part(page, ".picture").evaluate_all("all => all.map((p) => p.getBoundingClientRect().width)")
+    assert min(widths) > 300
+    part(page, ".charts").scroll_into_view_if_needed()  # the slider stays at hand
+    assert part(page, "input[type=range]").evaluate("s => s.getBoundingClientRect().top") >= 0
+
+
+def test_nothing_jumps_when_the_film_arrives(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.route("**/film.safetensors", lambda route: None)  # never answered
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_function("document.querySelector('#training-view .plot').clientWidth > 0")
+    where = """() => ['.strip', '.transport', '.picture', '.charts', '.help'].map((part) => {
+        const box = document.querySelector(`#training-view ${part}`).getBoundingClientRect();
+        return [box.x, box.y, box.width, box.height];
+    })"""
+    before = page.evaluate(where)
+    page.unroute("**/film.safetensors")
+    page.reload()
+    page.wait_for_selector("#attention-view [data-drawn]")
+    open_training(page)
+    assert page.evaluate(where) == before
