@@ -10,7 +10,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
 from sagan.ui.current import CurrentFace
-from sagan.ui.work import CHOICE
+from sagan.ui.work import CHOICE, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -48,7 +48,7 @@ def attention_tab(controls: Controls) -> None:
         opacity = gr.Slider(0, 1, OPACITY, step=0.01, label=texts.OPACITY, elem_id="opacity")
 
     async def curated(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
-        seed, query, text = sampler.curated[event.index]
+        seed, query, text = sampler.curated[told(event, "index", len(sampler.curated) - 1)]
         face = CurrentFace(seed, seed_b, label=label)
         return seed, 0, 1, await controls.describe(asked, face, query=query, text=text)
 

@@ -8,9 +8,9 @@ import numpy as np
 from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
-from sagan.ui.controls import Controls, any_seed, seed_slider
+from sagan.ui.controls import MAX_SEED, Controls, any_seed, seed_slider
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -51,7 +51,8 @@ def faces_tab(controls: Controls) -> None:
         return await in_worker(make, event.number, first, count, psi, label)
 
     async def pick(event: gr.EventData, asked: float, seed_b: int, psi: float, label: int | None) -> tuple:
-        return event.seed, *await controls.show_seed(asked, event.seed, seed_b, psi, label)
+        seed = told(event, "seed", MAX_SEED)
+        return seed, *await controls.show_seed(asked, seed, seed_b, psi, label)
 
     wanted = [first, count, controls.psi, controls.label]
     sheet.want(want, wanted, sheet, js=within(wanted), **HEAVY).failure(None, js=failed(sheet))

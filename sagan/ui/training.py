@@ -12,10 +12,10 @@ from sagan.checkpoint import FILM
 from sagan.ui import texts
 from sagan.ui.attention import layer_props
 from sagan.ui.components import view
-from sagan.ui.controls import Controls
+from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
 from sagan.ui.footer import METRIC
-from sagan.ui.work import CHOICE, failed, in_worker
+from sagan.ui.work import CHOICE, failed, in_worker, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 KIMG = 1000
@@ -60,8 +60,9 @@ def training_tab(controls: Controls) -> None:
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         classes = sampler.config.num_classes
-        face = CurrentFace(event.seed, seed_b, label=event.seed % classes if classes else None)
-        return event.seed, 0, 1, face.label, await controls.describe(asked, face)
+        seed = told(event, "seed", MAX_SEED)
+        face = CurrentFace(seed, seed_b, label=seed % classes if classes else None)
+        return seed, 0, 1, face.label, await controls.describe(asked, face)
 
     training.want(want, None, training, **CHOICE).failure(None, js=failed(training))
     training.pick(

@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -59,7 +59,8 @@ def walk_tab(controls: Controls) -> None:
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
     ) -> tuple:
-        return event.t, await controls.show(asked, seed, seed_b, event.t, psi, label)
+        t = told(event, "t", 1, whole=False)
+        return t, await controls.show(asked, seed, seed_b, t, psi, label)
 
     async def roll(asked: float, seed: int, t: float, psi: float, label: int | None) -> tuple:
         seed_b = any_seed()

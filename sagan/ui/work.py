@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import reprlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +36,23 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(_WORKERS, function, *args)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
+
+
+def told(event: gr.EventData, name: str, most: float, whole: bool = True) -> float:
+    """The number `name`, from 0 to `most`, that a view's script told with its event.
+
+    Private endpoints answer direct requests too: whatever else was sent is refused in one sentence.
+    """
+    try:
+        value = getattr(event, name, None)
+    except TypeError:  # the event brought no mapping
+        value = None
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value <= most:
+        what = "an integer" if whole else "a number"
+        sentence = f"{name} must be {what} from 0 to {most}, but was {reprlib.repr(value)}."
+        raise gr.Error(sentence, print_exception=False)
+    return value
 
 
 def failed(view: gr.HTML) -> str:
