@@ -48,7 +48,7 @@ def faces_tab(controls: Controls) -> None:
         return {"number": number, "seeds": seeds, "images": uris}
 
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
-        return await in_worker(make, event.number, first, count, psi, label)
+        return await in_worker(make, told(event, "number"), first, count, psi, label)
 
     async def pick(event: gr.EventData, asked: float, seed_b: int, psi: float, label: int | None) -> tuple:
         seed = told(event, "seed", MAX_SEED)

@@ -56,7 +56,7 @@ def training_tab(controls: Controls) -> None:
         return value | {"film": gr.FileData(path=path).model_dump()}
 
     async def want(event: gr.EventData) -> dict[str, Any]:
-        return await in_worker(make, event.number)
+        return await in_worker(make, told(event, "number"))
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         classes = sampler.config.num_classes

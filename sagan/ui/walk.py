@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -40,7 +40,7 @@ def walk_tab(controls: Controls) -> None:
                 texts.SWAP, elem_id="swap", size="md", elem_classes="inline-button", min_width=140, scale=0
             )
 
-    def make(number: int, seed_a: int, seed_b: int, psi: float, label: int | None) -> dict:
+    def make(number: int, seed_a: int, seed_b: int, _t: float, psi: float, label: int | None) -> dict:
         try:
             frames = way(sampler, seed_a, seed_b, FRAMES, psi, label)
         except ValueError as error:
@@ -49,12 +49,16 @@ def walk_tab(controls: Controls) -> None:
             "number": number,
             "seed_a": seed_a,
             "seed_b": seed_b,
+            "psi": psi,
+            "label": label,
             "frames": FRAMES,
             "image": pictures.webp_uri(np.concatenate(frames)),
         }
 
-    async def want(event: gr.EventData, seed: int, seed_b: int, psi: float, label: int | None) -> dict:
-        return await in_worker(make, event.number, seed, seed_b, psi, label)
+    async def want(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> dict:
+        return await in_worker(make, told(event, "number"), seed, seed_b, t, psi, label)
 
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
@@ -72,7 +76,8 @@ def walk_tab(controls: Controls) -> None:
 
     seed, seed_b, t, psi, label = controls.inputs
     ends = [seed, seed_b, psi, label]
-    walk.want(want, ends, walk, js=within(ends), **HEAVY).failure(None, js=failed(walk))
+    # The way of the face that is shown, even while a control is already elsewhere.
+    walk.want(want, controls.inputs, walk, js="() => sagan.values()", **HEAVY).failure(None, js=failed(walk))
     walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE)
     # While the way plays, only the browser moves the slider.
     walk.tick(None, None, t, js="() => sagan.t")

@@ -38,7 +38,7 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def told(event: gr.EventData, name: str, most: float, whole: bool = True) -> float:
+def told(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:
     """The number `name`, from 0 to `most`, that a view's script told with its event.
 
     Private endpoints answer direct requests too: whatever else was sent is refused in one sentence.

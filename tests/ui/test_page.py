@@ -13,7 +13,7 @@ from PIL import Image
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, faces, launch_options, texts
+from sagan.ui import build_app, faces, launch_options, texts, walk
 
 
 def open_tab(page, name: str) -> None:
@@ -242,6 +242,25 @@ def test_the_way_plays_without_a_request_and_pauses_where_it_is(page):
     page.wait_for_function("sagan.face.t > 0.2")
     assert float(page.locator("#t input[type=range]").input_value()) == page.evaluate("sagan.face.t")
     assert len(requests) == 1
+
+
+def test_only_the_way_of_the_current_face_can_be_played(page, monkeypatch):
+    open_tab(page, "Walk")
+    play, seed = page.locator("#walk-view .play"), page.locator("#seed input[type=number]")
+    page.wait_for_selector("#walk-view .play:enabled")
+    go_on, way = threading.Event(), walk.way
+    monkeypatch.setattr(walk, "way", lambda *arguments: go_on.wait(60) and 1 / 0)
+    seed.fill("21")
+    wait_for_face(page, 21)
+    assert play.is_disabled()  # it is not there yet
+    go_on.set()
+    page.wait_for_selector("#walk-view .error:not(:empty)")
+    assert play.is_disabled()  # it failed
+    monkeypatch.setattr(walk, "way", way)
+    seed.fill("22")
+    page.wait_for_selector("#walk-view .play:enabled")
+    assert page.evaluate("sagan.face.seed_a") == 22
+    assert "22" in page.locator("#walk-view .a").text_content()
 
 
 def test_a_picture_of_the_strip_is_jumped_to(page, sampler):

@@ -4,14 +4,19 @@ const canvas = element.querySelector('.picture');
 const strip = element.querySelector('.strip');
 const play = element.querySelector('.play');
 const error = element.querySelector('.error');
-const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
+const fresh = sagan.keepFresh(element, texts.failed, (number) => (wanted ? trigger('want', { number }) : fresh.answered(number)));
 const SECONDS = 4; // from A to B
 
-let way = null; // {frames, picture}: all frames below each other in one picture
-let wanted = null; // key of the way from the current face's seeds
+let way = null; // {key, frames, picture}: all frames below each other in one picture
+let wanted = null; // key of the way that belongs to the current face
 let playing = 0, t = 0, heading = 1;
 
-const key = (way) => [way.seed_a, way.seed_b, way.psi, way.label].join(' ');
+const key = ({ seed_a, seed_b, psi, label }) => [seed_a, seed_b, psi, label].join(' ');
+
+/** Only the way of the current face can be played. */
+function offerPlay() {
+  play.disabled = way?.key !== wanted;
+}
 
 function place(share) {
   t = share;
@@ -44,10 +49,11 @@ async function receive() {
   if (!value) return;
   error.textContent = value.error ?? '';
   if (!value.error) {
-    way = { frames: value.frames, picture: await sagan.decode(value.image) };
+    way = { key: key(value), frames: value.frames, picture: await sagan.decode(value.image) };
     element.querySelector('.a').textContent = sagan.fill(texts.a, { seed: value.seed_a });
     element.querySelector('.b').textContent = sagan.fill(texts.b, { seed: value.seed_b });
     drawStrip();
+    offerPlay();
   }
   fresh.answered(value.number);
 }
@@ -85,7 +91,6 @@ function jump(share) {
 
 play.addEventListener('click', () => {
   if (playing) return pause();
-  if (!way) return;
   play.textContent = texts.pause;
   playing = requestAnimationFrame(tick(performance.now()));
 });
@@ -109,6 +114,7 @@ sagan.on('face', (face) => {
   place(face.t);
   sagan.draw(canvas, face.picture);
   wanted = key(face);
+  offerPlay();
   if (!same) fresh.stale();
 });
 watch('value', receive);
