@@ -1,5 +1,6 @@
 """The last lines of the page: the model in one line, its card, where it comes from."""
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,6 @@ from sagan.ui.components import view
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
-
-METRIC = "face_fd"
 
 
 def footer(sampler: "Sampler") -> None:
@@ -27,12 +26,15 @@ def model_line(sampler: "Sampler") -> str:
     """The model card in one line: name, size, images shown and the metric, as far as they are known."""
     newest: dict[str, float] = {}
     for row in sampler.history:
-        newest.update(row)
+        newest.update((name, value) for name, value in row.items() if math.isfinite(value))
     parts = [model_name(sampler), texts.FOOTER_SIZE.format(size=sampler.config.image_size)]
     if "images" in newest:
         parts.append(texts.FOOTER_SHOWN.format(images=int(newest["images"])))
-    if METRIC in newest:
-        parts.append(texts.FOOTER_METRIC.format(value=newest[METRIC]))
+    if column := next((name for name in texts.METRICS if name in newest), None):
+        value = newest[column]
+        digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        metric = texts.METRICS[column]
+        parts.append(texts.FOOTER_METRIC.format(metric=metric, column=column, value=digits))
     return " · ".join(parts)
 
 

@@ -14,7 +14,6 @@ from sagan.ui.attention import layer_props
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
-from sagan.ui.footer import METRIC
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
@@ -81,14 +80,18 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
     lines = {
         "losses": {"d_loss": texts.TRAINING["d_loss"], "g_loss": texts.TRAINING["g_loss"]},
         "gammas": {f"g_gamma_{layer}": layer for layer in layers},
-        "metric": {METRIC: METRIC},
+        "metric": {column: column for column in texts.METRICS},
     }
     charts = []
     for chart, columns in lines.items():
         drawn = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
         drawn = [line for line in drawn if line["points"]]
         if drawn:
-            charts.append({"id": chart, "title": texts.TRAINING[chart], "lines": drawn})
+            title = texts.TRAINING[chart]
+            if chart == "metric":
+                drawn = drawn[:1]
+                title = title.format(metric=texts.METRICS[drawn[0]["name"]])
+            charts.append({"id": chart, "title": title, "lines": drawn})
     return charts
 
 

@@ -1,6 +1,7 @@
 """The model in one line, as far as it is known."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -41,4 +42,19 @@ def test_without_a_card_it_is_the_folder_even_after_a_crash(sampler, folder, nam
 def test_the_metric_is_that_of_the_last_row_that_has_one(sampler):
     sampler.history = [{"images": 64, "face_fd": 300.0}, {"images": 128, "face_fd": 120.4}, {"images": 1600}]
     line = model_line(sampler)
-    assert "1,600 images shown" in line and "(face_fd) 120, lower is better" in line
+    assert "1,600 images shown" in line and "distance of faces (face_fd) 120, lower is better" in line
+
+
+def test_a_run_that_measured_itself_shows_its_own_metric_until_faces_are_measured(sampler):
+    sampler.history = [{"images": 64, "face_fd": math.nan, "frechet_distance": 7.256}]
+    assert model_line(sampler).endswith("distance of features (frechet_distance) 7.26, lower is better")
+    sampler.history += [{"face_fd": 81.5, "frechet_distance": 6.0}]
+    assert model_line(sampler).endswith("distance of faces (face_fd) 81.5, lower is better")
+
+
+@pytest.mark.parametrize("images", [math.nan, math.inf])
+def test_numbers_that_are_none_are_left_out(sampler, images):
+    sampler.history = [{"images": images, "face_fd": images}]
+    assert model_line(sampler).endswith("64×64 pixels")
+    sampler.history = [{"images": 640}, {"images": images}]
+    assert model_line(sampler).endswith("640 images shown in training")

@@ -289,6 +289,16 @@ def test_gaps_other_columns_and_numbers_that_are_none_are_left_out():
     assert moments(history)[-1] == {"step": 3, "images": 30}
 
 
+def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
+    history = [{"step": i, "images": 10 * i, "frechet_distance": 9.5 - i} for i in (1, 2)]
+    (chart,) = curves(history, ())
+    assert chart["title"] == "Fréchet distance of features, lower is better"
+    assert chart["lines"] == [{"name": "frechet_distance", "points": [(10, 8.5), (20, 7.5)]}]
+    (chart,) = curves([row | {"face_fd": 80.0} for row in history], ())
+    assert chart["title"] == "Fréchet distance of faces, lower is better"
+    assert chart["lines"] == [{"name": "face_fd", "points": [(10, 80.0), (20, 80.0)]}]
+
+
 # Without a film, and on other screens
 
 
