@@ -62,6 +62,9 @@ ATTENTION = {
     "hover": "Move over the face to see more.",
     "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
     "Click to pin the point; arrow keys move it too.",
+    "touch": "Touch the face to see more.",
+    "touch_long": "Touch the face: brighter places are those that the marked point attends to. Rest a moment "
+    "or start sideways, and the point follows your finger; a swipe up or down scrolls the page.",
     "pinned": "Pinned. Click again or press Escape to let go.",
     "gamma": "gamma",
     "gamma_help": "how much of what it gathers the layer adds",
@@ -93,7 +96,7 @@ TRAINING = {
     "d_loss": "discriminator",
     "g_loss": "generator",
     "gammas": "Gamma",
-    "metric": "Fréchet distance, lower is better",
+    "metric": "{metric}, lower is better",
     "chart": "{title} at this moment: {values}",
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
@@ -117,7 +120,11 @@ FOOTER = {
 }
 FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
-FOOTER_METRIC = "Fréchet distance of faces (face_fd) {value:.0f}, lower is better"
+FOOTER_METRIC = "{metric} ({column}) {value}, lower is better"
+METRICS = {  # columns of the history; of those that are known the first is shown
+    "face_fd": "Fréchet distance of faces",
+    "frechet_distance": "Fréchet distance of features",
+}
 
 API = {
     "faces": "Faces of `count` seeds from `seed` on (0 follows 2**32 - 1), as PNG pictures.",

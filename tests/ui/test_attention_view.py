@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sagan import latents
+from sagan.ui import texts
 
 LAYERS = ("16x16", "32x32")
 
@@ -184,27 +185,46 @@ def test_a_new_face_keeps_the_pointed_place(page, sampler):
         )
 
 
-def test_on_a_phone_a_tap_moves_the_query_and_a_swipe_over_the_pictures_scrolls(browser, address):
-    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+def test_on_a_phone_a_finger_that_taps_rests_or_starts_sideways_is_followed_and_a_swipe_scrolls(
+    browser, address
+):
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
     context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector("#attention-view [data-drawn]")
+    assert page.locator("#attention-view .caption").text_content().endswith(texts.ATTENTION["touch"])
     picture = page.locator('figure[data-layer="16x16"] .picture')
     picture.scroll_into_view_if_needed()
-    for x, y in ((0.2, 0.3), (0.7, 0.6), (0.4, 0.9)):
-        box = picture.bounding_box()
-        page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    box, before = picture.bounding_box(), page.evaluate("scrollY")
+    finger = context.new_cdp_session(page)
+
+    def stroke(*places: tuple[float, float], rest: int = 0) -> None:
+        """Move a finger over shares of the picture's width and height, after `rest` ms at the first."""
+        for i, (x, y) in enumerate(places):
+            at = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+            touch = {"type": "touchMove" if i else "touchStart", "touchPoints": [at]}
+            finger.send("Input.dispatchTouchEvent", touch)
+            page.wait_for_timeout(20 if i else rest)
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    def wait_for_query(x: float, y: float) -> None:
         page.wait_for_function(
             "query => document.querySelector('figure[data-layer=\"16x16\"]').dataset.query == query",
             arg=str(int(y * 16) * 16 + int(x * 16)),
         )
-    before = page.evaluate("scrollY")
-    finger = context.new_cdp_session(page)
-    x, y = centre(picture)
-    for i in range(11):
-        touch = {"type": "touchMove" if i else "touchStart", "touchPoints": [{"x": x, "y": y - 20 * i}]}
-        finger.send("Input.dispatchTouchEvent", touch)
-    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.wait_for_function("before => scrollY > before + 100", arg=before)
+
+    for place in ((0.22, 0.28), (0.72, 0.6)):
+        stroke(place)
+        wait_for_query(*place)
+    assert page.locator("#attention-view .caption").text_content() == texts.ATTENTION["touch_long"]
+    up = [(0.53, 0.91 - 0.07 * i) for i in range(10)]
+    stroke(*up, rest=400)
+    wait_for_query(*up[-1])
+    aside = [(0.1 + 0.1 * i, 0.78) for i in range(5)]
+    stroke(*aside, *up[2:])
+    wait_for_query(*up[-1])
+    assert page.evaluate("scrollY") == before
+    stroke(*up)
+    page.wait_for_function("before => scrollY > before + 50", arg=before)
     context.close()

@@ -17,7 +17,7 @@ function offerCurated() {
 document.body.style.setProperty('--heat', props.opacity);
 offerCurated();
 sagan.on('face', (face) => {
-  if (face.query) layers.light(face.query, face.text ? `${face.text} ${texts.hover}` : texts.hover_long);
+  if (face.query) layers.light(face.query, face.text);
   element.dataset.seed = face.seed_a;
   layers.show(face.picture, (name) => {
     const { q, k, gamma } = face.layers.find((layer) => layer.name === name);

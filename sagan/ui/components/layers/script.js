@@ -5,6 +5,8 @@ const layers = (() => {
   const math = saganAttention;
   const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
   const caption = element.querySelector('.caption');
+  const [hover, hoverLong] =
+    matchMedia('(hover: none)').matches ? [texts.touch, texts.touch_long] : [texts.hover, texts.hover_long];
   const spoken = element.querySelector('.spoken');
   const views = [...element.querySelectorAll('figure[data-layer]')].map((figure, i) => {
     const { side, name } = props.layers[i];
@@ -69,23 +71,44 @@ const layers = (() => {
   function pin(on) {
     pinned = on;
     element.classList.toggle('pinned', on);
-    caption.textContent = on ? texts.pinned : texts.hover_long;
+    caption.textContent = on ? texts.pinned : hoverLong;
   }
 
-  function look(event) {
-    const box = event.currentTarget.getBoundingClientRect();
+  function look(picture, event) {
+    const box = picture.getBoundingClientRect();
     const share = (at, length) => Math.min(1 - 1e-6, Math.max(0, at / length));
     point = [share(event.clientX - box.left, box.width), share(event.clientY - box.top, box.height)];
     ask();
   }
 
+  const REST = 150; // ms after which a finger that stays on a picture is followed
+
+  /**
+   * Follow a finger in all directions once it rested, or where it starts sideways, which `touch-action` leaves to us.
+   * One that starts up or down scrolls the page, and the browser cancels its pointer.
+   */
+  function followFinger(picture) {
+    let timer = 0, held = false, last = null;
+    const letGo = () => { clearTimeout(timer); held = false; };
+    picture.addEventListener('pointerdown', (event) => {
+      if (event.pointerType !== 'touch') return;
+      last = event;
+      timer = setTimeout(() => { held = true; look(picture, last); }, REST);
+    });
+    picture.addEventListener('pointermove', (event) => { last = event; });
+    picture.addEventListener('pointerup', letGo);
+    picture.addEventListener('pointercancel', letGo);
+    picture.addEventListener('touchmove', (event) => { if (held) event.preventDefault(); }, { passive: false });
+  }
+
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   for (const { picture, side } of views) {
-    picture.addEventListener('pointermove', (event) => { if (!pinned) look(event); });
+    followFinger(picture);
+    picture.addEventListener('pointermove', (event) => { if (!pinned) look(picture, event); });
     picture.addEventListener('click', (event) => {
       const finger = event.pointerType === 'touch'; // does not hover, so a tap looks and there is nothing to pin
-      if (finger || !pinned) look(event);
+      if (finger || !pinned) look(picture, event);
       pin(!finger && !pinned);
     });
     picture.addEventListener('keydown', (event) => {
@@ -116,6 +139,7 @@ const layers = (() => {
     }
   }
   if (views.length) drawScale();
+  pin(false);
 
   return {
     /** Show a picture and, by layer name, what `of(name)` gives: {q, k, gamma}, vectors as float arrays. */
@@ -130,11 +154,11 @@ const layers = (() => {
       draw();
     },
 
-    /** Light the query at `at`, [x, y] in shares of the picture, and say `sentence`. */
-    light(at, sentence) {
+    /** Light the query at `at`, [x, y] in shares of the picture, and say `text` of it, if there is any. */
+    light(at, text) {
       point = at;
       pin(false);
-      caption.textContent = sentence;
+      if (text) caption.textContent = `${text} ${hover}`;
     },
   };
 })();
