@@ -132,7 +132,7 @@ def current_face(sampler: "Sampler") -> Controls:
         **INTERACTIVE,
     )
     dice.click(roll, outputs=[seed, t, face], **controls.asking(seed_b, psi, label), **INTERACTIVE)
-    face.late(None, None, controls.inputs, js="() => sagan.values()")
+    face.late(None, controls.inputs, controls.inputs, js="(...now) => sagan.returned(now)")
     return controls
 
 

@@ -79,8 +79,8 @@ def walk_tab(controls: Controls) -> None:
     # The way of the face that is shown, even while a control is already elsewhere.
     walk.want(want, controls.inputs, walk, js="() => sagan.values()", **HEAVY).failure(None, js=failed(walk))
     walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE)
-    # While the way plays, only the browser moves the slider.
-    walk.tick(None, None, t, js="() => sagan.t")
+    # While the way plays, only the browser moves the slider; a tick that comes after the end moves nothing.
+    walk.tick(None, t, t, js="(t) => sagan.t ?? t")
     dice.click(roll, outputs=[seed_b, controls.face], **controls.asking(seed, t, psi, label), **INTERACTIVE)
     swap.click(
         turn,

@@ -177,6 +177,28 @@ def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
     assert page.locator("#seed input[type=number]").input_value() == str(diced)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_after_two_quick_changes_the_controls_say_what_the_face_is(page, sampler, order):
+    held = []
+
+    def wait_until_held(count: int) -> None:
+        while len(held) < count:
+            page.wait_for_timeout(50)
+
+    page.route("**/run/predict*", lambda route: held.append(route))
+    page.locator("#dice").click()
+    wait_until_held(1)
+    page.locator("#psi input[type=number]").fill("0.5")
+    wait_until_held(2)  # sent with the seed from before the dice
+    for i in order:
+        with page.expect_response("**/run/predict*"):
+            held[i].continue_()
+        page.wait_for_timeout(500)
+    controls = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "psi")]
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.psi]") == [float(value) for value in controls]
+    assert controls == [str(sampler.curated[0].seed), "0.5"]  # the newest request wins
+
+
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
 def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
     open_tab(page, "Faces")
@@ -282,6 +304,44 @@ def test_a_jump_while_the_way_plays_is_one_request(page, sampler):
     wait_for_face(page, sampler.curated[0].seed, 0.75)
     page.wait_for_timeout(300)
     assert len(requests) == 1 and page.evaluate("sagan.face.t") == 0.75
+
+
+def play_a_while(page) -> None:
+    """Play the way until it is on its way."""
+    at = page.evaluate("sagan.face.t")
+    page.wait_for_selector("#walk-view .play:enabled")
+    page.locator("#walk-view .play").click()
+    page.wait_for_function(
+        "at => document.querySelector('#walk-view [data-t]').dataset.t > at + 0.05", arg=at
+    )
+
+
+def test_touching_the_slider_while_the_way_plays_stops_it_there(page, sampler):
+    open_tab(page, "Walk")
+    play_a_while(page)
+    slider = page.locator("#t input[type=range]")
+    slider.fill("0.9")
+    wait_for_face(page, sampler.curated[0].seed, 0.9)
+    page.wait_for_timeout(300)
+    assert page.locator("#walk-view .play").text_content() == "Play"
+    assert float(slider.input_value()) == page.evaluate("sagan.face.t") == 0.9
+
+
+def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page):
+    open_tab(page, "Walk")
+    play_a_while(page)
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+    t = page.evaluate("sagan.face.t")
+    assert t > 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
+
+    play_a_while(page)
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    further = page.evaluate("sagan.face.t")
+    assert further > t and f"&t={further:g}&" in page.evaluate("navigator.clipboard.readText()")
+    assert page.locator("#walk-view .play").text_content() == "Play"
 
 
 def test_swapping_the_ends_keeps_the_face(page):

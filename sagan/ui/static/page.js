@@ -1,17 +1,29 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const listeners = Object.fromEntries(['face', 'late', 'preview', 'sheet', 'failed'].map((name) => [name, new Set()]));
+  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed'];
+  const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let requests = 0;
+  let overtaken = false; // controls were set by an answer after a newer request had read them
 
   const page = {
     face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
+    t: null, // where the way is that plays, if one does
 
-    /** Make the face described by Python the current one, once its picture is decoded. */
+    /**
+     * Make the face described by Python the current one, once its picture is decoded. The newest request wins; when
+     * all answers are in, the controls say what the face is, whatever older answers set meanwhile.
+     */
     async show(description) {
       const face = JSON.parse(description);
-      if (face.asked < newest.asked) return page.emit('late'); // answers may overtake each other
-      newest = face;
+      const late = face.asked < newest.asked; // answers may overtake each other
+      if (!late) newest = face;
+      if (newest.asked < requests) overtaken = true;
+      else if (late || overtaken) {
+        overtaken = false;
+        page.emit('late');
+      }
+      if (late) return;
       face.picture = await page.decode(face.image);
       if (face !== newest) return; // a newer face came in the meantime
       page.face = face;
@@ -19,9 +31,10 @@ globalThis.sagan = (() => {
     },
 
     /**
-     * Listen to "face" (the current face, now and whenever it changes), "late" (an answer was dropped because a
-     * newer one is there), "preview" (a picture of a way that plays, before Python knows of it), "sheet" (how many
-     * faces are wanted now) or "failed" (the request of the view with this id will not be answered).
+     * Listen to "face" (the current face, now and whenever it changes), "late" (an older answer set controls to what
+     * the newest face is not), "asked" (a request for a face is on its way), "pause" (a way that plays has to stop and
+     * make its picture the current face), "preview" (a picture of a way that plays, before Python knows of it),
+     * "sheet" (how many faces are wanted now) or "failed" (the request of the view with this id will not be answered).
      */
     on(name, listener) {
       listeners[name].add(listener);
@@ -35,12 +48,36 @@ globalThis.sagan = (() => {
     /** What the controls have to say for the newest face: seed A, seed B, t, truncation, class. */
     values: () => [newest.seed_a, newest.seed_b, newest.t, newest.psi, newest.label],
 
+    /** The same after "late"; but while a newer face is on its way, the controls stay as they are `now`. */
+    returned(now) {
+      if (newest.asked === requests) return page.values();
+      overtaken = true;
+      return now;
+    },
+
     /** Numbers brought into their [minimum, maximum], if they have one; null, an empty box, counts as 0. */
     within: (ranges, values) =>
       values.map((value, i) => (ranges[i] ? Math.min(Math.max(value, ranges[i][0]), ranges[i][1]) : value)),
 
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
-    numbered: ([, ...values]) => [++requests, ...values],
+    numbered([, ...values]) {
+      page.emit('asked');
+      return [++requests, ...values];
+    },
+
+    /** The face on screen; a way that plays is paused for it. */
+    settled() {
+      if (page.t === null) return page.face;
+      const before = requests;
+      return new Promise((done) => {
+        listeners.face.add(function settle(face) {
+          if (face.asked <= before) return;
+          listeners.face.delete(settle);
+          done(face);
+        });
+        page.emit('pause');
+      });
+    },
 
     /** The address that opens a face. */
     link(face) {

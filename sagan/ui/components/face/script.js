@@ -22,8 +22,10 @@ sagan.on('face', (face) => {
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 
-element.querySelector('.download').addEventListener('click', () => {
-  if (sagan.face) sagan.download(sagan.face.image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}.png`);
+element.querySelector('.download').addEventListener('click', async () => {
+  if (!sagan.face) return;
+  const { image } = await sagan.settled();
+  sagan.download(image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}.png`);
 });
 
 watch('value', receive);

@@ -5,7 +5,7 @@ element.querySelector('.theme').addEventListener('click', () => document.body.cl
 
 element.querySelector('.link')?.addEventListener('click', async () => {
   if (!sagan.face) return;
-  const link = sagan.link(sagan.face);
+  const link = sagan.link(await sagan.settled());
   try {
     await navigator.clipboard.writeText(link);
     said.textContent = texts.copied;

@@ -58,6 +58,8 @@ async function receive() {
   fresh.answered(value.number);
 }
 
+const hundredths = (share) => Math.round(100 * share) / 100; // as the slider has them
+
 function tick(before) {
   return (now) => {
     if (!playing) return;
@@ -66,7 +68,7 @@ function tick(before) {
     place(Math.min(1, Math.max(0, next)));
     drawFrame();
     sagan.emit('preview', canvas);
-    sagan.t = Math.round(100 * t) / 100;
+    sagan.t = hundredths(t);
     trigger('tick');
     playing = requestAnimationFrame(tick(now));
   };
@@ -75,6 +77,7 @@ function tick(before) {
 function stop() {
   cancelAnimationFrame(playing);
   playing = 0;
+  sagan.t = null;
   play.textContent = texts.play;
 }
 
@@ -86,12 +89,13 @@ function pause() {
 }
 
 function jump(share) {
-  trigger('jump', { t: Math.round(100 * share) / 100 });
+  trigger('jump', { t: hundredths(share) });
 }
 
 play.addEventListener('click', () => {
   if (playing) return pause();
   play.textContent = texts.pause;
+  sagan.t = hundredths(t);
   playing = requestAnimationFrame(tick(performance.now()));
 });
 
@@ -107,6 +111,8 @@ strip.style.setProperty('--count', props.count);
 
 // Playing stops when the tab is left or the way changes.
 new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(canvas);
+sagan.on('pause', pause);
+sagan.on('asked', stop); // somebody touched a control
 sagan.on('face', (face) => {
   const same = wanted === key(face);
   if (same && playing) return;
