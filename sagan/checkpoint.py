@@ -7,8 +7,8 @@
     model_card.md               what it was trained on, how, and what it is not for
 
 Companion files (film.safetensors of the training, curated seeds, average maps) carry the SHA-256 of the
-generator they belong to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and `state.json` in it: all that is
-needed to go on.
+generator they belong to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and
+`state.json` in it: all that is needed to go on.
 """
 
 import csv
