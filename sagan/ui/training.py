@@ -75,7 +75,7 @@ def training_tab(controls: Controls) -> None:
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
     """The charts of a history: losses, gammas of the generator, and the metric, where there are any.
 
-    A line is its name and its points (images shown, value).
+    A line is its name and its points (images shown, value), two at least.
     """
     lines = {
         "losses": {"d_loss": texts.TRAINING["d_loss"], "g_loss": texts.TRAINING["g_loss"]},
@@ -85,7 +85,7 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
     charts = []
     for chart, columns in lines.items():
         drawn = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
-        drawn = [line for line in drawn if line["points"]]
+        drawn = [line for line in drawn if len(line["points"]) > 1]
         if drawn:
             charts.append({"id": chart, "title": texts.TRAINING[chart], "lines": drawn})
     return charts
