@@ -6,9 +6,9 @@
     history.csv                 step, images, losses, gammas, metrics
     model_card.md               what it was trained on, how, and what it is not for
 
-Companion files made later (curated seeds, films, average maps) carry the SHA-256 of the generator they belong
-to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and `state.json` in it: all that is
-needed to go on, and the best one it measured, without those, in `best/`.
+Companion files (film.safetensors of the training, curated seeds, average maps) carry the SHA-256 of the
+generator they belong to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and
+`state.json` in it: all that is needed to go on; and the best one it measured, without those, in `best/`.
 """
 
 import csv
