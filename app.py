@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 try:
     import spaces  # on a ZeroGPU Space it has to come before torch
@@ -40,9 +41,15 @@ def main() -> None:
     except ValueError as error:
         sampler, message = None, str(error)
         print(message)
-    build_app(sampler, message).launch(
-        server_name=options.host, server_port=options.port, share=options.share or None, **launch_options()
-    )
+    try:
+        build_app(sampler, message).launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share or None,
+            **launch_options(),
+        )
+    except (OSError, OverflowError) as error:
+        sys.exit(f"The page cannot be served at {options.host}, port {options.port or 'any'}: {error}")
 
 
 if spaces is not None:

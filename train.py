@@ -171,20 +171,22 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
     options = build_parser().parse_args(arguments)
-    with processes(options.device) as (team, device):
-        return run(options, team, device)
+    try:
+        with processes(options.device) as (team, device):
+            return run(options, team, device)
+    except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
+        number = os.environ.get("RANK", "0")
+        print(f"train.py{f' (process {number})' if number != '0' else ''}: {error}", file=sys.stderr)
+        return 2
 
 
 def run(options: argparse.Namespace, team: Processes, device: str) -> int:
-    """Train as one of the processes of `team`; only the first of them speaks. Returns the exit code."""
+    """Train as one of the processes of `team`; only the first reports progress. Returns the exit code."""
     say = print if team.leads else lambda *_, **__: None
     try:
         trainer = start(options, team, device)
         say(trainer.describe())
         complete = trainer.train(options.log_every, options.sample_every, options.save_every)
-    except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
-        say(f"train.py: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 130
@@ -220,7 +222,10 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
     config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
-    recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
+    try:
+        recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
+    except TypeError as error:  # text where a number belongs
+        raise TrainingError(f"The recipe of the run in '{options.out}' is damaged: {error}.") from error
     sources, columns = settings["data"], settings.get("label_columns") or ""
     with team.leader_first():
         measurement = _measurement(settings, config, options, device)
@@ -237,7 +242,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     except OSError as error:
         raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
     command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
-    if command not in earlier:
+    if command not in earlier.split(" && "):
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
     measuring = {}

@@ -6,9 +6,9 @@
     history.csv                 step, images, losses, gammas, metrics
     model_card.md               what it was trained on, how, and what it is not for
 
-Companion files made later (curated seeds, films, average maps) carry the SHA-256 of the generator they belong
-to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and `state.json` in it: all that is
-needed to go on, and the best one it measured, without those, in `best/`.
+Companion files (film.safetensors of the training, curated seeds, average maps) carry the SHA-256 of the
+generator they belong to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and
+`state.json` in it: all that is needed to go on; and the best one it measured, without those, in `best/`.
 """
 
 import csv
@@ -78,12 +78,11 @@ def find_local(folder: Path) -> Path | None:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.csv", "*.md", "*.safetensors"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # those of its HTTP library have no common ancestor across releases
         raise CheckpointError(
             f"No checkpoint at '{name}': no such folder, and the Hugging Face Hub did not deliver it "
             f"({type(error).__name__})."
@@ -308,9 +307,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     it as `.name.previous`, where `find` looks too.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    recover(folder)
     previous = _previous(folder)
-    if previous.exists() and not folder.exists():
-        previous.rename(folder)
     for left_over in folder.parent.glob(f".{folder.name}.new-*"):
         shutil.rmtree(left_over)
     shutil.rmtree(previous, ignore_errors=True)
@@ -326,10 +324,15 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         _sync(folder.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
-        if previous.exists() and not folder.exists():
-            previous.rename(folder)
+        recover(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put `folder` back where a crash in `replacing_folder` left only its predecessor."""
+    if _previous(folder).exists() and not folder.exists():
+        _previous(folder).rename(folder)
 
 
 def _previous(folder: Path) -> Path:

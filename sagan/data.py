@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -82,9 +83,10 @@ def load_images(
     classes = None if labels is None else _read_labels(Path(labels), label_columns, files)
 
     entry = Path(cache) / _cache_key(files, image_size, crop)
-    if not entry.exists():
+    if (unreadable := _left_out(entry, len(files), image_size)) is None:
+        shutil.rmtree(entry, ignore_errors=True)
         _decode_all(files, image_size, crop, workers, entry)
-    unreadable = {int(i): reason for i, reason in json.loads((entry / "unreadable.json").read_text()).items()}
+        unreadable = _left_out(entry, len(files), image_size)
     if unreadable:
         named = ", ".join(f"{files[i]} ({reason})" for i, reason in unreadable.items())
         warnings.warn(f"left out {len(unreadable)} unreadable of {len(files)} images: {named}", stacklevel=2)
@@ -136,6 +138,18 @@ def batch_flips(batch_size: int, update: int, seed: int) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None:
+    """Which of `count` files a cache entry left out, and why; None where the entry is missing or damaged."""
+    try:
+        unreadable = {
+            int(i): reason for i, reason in json.loads((entry / "unreadable.json").read_text()).items()
+        }
+        whole = (entry / "images.u8").stat().st_size == (count - len(unreadable)) * image_size**2 * 3
+    except (OSError, ValueError, AttributeError):
+        return None
+    return unreadable if whole else None
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,14 @@ def shippable(generator: Generator) -> Generator:
 def ship(run: Path, out: Path) -> None:
     """Copy the newest checkpoint of a run to the folder `out`, in the place of a shipped one that is there.
 
-    Whatever else lies in `out` stays, and so does its model card, as model_card.previous.md. Raises
-    CheckpointError where there is no checkpoint, or where `out` holds anything but a shipped one.
+    Whatever else lies in `out` stays, and so does each model card, as model_card.previous.md, then
+    model_card.previous-2.md and so on. Raises CheckpointError where there is no checkpoint, or where `out`
+    holds anything but a shipped one.
     """
     source = checkpoint.find(run)
     for load in (checkpoint.load_generator, checkpoint.load_discriminator):
         load(source)  # nothing broken is shipped
+    checkpoint.recover(out)
     shipped = (out / checkpoint.CONFIG).is_file() and not (out / checkpoint.STATE).exists()
     if out.exists() and not shipped:
         raise checkpoint.CheckpointError(
@@ -88,7 +90,12 @@ def ship(run: Path, out: Path) -> None:
         if shipped:
             shutil.copytree(out, new, dirs_exist_ok=True)
             if (new / checkpoint.CARD).exists():
-                (new / checkpoint.CARD).replace(new / "model_card.previous.md")
+                names = (
+                    f"model_card.previous{suffix}.md" for suffix in ("", *(f"-{i}" for i in range(2, 1000)))
+                )
+                (new / checkpoint.CARD).rename(
+                    next(new / name for name in names if not (new / name).exists())
+                )
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
         if film := checkpoint.companion(source, checkpoint.FILM):

@@ -72,18 +72,31 @@ class Processes:
 ALONE = Processes()
 
 
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 @contextmanager
 def processes(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the others if `torchrun` started this process; yields them and the device of this one.
 
-    device "auto" and "cuda" become this process's own GPU where there are GPUs.
+    device "auto" and "cuda" become this process's own GPU. Raises ValueError where it has none.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE, device
         return
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    gpus, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+    if device == "cuda" or (device == "auto" and gpus):
+        if number >= gpus:
+            raise ValueError(
+                f"There is no GPU for process {number + 1} on this machine, which has {gpus}: start at most "
+                "one process for each, or train with --device cpu."
+            )
+        device = f"cuda:{number}"
         torch.cuda.set_device(device)
+    elif device not in ("auto", "cpu"):
+        raise ValueError(f"Several processes cannot share the device '{device}': use cpu, cuda or auto.")
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:

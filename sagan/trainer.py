@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from sagan.export import plain, shippable
 from sagan.film import Film, is_moment
 from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
-from sagan.parallel import ALONE, Processes
+from sagan.parallel import ALONE, Processes, is_lost_connection
 
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
 # Streams of random numbers, each a function of (seed, update) alone.
@@ -290,10 +289,13 @@ class Trainer:
         """
         try:
             return self._train(log_every, sample_every, save_every)
-        except TrainingError:
-            raise
         except RuntimeError as error:
-            if self.processes.count == 1:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise TrainingError(
+                    f"At step {self.step}, {self.device} ran out of memory; {self._kept()}. "
+                    "Start a run with a smaller --batch-size."
+                ) from error
+            if not is_lost_connection(error):
                 raise
             raise TrainingError(
                 f"At step {self.step}, the processes of this run stopped working together "
@@ -301,7 +303,8 @@ class Trainer:
             ) from error
 
     def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
-        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        with self._writing("The folder of the pictures"):
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
         saved = sampled = None
         leads = self.processes.leads
@@ -328,17 +331,17 @@ class Trainer:
                 measuring = self._time_to_measure()
                 if self.step % log_every == 0 or leaving or measuring:
                     speed = (self.step - logged_step) / (time.monotonic() - logged_at)
-                    figures = self.measure(self.snapshot()) if measuring and leads else {}
+                    paused = time.monotonic()
+                    figures = self._measured() if measuring and leads else {}
                     self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps, figures)
                     logged_at, logged_step = time.monotonic(), self.step
+                    clock += logged_at - paused  # --minutes are minutes of training
                 if leads and measuring and self._is_best(next(iter(figures))):
-                    self.save()
                     self.keep_as_best()
-                    saved = self.step
                 if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
-                if leads and self.step % save_every == 0 and saved != self.step:
+                if leads and self.step % save_every == 0:
                     self.save()
                     saved = self.step
             if leads and sampled != self.step and self.stopped_by is None:
@@ -365,10 +368,17 @@ class Trainer:
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
 
+    def _measured(self) -> dict[str, float]:
+        try:
+            return self.measure(self.snapshot())
+        except Exception:
+            self.save()  # what was learned is worth more than its figures
+            raise
+
     def _is_best(self, figure: str) -> bool:
         """Whether the last row of the history has the lowest value so far."""
         *earlier, last = [row[figure] for row in self.history if figure in row]
-        return last < min(earlier, default=math.inf)
+        return last < min(filter(math.isfinite, earlier), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
         means = [float(total) / count for total, count in self._sums.values()]
@@ -444,6 +454,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write out/checkpoint. Raises TrainingError where that fails; the previous checkpoint stays."""
+        self._write("The checkpoint", checkpoint.RUN_CHECKPOINT, self._state())
+
+    def keep_as_best(self) -> None:
+        """Write out/best, without what only resuming needs. Raises TrainingError."""
+        self._write("The best checkpoint", checkpoint.RUN_BEST)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict]:
+        """All that resuming needs: tensors, and plain data."""
         tensors = {}
         for name, network in self._networks.items():
             tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
@@ -459,9 +477,12 @@ class Trainer:
             "images": len(self.data),
             "about": self.about,
         }
-        with self._writing("The checkpoint"):
+        return tensors, info
+
+    def _write(self, what: str, name: str, state: tuple[dict[str, Tensor], dict] | None = None) -> None:
+        with self._writing(what):
             checkpoint.save(
-                self.out / checkpoint.RUN_CHECKPOINT,
+                self.out / name,
                 self.config,
                 self.data.class_names if self.config.num_classes else (),
                 self.snapshot(),
@@ -469,16 +490,9 @@ class Trainer:
                 self.history,
                 self.card(),
                 raw_generator=plain(self.generator),
-                state=(tensors, info),
+                state=state,
                 companions={checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot())},
             )
-
-    def keep_as_best(self) -> None:
-        """Copy what was just saved to out/best, without what only resuming needs. Raises TrainingError."""
-        saved, best = self.out / checkpoint.RUN_CHECKPOINT, self.out / checkpoint.RUN_BEST
-        with self._writing("The best checkpoint"), checkpoint.replacing_folder(best) as new:
-            for name in (*checkpoint.SHIPPED, checkpoint.RAW_GENERATOR):
-                shutil.copyfile(saved / name, new / name)
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
@@ -566,7 +580,8 @@ def read_state_info(folder: Path) -> dict:
         info = json.loads((folder / checkpoint.STATE_INFO).read_text())
     except (OSError, ValueError):
         info = None
-    if not isinstance(info, dict) or not {"step", "seconds", "recipe", "images", "about"} <= info.keys():
+    kinds = {"step": int, "seconds": (int, float), "recipe": dict, "images": int, "about": dict}
+    if not isinstance(info, dict) or not all(isinstance(info.get(key), kinds[key]) for key in kinds):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
     return info
 
@@ -577,6 +592,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{device.type} was never tried")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise TrainingError(

@@ -212,6 +212,21 @@ def test_a_changed_file_is_decoded_again(load, make_images, tmp_path, rng, packe
     np.testing.assert_array_equal(after[1], pixels)
 
 
+@pytest.mark.parametrize("damage", ["no list", "not JSON", "a list", "cut off", "no images"])
+def test_a_damaged_cache_is_decoded_again(load, make_images, tmp_path, damage):
+    folder = make_images(3)
+    before = np.array(load([folder], 16).images)
+    (entry,) = (tmp_path / "cache").iterdir()
+    listed, images = entry / "unreadable.json", entry / "images.u8"
+    if damage in ("no list", "no images"):
+        (listed if damage == "no list" else images).unlink()
+    elif damage == "cut off":
+        images.write_bytes(images.read_bytes()[:-1])
+    else:
+        listed.write_text("{" if damage == "not JSON" else "[]")
+    np.testing.assert_array_equal(load([folder], 16).images, before)
+
+
 def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path, monkeypatch):
     folder = make_images(3)
 

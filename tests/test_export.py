@@ -252,6 +252,18 @@ def test_shipping_again_keeps_what_lies_beside_and_the_old_card(run, tmp_path):
     assert (out / "curated.json").read_text() == "{}"
     assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
     assert (out / "model_card.md").read_text() != "# Written by hand\n"
+    ship(run, out)
+    assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
+    assert (out / "model_card.previous-2.md").exists()
+
+
+def test_shipping_after_a_crash_keeps_what_the_crash_left(run, tmp_path):
+    out = tmp_path / "out"
+    ship(run, out)
+    (out / "model_card.md").write_text("# Written by hand\n")
+    out.rename(tmp_path / ".out.previous")
+    ship(run, out)
+    assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
 
 
 @pytest.mark.parametrize("what", ["a run", "a run's checkpoint", "something else", "a file"])

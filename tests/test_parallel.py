@@ -168,6 +168,29 @@ def test_shared_batch_statistics_want_gpus(tmp_path):
     assert str(error.value) == "Batch statistics can be shared between GPUs, but not on 'cpu'."
 
 
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cuda:0", "Several processes cannot share the device 'cuda:0': use cpu, cuda or auto."),
+        (
+            "cuda",
+            "There is no GPU for process 2 on this machine, which has 1: start at most one process for each,",
+        ),
+        (
+            "auto",
+            "There is no GPU for process 2 on this machine, which has 1: start at most one process for each,",
+        ),
+    ],
+)
+def test_a_device_that_the_processes_cannot_have_is_refused(monkeypatch, device, sentence):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError) as error, processes(device):
+        pass
+    assert str(error.value).startswith(sentence)
+
+
 # The command
 
 

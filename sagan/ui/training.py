@@ -34,7 +34,7 @@ def training_tab(controls: Controls) -> None:
         training = view(
             "training",
             "layers",
-            **(layer_props(sampler) if filmed else {"layers": []}),
+            **layer_props(sampler) | ({} if filmed else {"layers": []}),
             texts=texts.ATTENTION | texts.TRAINING,
             faces=[texts.TRAINING["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
             seeds=list(film.SEEDS),
@@ -75,7 +75,7 @@ def training_tab(controls: Controls) -> None:
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
     """The charts of a history: losses, gammas of the generator, and the metric, where there are any.
 
-    A line is its name and its points (images shown, value).
+    A line is its name and its points (images shown, value), two at least.
     """
     lines = {
         "losses": {"d_loss": texts.TRAINING["d_loss"], "g_loss": texts.TRAINING["g_loss"]},
@@ -85,7 +85,7 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
     charts = []
     for chart, columns in lines.items():
         drawn = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
-        drawn = [line for line in drawn if line["points"]]
+        drawn = [line for line in drawn if len(line["points"]) > 1]
         if drawn:
             title = texts.TRAINING[chart]
             if chart == "metric":
@@ -118,9 +118,10 @@ def moments(history: list[Row]) -> list[dict[str, int]]:
     """Steps to scrub through where there is no film: at most 300 rows of the history, evenly spread."""
     rows = _known(history)
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), POINTS)).round().astype(int))
-    return [{"step": int(rows[i].get("step", i)), "images": int(rows[i]["images"])} for i in chosen]
+    return [{"step": int(rows[i]["step"]), "images": int(rows[i]["images"])} for i in chosen]
 
 
 def _known(history: list[Row]) -> list[Row]:
-    """The rows that say after how many images they were written."""
-    return [row for row in history if math.isfinite(row.get("images", math.nan))]
+    """The rows that say when they were written."""
+    known = ("step", "images")
+    return [row for row in history if all(math.isfinite(row.get(name, math.nan)) for name in known)]

@@ -1,6 +1,7 @@
 """The page where there is no usable checkpoint."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,13 @@ def test_the_page_says_what_is_wrong_with_a_checkpoint(new_page, tmp_path, confi
     _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     assert_says_what_to_do(new_page(address), tmp_path)
     app.close(verbose=False)
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "app.py", "--checkpoint", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 1
+    assert f"The page cannot be served at 127.0.0.1, port {port}: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -11,14 +11,19 @@ from sagan import checkpoint
 from sagan.film import Film, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app
+from sagan.ui import build_app, launch_options
 from sagan.ui.training import curves, moments, points
-from tests.ui.conftest import random_sampler, serve
 
 CONFIG = SaganConfig(g_width=8, d_width=8, z_dim=16)
 STEPS = (0, 16, 24, 32, 40)
 BATCH = 64
 LAYERS = ("16x16", "32x32")
+CHOSEN = 1  # the page opens with the face of seed 1, which is in the film
+
+
+def serve(app) -> str:
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    return address
 
 
 def random_generator() -> Generator:
@@ -132,7 +137,7 @@ def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(tr
         for seen, face in zip(small_faces(training), moment["faces"], strict=True):
             assert np.corrcoef(seen.ravel(), face.astype(float).ravel())[0, 1] > 0.9
         for layer in LAYERS:
-            assert drawn(training, layer) == pytest.approx(expected(moment, 0, layer, x, y), rel=1e-6)
+            assert drawn(training, layer) == pytest.approx(expected(moment, CHOSEN, layer, x, y), rel=1e-6)
             gamma = f"{moment[f'{layer}/gamma']:.2f}".replace("-", "−")
             assert part(training, f'figure[data-layer="{layer}"] .gamma').text_content() == gamma
     assert requests == []
@@ -146,7 +151,7 @@ def test_hover_moves_the_query_in_both_layers_without_a_request(training, filmed
         x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
         point_at(training, hovered, x, y)
         for layer in LAYERS:
-            row = expected(filmed.film.moments[2], 0, layer, x, y)
+            row = expected(filmed.film.moments[2], CHOSEN, layer, x, y)
             assert drawn(training, layer) == pytest.approx(row, rel=1e-6)
     assert requests == []
 
@@ -254,7 +259,7 @@ def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
 
 def test_long_histories_are_averaged_over_equal_stretches_of_the_axis():
     rng = np.random.default_rng()
-    history = [{"images": 640 * i, "d_loss": float(rng.normal())} for i in range(1, 5001)]
+    history = [{"step": i, "images": 640 * i, "d_loss": float(rng.normal())} for i in range(1, 5001)]
     x = np.log2(1 + np.array([row["images"] for row in history]) / 1000)
     shown = points(history, "d_loss")
     assert 100 < len(shown) <= 300
@@ -276,17 +281,17 @@ def test_long_histories_are_averaged_over_equal_stretches_of_the_axis():
 
 def test_gaps_other_columns_and_numbers_that_are_none_are_left_out():
     history = [
-        {"images": 10, "d_loss": 1.0, "odd": 5.0},
-        {"images": 20, "d_loss": math.nan},
-        {"d_loss": 3.0},
-        {"images": 30, "d_loss": 2.0, "face_fd": math.inf, "g_gamma_16x16": 0.5},
+        {"step": 1, "images": 10, "d_loss": 1.0, "odd": 5.0},
+        {"step": 2, "images": 20, "d_loss": math.nan},
+        {"step": 3, "d_loss": 3.0},
+        {"step": 4, "images": 30, "d_loss": 2.0, "face_fd": math.inf, "g_gamma_16x16": 0.5},
     ]
     assert points(history, "d_loss") == [(10, 1.0), (30, 2.0)]
     charts = curves(history, ("16x16", "32x32"))
-    assert [chart["id"] for chart in charts] == ["losses", "gammas"]
-    assert [len(chart["lines"]) for chart in charts] == [1, 1]
+    assert [chart["id"] for chart in charts] == ["losses"]  # a single point is no curve
+    assert [line["points"] for line in charts[0]["lines"]] == [points(history, "d_loss")]
     assert curves([], ("16x16",)) == [] and curves([{"step": 1}], ()) == []
-    assert moments(history)[-1] == {"step": 3, "images": 30}
+    assert moments(history) == [{"step": step, "images": 10 * i} for i, step in ((1, 1), (2, 2), (3, 4))]
 
 
 def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
@@ -303,7 +308,8 @@ def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
 
 
 def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(new_page, filmed):
-    sampler = random_sampler()
+    networks = random_generator(), Discriminator(CONFIG, spectral=False)
+    sampler = Sampler.from_parts(CONFIG, *networks)
     sampler.history = filmed.history
     app = build_app(sampler)
     page = new_page(serve(app))

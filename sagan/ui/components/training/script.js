@@ -94,7 +94,7 @@ function drawCurves(curves) {
     chart.high = Math.max(...values);
     chart.lines.forEach((points, i) => {
       const corners = points.map(([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`);
-      chart.paths[i].setAttribute('d', `M${corners.join('L')}${points.length === 1 ? 'h0.5' : ''}`);
+      chart.paths[i].setAttribute('d', `M${corners.join('L')}`);
     });
     chart.chart.querySelector('.high').textContent = figure(chart.high);
     chart.chart.querySelector('.low').textContent = figure(chart.low);
