@@ -126,8 +126,6 @@ const layers = (() => {
       event.preventDefault();
     });
   }
-  element.addEventListener('keydown', (event) => { if (event.key === 'Escape') pin(false); });
-
   function drawScale() {
     const canvas = element.querySelector('.scale canvas'), context = canvas.getContext('2d');
     const bar = context.createImageData(256, 1);
@@ -138,8 +136,11 @@ const layers = (() => {
       element.querySelector('.scale .ticks').append(Object.assign(document.createElement('span'), { textContent: `${prefix}${times} ×` }));
     }
   }
-  if (views.length) drawScale();
-  pin(false);
+  if (views.length) { // a film may have no attention layers
+    drawScale();
+    pin(false);
+    element.addEventListener('keydown', (event) => { if (event.key === 'Escape') pin(false); });
+  }
 
   return {
     /** Show a picture and, by layer name, what `of(name)` gives: {q, k, gamma}, vectors as float arrays. */
