@@ -68,6 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--label-columns", metavar="NAMES", help="columns that make up the class: Male,Smiling gives four")
 
     add = parser.add_argument_group("networks").add_argument
+    add(
+        "--start-from",
+        metavar="CHECKPOINT",
+        help='weights to begin with: a checkpoint or run folder, or a Hub id "owner/name" (default none)',
+    )
     add("--image-size", type=int, choices=IMAGE_SIZES, help=f"in pixels (default {model.image_size})")
     add("--z-dim", type=int, metavar="N", help=f"dimensions of the latent (default {model.z_dim})")
     add(
@@ -221,6 +226,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
+    source = _source(given.get("start_from"), options, settings)
     config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
     try:
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
@@ -252,7 +258,28 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     trainer = Trainer(config, recipe, data, options.out, device, about, team, **measuring)
     if options.resume:
         trainer.resume()
+    elif source:
+        trainer.start_from(source)
     return trainer
+
+
+def _source(given: str | None, options: argparse.Namespace, settings: dict) -> Path | None:
+    """The checkpoint folder of --start-from, whose networks join the settings."""
+    if given is None:
+        return None
+    if options.resume:
+        raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
+    folder = checkpoint.find(given)
+    config, _ = checkpoint.load_config(folder)
+    for name in MODEL_OPTIONS:
+        value = getattr(config, name)
+        if name in settings and settings[name] != value:
+            raise TrainingError(
+                f"--{name.replace('_', '-')} is {settings[name]}, but '{given}' was trained with {value}: "
+                "leave it out."
+            )
+        settings[name] = value
+    return folder
 
 
 def _measurement(

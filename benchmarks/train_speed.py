@@ -1,4 +1,4 @@
-"""Training images a second: the tutorial's loop against ours, taking turns in one process.
+"""Training images a second: the tutorial's loop against ours, taking turns, each in a process of its own.
 
     python -m benchmarks.train_speed
     python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
@@ -59,8 +59,33 @@ def random_images() -> np.ndarray:
     return np.random.default_rng().integers(256, size=(IMAGES, 64, 64, 3), dtype=np.uint8)
 
 
-def seconds(step: Callable[[], None], steps: int, device: str) -> float:
+class Contestant:
+    """One of the loops in a process of its own, where it keeps its memory as it would alone."""
+
+    def __init__(self, name: str, batch_size: int, device: str) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.run(_begin, name, batch_size, device)
+
+    def run(self, function: Callable[..., float], *arguments: object) -> float:
+        return self.pool.submit(function, *arguments).result()
+
+
+_step: Callable[[], None]  # in the process of a contestant, one step of its loop
+_device: str
+
+
+def _begin(name: str, batch_size: int, device: str) -> None:
+    global _step, _device
+    _step, _device = CONTESTANTS[name](random_images(), batch_size, device), device
+    seconds(WARM_UP)
+
+
+def seconds(steps: int) -> float:
     """How long this many steps take."""
+    return elapsed(_step, steps, _device)
+
+
+def elapsed(step: Callable[[], None], steps: int, device: str) -> float:
     start = time.perf_counter()
     for _ in range(steps):
         step()
@@ -69,19 +94,18 @@ def seconds(step: Callable[[], None], steps: int, device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(name: str, batch_size: int, device: str) -> float:
-    """Peak MiB of a process that takes a few steps: allocated on the GPU, or resident where there is none."""
-    seconds(CONTESTANTS[name](random_images(), batch_size, device), WARM_UP, device)
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 2**20
+def peak_memory() -> float:
+    """Peak MiB of this process so far: allocated on the GPU, or resident where there is none."""
+    if _device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(_device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def operations(step: Callable[[], None]) -> int:
+def operations() -> int:
     """Floating-point operations of one step."""
     with FlopCounterMode(display=False) as counter:
-        step()
+        _step()
     return counter.get_total_flops()
 
 
@@ -89,37 +113,29 @@ def matrix_rate(device: str) -> float:
     """Operations a second of a large bf16 matrix product, the best of six."""
     side = 8192 if device.startswith("cuda") else 2048
     a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
-    return 2 * side**3 / min(seconds(lambda: a @ b, 1, device) for _ in range(6))
+    return 2 * side**3 / min(elapsed(lambda: a @ b, 1, device) for _ in range(6))
 
 
-def print_profile(step: Callable[[], None]) -> None:
-    """Where the time of three steps of ours goes."""
+def print_profile() -> None:
+    """Where the time of three steps goes."""
     with profile() as seen:
         for _ in range(3):
-            step()
+            _step()
     on_gpu = any(event.self_device_time_total for event in seen.key_averages())
     order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     print(seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
 
 
-def in_a_fresh_process(function: Callable[..., float], *arguments: object) -> float:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def compare(batch_size: int, rounds: int, steps: int, device: str, rate: float, profiled: bool) -> None:
     """Print images a second of both contestants at this batch size, and how they compare."""
-    memory = {name: in_a_fresh_process(peak_memory, name, batch_size, device) for name in CONTESTANTS}
-    images = random_images()
-    step = {name: start(images, batch_size, device) for name, start in CONTESTANTS.items()}
-    for name in step:
-        seconds(step[name], WARM_UP, device)
-    speed = {name: [] for name in step}
+    contestants = {name: Contestant(name, batch_size, device) for name in CONTESTANTS}
+    memory = {name: contestant.run(peak_memory) for name, contestant in contestants.items()}
+    speed = {name: [] for name in contestants}
     for turn in range(rounds):
-        for name in sorted(step, reverse=turn % 2 == 0):
-            speed[name].append(steps * batch_size / seconds(step[name], steps, device))
+        for name in sorted(contestants, reverse=turn % 2 == 0):
+            speed[name].append(steps * batch_size / contestants[name].run(seconds, steps))
 
-    needed = {name: operations(step[name]) / batch_size for name in step}
+    needed = {name: contestant.run(operations) / batch_size for name, contestant in contestants.items()}
     print(f"\nbatch {batch_size}: {rounds} rounds of {steps} steps in turn")
     for name, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
@@ -129,7 +145,9 @@ def compare(batch_size: int, rounds: int, steps: int, device: str, rate: float, 
     ratios = [ours / theirs for ours, theirs in zip(speed["ours"], speed["tutorial"], strict=True)]
     print(f"  ratio    {statistics.median(ratios):8.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
     if profiled:
-        print_profile(step["ours"])
+        contestants["ours"].run(print_profile)
+    for contestant in contestants.values():
+        contestant.pool.shutdown()
 
 
 def describe(device: str) -> str:

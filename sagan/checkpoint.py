@@ -6,9 +6,10 @@
     history.csv                 step, images, losses, gammas, metrics
     model_card.md               what it was trained on, how, and what it is not for
 
-Companion files (film.safetensors of the training, curated seeds, average maps) carry the SHA-256 of the
-generator they belong to. A run keeps its checkpoint in `checkpoint/`, with `state.safetensors` and
-`state.json` in it: all that is needed to go on; and the best one it measured, without those, in `best/`.
+Companion files (film.safetensors and spectra.safetensors of the training, average_maps.safetensors, curated
+seeds) carry the SHA-256 of the generator they belong to. A run keeps its checkpoint in `checkpoint/`, with
+`state.safetensors` and `state.json` in it: all that is needed to go on; and the best one it measured, without
+those, in `best/`.
 """
 
 import csv
@@ -36,7 +37,7 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
     f"{name}.safetensors" for name in ("generator", "discriminator", "generator_raw")
 )
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
-FILM = "film.safetensors"
+FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "average_maps.safetensors"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES = 1 << 30
@@ -201,8 +202,12 @@ def _read_text(path: Path) -> str:
 
 
 def generator_hash(folder: Path) -> str:
-    """The SHA-256 of generator.safetensors in hexadecimal."""
-    return hashlib.sha256((Path(folder) / GENERATOR).read_bytes()).hexdigest()
+    """The SHA-256 of generator.safetensors in hexadecimal. Raises CheckpointError where there is none."""
+    path = Path(folder) / GENERATOR
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"'{path}' is missing or cannot be read.") from error
 
 
 def companion(folder: Path, name: str) -> Path | None:
@@ -222,6 +227,22 @@ def companion(folder: Path, name: str) -> Path | None:
         return path
     warnings.warn(f"'{path}' was made for another generator or is damaged, and is left out.", stacklevel=2)
     return None
+
+
+def add_companion(
+    folder: Path, name: str, tensors: dict[str, Tensor], generator_sha256: str, about: dict[str, str]
+) -> None:
+    """Write a companion file beside a finished checkpoint in one step; `about` goes into its header too.
+
+    Raises CheckpointError where the generator is no longer the one they were made with, OSError where the
+    disk refuses; in both cases what was there before stays.
+    """
+    if generator_hash(folder) != generator_sha256:
+        raise CheckpointError(
+            f"The generator in '{folder}' was replaced while '{name}' was made: make it again."
+        )
+    about = {**about, "generator_sha256": generator_sha256}
+    replace_file(Path(folder) / name, lambda new: _save_tensors(tensors, new, about))
 
 
 # Writing

@@ -39,6 +39,20 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
 
 
 @torch.no_grad()
+def revive(network: Generator | Discriminator, source: Generator | Discriminator) -> None:
+    """Give a network in training the weights of a `plain` one, whose largest singular values are 1."""
+    state = network.state_dict() | source.state_dict()
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            state[f"{name}.parametrizations.weight.original"] = state.pop(f"{name}.weight")
+    network.load_state_dict(state)
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            norm = module.parametrizations.weight[0]
+            norm.start(norm.matrix(module.parametrizations.weight.original))
+
+
+@torch.no_grad()
 def measure_batch_norm(generator: Generator, seed: int = 0) -> None:
     """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
@@ -98,8 +112,9 @@ def ship(run: Path, out: Path) -> None:
                 )
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
-        if film := checkpoint.companion(source, checkpoint.FILM):
-            shutil.copyfile(film, new / film.name)
+        for name in (checkpoint.FILM, checkpoint.SPECTRA):
+            if companion := checkpoint.companion(source, name):
+                shutil.copyfile(companion, new / name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -152,10 +152,16 @@ def _moment_bytes(config: SaganConfig) -> int:
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in _layout(config).values())
 
 
-def inputs(generator: Generator, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None."""
+def inputs(
+    generator: Generator, seeds: Sequence[int], truncation: float = 1.0
+) -> tuple[Tensor, Tensor | None]:
+    """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None.
+
+    With classes, seed n shows class n modulo their number, so that all come equally often.
+    """
     config, device = generator.config, next(generator.parameters()).device
-    z = torch.from_numpy(np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])).to(device)
+    z = np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])
+    z = torch.from_numpy(latents.truncate(z, truncation)).to(device)
     if not config.num_classes:
         return z, None
     return z, torch.tensor([seed % config.num_classes for seed in seeds], device=device)

@@ -3,14 +3,23 @@
 A row is the weights of one query over all keys, (n*n,) or (n, n), and sums to 1. A face is uint8 (S, S, 3).
 """
 
+from collections.abc import Sequence
 from functools import cache
 from math import ceil, isqrt, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 COLOUR_MAP = "inferno"
+# Okabe and Ito's sky blue, vermillion, yellow, reddish purple and blue: of their seven colours, the five that
+# colour-blind people tell apart best.
+PIN_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#CC79A7", "#0072B2")
+FIGURE_PIXELS = 512  # of each picture in a figure
 LEAST_SCALE = (
     4.0  # times uniform: below it, a row's own maximum would make near-uniform attention look strong
 )
@@ -26,6 +35,52 @@ def entropy_bits(row: np.ndarray) -> float:
     weights = np.asarray(row, np.float64)
     weights = weights[weights > 0]
     return float(-(weights * np.log2(weights)).sum())
+
+
+def mean_distance(row: np.ndarray, query: int, side: int, image_size: int) -> float:
+    """How far a query looks on average, in pixels of the picture: distances to the keys, times their weights.
+
+    side is n, the cells in a row of the layer; the picture is image_size pixels wide. Raises ValueError where
+    the row has not n*n weights or there is no such query.
+    """
+    down, right = _offsets(row, query, side)
+    return float(image_size / side * (np.hypot(down, right) * np.ravel(row)).sum(dtype=np.float64))
+
+
+def share_outside(row: np.ndarray, query: int, side: int, reach: int = 1) -> float:
+    """The share of a query's weight that lies more than `reach` cells away, down or across.
+
+    At 1 that is all outside the 3x3 neighbourhood, which one convolution could not have reached; at a border
+    the neighbourhood is smaller. side and errors are those of `mean_distance`.
+    """
+    down, right = _offsets(row, query, side)
+    outside = np.maximum(abs(down), abs(right)) > reach
+    return float(np.ravel(row)[outside].sum(dtype=np.float64))
+
+
+def backward(attention: np.ndarray, key: int) -> np.ndarray:
+    """Who looks at a key: of a map (n*n, n*n) the weight that each query gives it, (n*n,).
+
+    Each weight is a share of its own query's row, so they do not sum to 1; `times_uniform` means the same as
+    for a row. Raises ValueError where there is no such key.
+    """
+    if not 0 <= key < attention.shape[1]:
+        raise ValueError(f"The key is {key}, but this layer has positions 0 to {attention.shape[1] - 1}.")
+    return attention[:, key]
+
+
+def _offsets(row: np.ndarray, query: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every key, how many cells it lies below the query, and how many to the right of it."""
+    if np.size(row) != side * side:
+        raise ValueError(f"A layer {side} cells wide has {side * side} weights in a row, not {np.size(row)}.")
+    _check_query(query, side * side)
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return rows - query // side, columns - query % side
+
+
+def _check_query(query: int, positions: int) -> None:
+    if not 0 <= query < positions:
+        raise ValueError(f"The query is {query}, but this layer has positions 0 to {positions - 1}.")
 
 
 @cache
@@ -61,19 +116,21 @@ def overlay(
     colour, by default `full_scale(row)`. Raises ValueError where there is no such query.
     """
     side = isqrt(row.size)
-    if not 0 <= query < row.size:
-        raise ValueError(f"The query is {query}, but this layer has positions 0 to {row.size - 1}.")
-    weights = Image.fromarray(np.asarray(row, np.float32).reshape(side, side))
-    field = np.asarray(weights.resize((size, size), Image.Resampling.BICUBIC))
-    heat = Image.fromarray(colour(field, full_scale(row) if vmax is None else vmax))
-    picture = Image.blend(enlarge(face, size), heat, opacity)
-
+    _check_query(query, row.size)
+    picture = _blend(face, row, size, opacity, full_scale(row) if vmax is None else vmax)
     y, x = (cell * size // side for cell in divmod(query, side))
     last = (query // side + 1) * size // side - 1 - y
     pen = ImageDraw.Draw(picture)
     pen.rectangle((x - 1, y - 1, x + last + 1, y + last + 1), outline="black")
     pen.rectangle((x, y, x + last, y + last), outline="white")
     return picture
+
+
+def _blend(face: np.ndarray, row: np.ndarray, size: int, opacity: float, vmax: float) -> Image.Image:
+    side = isqrt(row.size)
+    weights = Image.fromarray(np.asarray(row, np.float32).reshape(side, side))
+    field = np.asarray(weights.resize((size, size), Image.Resampling.BICUBIC))
+    return Image.blend(enlarge(face, size), Image.fromarray(colour(field, vmax)), opacity)
 
 
 def enlarge(face: np.ndarray, size: int) -> Image.Image:
@@ -91,3 +148,76 @@ def sheet(faces: np.ndarray, columns: int | None = None, gap: int = 2) -> Image.
         row, column = divmod(i, columns)
         picture.paste(Image.fromarray(face), (gap + column * pitch, gap + row * pitch))
     return picture
+
+
+def attention_figure(
+    face: np.ndarray,
+    pins: Sequence[tuple[float, float]],
+    maps: Sequence[np.ndarray],
+    colours: Sequence[str] = PIN_COLOURS,
+    *,
+    titles: Sequence[str] | None = None,
+    shared: bool = True,
+    opacity: float = 0.6,
+    unit: str = "times uniform",
+) -> "Figure":
+    """A figure for a slide: the face with a numbered point for each pin, and beside it the map of each pin.
+
+    pins are (x, y) in shares of the picture, maps a row (n*n,) or column for each, titles what is written
+    above them (default their numbers). All maps share one scale from 0 to the largest of them, or with
+    shared=False each has its own; a scale ends at 4 x uniform or more, and its bar is in `unit`. Save it by
+    `figure.savefig("x.png", dpi=200)` or `figure.savefig("x.svg")`. Raises ValueError where there is no pin,
+    or one without a map, a title, a colour or a place in the picture.
+    """
+    titles = [str(i + 1) for i in range(len(pins))] if titles is None else titles
+    if not 1 <= len(pins) <= len(colours) or not len(pins) == len(maps) == len(titles):
+        raise ValueError(
+            f"A figure shows 1 to {len(colours)} pins with a map and a title each, but was given {len(pins)} "
+            f"pins, {len(maps)} maps and {len(titles)} titles."
+        )
+    for x, y in pins:
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise ValueError(f"The pin ({x}, {y}) is outside the picture, which runs from 0 to 1.")
+    maps = [np.ravel(row) for row in maps]
+    for row in maps:
+        if row.size != isqrt(row.size) ** 2 or not np.isfinite(row).all():
+            raise ValueError(f"A map must be n*n finite weights, but one has {row.size} numbers.")
+    return _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit)
+
+
+def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "Figure":
+    from matplotlib.cm import ScalarMappable  # these take half a second, which the start of the page has not
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    scales = [full_scale(row) * row.size for row in maps]  # times uniform
+    scales = [max(scales)] * len(maps) if shared else scales
+    height = 3 if shared else 3.6  # the bars lie beside the maps, or below them
+    figure = Figure(figsize=(2.5 * (len(pins) + 1) + shared, height), layout="compressed")
+    (left, *others) = figure.subplots(1, len(pins) + 1)
+    whole = {"extent": (0, 1, 1, 0), "interpolation": "nearest"}  # axes in shares of the picture
+    left.imshow(enlarge(face, FIGURE_PIXELS), **whole)
+    parts = zip(others, pins, maps, colours, titles, scales, strict=False)
+    for number, (axes, (x, y), row, chosen, title, scale) in enumerate(parts, 1):
+        axes.imshow(_blend(face, row, FIGURE_PIXELS, opacity, scale / row.size), **whole)
+        axes.set_title(title)
+        side = isqrt(row.size)
+        cell = tuple(min(side - 1, int(share * side)) / side for share in (x, y))
+        edge = [withStroke(linewidth=4, foreground="black")]
+        axes.add_patch(Rectangle(cell, 1 / side, 1 / side, fill=False, edgecolor=chosen, path_effects=edge))
+        left.plot(x, y, "o", markersize=15, color=chosen, markeredgecolor="black", clip_on=False)
+        white = {"color": "white", "path_effects": [withStroke(linewidth=2, foreground="black")]}
+        left.text(x, y, number, ha="center", va="center_baseline", fontsize=9, **white)
+        for spine in axes.spines.values():
+            spine.set(color=chosen, linewidth=4)
+        if not shared:
+            bar = ScalarMappable(Normalize(0, scale), COLOUR_MAP)
+            figure.colorbar(bar, ax=axes, label=unit, orientation="horizontal")
+    if shared:
+        bar = ScalarMappable(Normalize(0, scales[0]), COLOUR_MAP)
+        figure.colorbar(bar, ax=others, label=unit, fraction=0.1 / len(others), pad=0.02 / len(others))
+    for axes in (left, *others):
+        axes.set(xticks=[], yticks=[])
+    return figure

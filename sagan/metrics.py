@@ -11,6 +11,7 @@ reference and network: Frechet distances fall as N grows.
 import argparse
 import importlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,13 +26,15 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.data import load_images
+from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
-from sagan.latents import from_seed, sheet_seeds, truncate
+from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator
 from sagan.trainer import TrainingError, pick_device
 
 INCEPTION = "inception"
 BATCH = 100
+ATTENTION_FACES, ATTENTION_BATCH = 64, 8  # whose maps are looked at
 LEAST_COUNT, MOST_BY_DEFAULT = 10, 5000  # images on each side
 COPIED_FACES, NEIGHBOURS = 16, 7
 PICTURE = "neighbours.png"
@@ -188,19 +191,10 @@ def _batches(images: np.ndarray, indices: np.ndarray) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def generate(generator: Generator, seeds: Sequence[int], truncation: float = 1.0) -> Iterator[Tensor]:
-    """Yield the faces of these seeds as uint8 (B, 3, S, S); the generator is in eval mode.
-
-    With classes, seed n shows class n modulo their number, so that all come equally often.
-    """
-    config, device = generator.config, next(generator.parameters()).device
+    """Yield the faces of these seeds as uint8 (B, 3, S, S); the generator is in eval mode."""
     for start in range(0, len(seeds), BATCH):
-        part = seeds[start : start + BATCH]
-        z = truncate(np.stack([from_seed(seed, config.z_dim) for seed in part]), truncation)
-        labels = None
-        if config.num_classes:
-            labels = torch.tensor([seed % config.num_classes for seed in part], device=device)
-        images = generator(torch.from_numpy(z).to(device), labels)
-        yield ((images + 1) * 127.5).round().clip(0, 255).to(torch.uint8)
+        faces = to_uint8(generator(*inputs(generator, seeds[start : start + BATCH], truncation)))
+        yield torch.from_numpy(faces).permute(0, 3, 1, 2)
 
 
 # Measuring
@@ -244,10 +238,41 @@ class Measurement:
         self.floor = compare(self._real, other)
 
     def __call__(self, generator: Generator) -> dict[str, float]:
-        """{figure: value} and {floor_figure: value}, beginning with the Frechet distance."""
+        """{figure: value} and {floor_figure: value}, the Frechet distance first, and `attention_figures`."""
         faces = generate(generator, self.seeds, self.truncation)
         fake = describe(self._features, faces, self.count, self._device, "Generated images")
-        return compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
+        figures = compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
+        return figures | attention_figures(generator, self.seeds[:ATTENTION_FACES], self.truncation)
+
+
+@torch.inference_mode()
+def attention_figures(
+    generator: Generator, seeds: Sequence[int], truncation: float = 1.0
+) -> dict[str, float]:
+    """How strong and how sharp each attention layer of a generator in eval mode is, over faces of `seeds`.
+
+    strength_LAYER: the median over positions and faces of |gamma * attended| / |x|, the lengths over channels
+    of what the layer adds and of what it adds to. entropy_LAYER: the median entropy of a row, in bits.
+    """
+    parts: dict[str, list[Tensor]] = {}
+
+    def note(name: str, x: Tensor, y: Tensor, maps: Tensor) -> None:
+        added = (y - x).norm(dim=1) / x.norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny)  # (B, H, W)
+        bits = torch.special.entr(maps).sum(-1) / math.log(2)  # (B, H*W)
+        parts.setdefault(f"strength_{name}", []).append(added.flatten())
+        parts.setdefault(f"entropy_{name}", []).append(bits.flatten())
+
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, output, name=name: note(name, inputs[0], *output))
+        for name, layer in generator.attention.items()
+    ]
+    try:
+        for start in range(0, len(seeds), ATTENTION_BATCH):
+            generator(*inputs(generator, seeds[start : start + ATTENTION_BATCH], truncation), extras="maps")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: float(f"{torch.cat(part).median().item():.6g}") for name, part in parts.items()}
 
 
 def neighbours(
@@ -311,7 +336,7 @@ def run(options: argparse.Namespace) -> dict:
     }
     if picture:
         faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
-        image = neighbours(features, faces.permute(0, 2, 3, 1).cpu().numpy(), training, device)
+        image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
         checkpoint.replace_file(picture, image.save)
         result["neighbours"] = str(picture)
     return result
@@ -334,6 +359,12 @@ def table(result: dict) -> str:
     ]
     for name, title in titles.items():
         lines.append(f"{title:18}{result[name]:12.5g}{result[f'floor_{name}']:12.5g}")
+    for layer in (name.removeprefix("strength_") for name in result if name.startswith("strength_")):
+        bits = math.log2(math.prod(map(int, layer.split("x"))))
+        lines.append(
+            f"attention {layer}: adds {result[f'strength_{layer}']:.2f} of its input's length; "
+            f"entropy of a row {result[f'entropy_{layer}']:.1f} of {bits:.0f} bits (medians)"
+        )
     if "neighbours" in result:
         lines.append(f"Nearest training images: '{result['neighbours']}' (real people: never publish it)")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from sagan.layers import ConditionalBatchNorm2d, Extras, SelfAttention, spectral
 
 IMAGE_SIZES = (32, 64, 128)
 MAX_WIDTH, MAX_Z_DIM, MAX_CLASSES = 512, 1024, 10_000
+
+NetworkExtras = Extras | Literal["activations"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ class Generator(nn.Module):
         z: Tensor,
         labels: Tensor | None = None,
         gammas: dict[str, float] | None = None,
-        extras: Extras | None = None,
+        extras: NetworkExtras | None = None,
     ):
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
         gammas replaces learned gammas by layer name ("16x16"). With extras, returns (images, {layer: extra})
-        with what `SelfAttention.forward` returns. Raises ValueError where labels are missing or not wanted.
+        with what `SelfAttention.forward` returns; with extras="activations", (images, {block: its output}) of
+        all blocks in the order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image". Raises
+        ValueError where labels are missing or not wanted.
         """
         _check_labels(self.config, labels)
         h = z[:, :, None, None]  # (B, z_dim, 1, 1)
@@ -104,6 +109,8 @@ class Generator(nn.Module):
             h = block(h, labels)  # (B, channels, side, side)
             h = _attend(self.attention, h, gammas, extras, collected)
         images = torch.tanh(self.to_image(h))
+        if extras == "activations":
+            collected["image"] = images
         return images if extras is None else (images, collected)
 
 
@@ -142,10 +149,10 @@ class Discriminator(nn.Module):
         if config.num_classes:
             self.embedding = spectral_norm(nn.Embedding(config.num_classes, channels[-1]), spectral)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None, extras: Extras | None = None):
+    def forward(self, images: Tensor, labels: Tensor | None = None, extras: NetworkExtras | None = None):
         """Map images (B, 3, S, S) in [-1, 1], and labels (B,) where there are classes, to scores (B,).
 
-        extras and errors are those of `Generator.forward`.
+        extras and errors are those of `Generator.forward`; the last block is "score" (B, 1, 1, 1).
         """
         _check_labels(self.config, labels)
         h = images
@@ -156,6 +163,8 @@ class Discriminator(nn.Module):
         scores = self.to_score(h).flatten()  # (B, 1, 1, 1) -> (B,)
         if labels is not None:
             scores = scores + (self.embedding(labels) * h.sum((2, 3))).sum(1)
+        if extras == "activations":
+            collected["score"] = scores[:, None, None, None]
         return scores if extras is None else (scores, collected)
 
 
@@ -174,15 +183,20 @@ def _attention(config: SaganConfig, width: int, sides: tuple[int, ...], spectral
 
 
 def _attend(
-    attention: nn.ModuleDict, h: Tensor, gammas: dict | None, extras: Extras | None, collected: dict
+    attention: nn.ModuleDict, h: Tensor, gammas: dict | None, extras: NetworkExtras | None, collected: dict
 ) -> Tensor:
-    """Run the attention layer that belongs to this feature map, if any; file its extras in `collected`."""
+    """Run the attention layer that belongs to this feature map, if any; file the extras in `collected`."""
     name = layer_name(h.shape[-1])
+    if extras == "activations":
+        collected[name] = h
     if name not in attention:
         return h
     gamma = (gammas or {}).get(name)
     if extras is None:
         return attention[name](h, gamma)
+    if extras == "activations":
+        collected[f"attention {name}"] = h = attention[name](h, gamma)
+        return h
     h, collected[name] = attention[name](h, gamma, extras)
     return h
 

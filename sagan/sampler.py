@@ -2,32 +2,29 @@
 
 import copy
 import json
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sagan import checkpoint
-from sagan.film import Film
+from sagan import average_maps, checkpoint, inside, spectra
+from sagan.film import Film, to_uint8
+from sagan.inside import Block, Computation
 from sagan.latents import check_seed
-from sagan.layers import Extras
-from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.networks import Discriminator, Generator, NetworkExtras, SaganConfig, layer_name
 from sagan.networks import gammas as learned_gammas
+from sagan.workers import each
 
 CURATED = "curated.json"
-WORKERS = min(4, os.cpu_count() or 1)
 
-Answer = TypeVar("Answer")
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
 
 
@@ -55,6 +52,9 @@ class Sampler:
     history, card  the training run as rows of numbers, and the model card in Markdown
     curated        faces worth a look, () where nobody chose any
     film           the film of the training, None where there is none; read when it is first asked for
+    average_maps   the path of the file of `sagan.average_maps`, None where there is none that fits
+    discriminator_layers, discriminator_gammas
+                   as layers and gammas, in the order in which an image meets them: ("8x8", "4x4")
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Sampler:
         self.class_names = tuple(class_names)
         self.layers = tuple(generator.attention)
         self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(generator).items()}
+        self.discriminator_layers = tuple(layer_name(side) for side in reversed(config.d_attention))
         self.source = source
         self.history = checkpoint.read_history(source) if source else []
         self.card = checkpoint.read_card(source) if source else ""
@@ -108,6 +109,15 @@ class Sampler:
     def film(self) -> Film | None:
         return Film.load(self.source, self.config) if self.source else None
 
+    @cached_property
+    def average_maps(self) -> Path | None:
+        return average_maps.find(self.source, self.config) if self.source else None
+
+    @cached_property
+    def discriminator_gammas(self) -> dict[str, float]:
+        learned = learned_gammas(self._read_discriminator())
+        return {layer: learned[layer].item() for layer in self.discriminator_layers}
+
     def faces(
         self,
         latents: np.ndarray,
@@ -143,6 +153,26 @@ class Sampler:
         _, maps = next(self._generate([latent], _one(label), gammas, "maps"))
         return maps[layer]
 
+    def computation(
+        self,
+        latent: np.ndarray,
+        layer: str,
+        query: int,
+        label: int | None = None,
+        gammas: Mapping[str, float] | None = None,
+    ) -> Computation:
+        """How one query position of a layer, row * side + column, arrives at its output, in numbers."""
+        self._check_layer(layer)
+        _, parts = next(self._generate([latent], _one(label), gammas, "parts"))
+        gamma = float((gammas or {}).get(layer, self.gammas[layer]))
+        return inside.compute(*parts[layer], gamma, query)
+
+    def activations(
+        self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
+    ) -> list[Block]:
+        """What every block of the generator puts out for one latent, from the first to the image."""
+        return inside.blocks(next(self._generate([latent], _one(label), gammas, "activations"))[1])
+
     def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
         return np.array([score for score, _ in self._discriminate(images, labels)], np.float32)
@@ -151,12 +181,75 @@ class Sampler:
         """`queries_keys` of the discriminator's attention layers for one image uint8 (S, S, 3)."""
         return next(self._discriminate([image], _one(label), "queries_keys"))[1]
 
+    def discriminator_activations(self, image: np.ndarray, label: int | None = None) -> list[Block]:
+        """What every block of the discriminator puts out for one image, from the first to the score."""
+        return inside.blocks(next(self._discriminate([image], _one(label), "activations"))[1])
+
+    def spectra(self) -> dict[str, dict[str, object]]:
+        """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
+
+        That is {"generator/blocks.0.conv": {"shape", "kind", "matrix", "before", "after"}, ...}; worked out
+        when it is first asked for.
+        """
+        return self._spectra
+
+    def power_iteration(self, layer: str, seed: int, steps: int = 30) -> tuple[np.ndarray, np.ndarray]:
+        """`sagan.spectra.power_iteration` on the shipped weight of a layer of `spectra`, steps from 0 to 100.
+
+        Before normalisation all its estimates were larger by one factor, before[0] / after[0].
+        """
+        layers = spectra.layers(self._generator, self._read_discriminator())
+        if layer not in layers:
+            raise ValueError(f"There is no normalised layer {layer!r}; this model has {', '.join(layers)}.")
+        return spectra.power_iteration(spectra.matrix(layers[layer]).numpy(), steps, seed)
+
+    @cached_property
+    def _spectra(self) -> dict[str, dict[str, object]]:
+        return spectra.describe(self._generator, self._read_discriminator(), self.source)
+
+    def raw_maps(
+        self,
+        latent: np.ndarray,
+        label: int | None = None,
+        gammas: Mapping[str, float] | None = None,
+        about: Mapping[str, int | float | str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """All attention of one face as named arrays, for `np.savez_compressed(path, **raw_maps)`.
+
+        face              uint8 (S, S, 3)
+        score             float32 (), the discriminator's of that face
+        latent            float32 (z_dim,), and label, int64 (), where there are classes
+        LAYER/q, LAYER/k  float32 (n*n, d) of each layer: "16x16" and so on, and of the discriminator as it
+                          sees that face, "discriminator 8x8" and so on
+        LAYER/attention   float32 (n*n, n*n): row i is how query position i spreads over the keys
+        LAYER/gamma       float32 (), learned or dialled
+        about/NAME        what `about` says of the face, for example its seeds: numbers and words
+        """
+        about = {f"about/{name}": np.asarray(value) for name, value in (about or {}).items()}
+        for name, value in about.items():
+            if value.ndim or value.dtype.kind not in "biufU":
+                raise ValueError(f"{name} must be a number or a word, but was {value.tolist()!r}.")
+        face, queries_keys = self.face_and_queries_keys(latent, label, gammas)
+        score, of_discriminator = next(self._discriminate([face], _one(label), "queries_keys"))
+        arrays = {"face": face, "score": np.float32(score), "latent": np.asarray(latent, np.float32)}
+        if label is not None:
+            arrays["label"] = np.int64(label)
+        gammas = {**self.gammas, **(gammas or {})}
+        for prefix, layers, factors in (
+            ("", queries_keys, gammas),
+            ("discriminator ", of_discriminator, self.discriminator_gammas),
+        ):
+            for layer, (q, k) in layers.items():
+                parts = {"q": q, "k": k, "attention": inside.attention(q, k), "gamma": factors[layer]}
+                arrays |= {f"{prefix}{layer}/{name}": np.asarray(p, np.float32) for name, p in parts.items()}
+        return arrays | about
+
     def _generate(
         self,
         latents: np.ndarray | Sequence[np.ndarray],
         labels: np.ndarray | None,
         gammas: Mapping[str, float] | None,
-        extras: Extras | None = None,
+        extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
@@ -168,28 +261,32 @@ class Sampler:
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
-        return _each(generate, latents, labels)
+        return each(generate, latents, labels)
 
     def _discriminate(
         self,
         images: np.ndarray | Sequence[np.ndarray],
         labels: np.ndarray | None,
-        extras: Extras | None = None,
+        extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[float, dict]]:
         """Yield (score, {layer: extra}) for every image."""
         images = self._checked_images(images)
         labels = self._checked_labels(labels, len(images))
-        with self._lock:
-            if self._discriminator is None:
-                self._discriminator = self._load_discriminator()
+        network = self._read_discriminator()
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
             x = torch.tensor(image).permute(2, 0, 1)[None] / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
-            answer = self._discriminator(x, label, extras)
+            answer = network(x, label, extras)
             scores, collected = (answer, {}) if extras is None else answer
             return scores.item(), _arrays(collected)
 
-        return _each(discriminate, images, labels)
+        return each(discriminate, images, labels)
+
+    def _read_discriminator(self) -> Discriminator:
+        with self._lock:
+            if self._discriminator is None:
+                self._discriminator = self._load_discriminator()
+            return self._discriminator
 
     def _checked_latents(self, latents: object) -> np.ndarray:
         size = self.config.z_dim
@@ -252,66 +349,16 @@ def _pixels(image: Tensor) -> np.ndarray:
         raise ValueError(
             "These latents and gammas are so large that the image is not finite; take smaller ones."
         )
-    return ((image.permute(1, 2, 0) + 1) * 127.5).round().clip(0, 255).to(torch.uint8).numpy()
+    return to_uint8(image[None])[0]
 
 
-def _arrays(extras: dict[str, Tensor | tuple[Tensor, Tensor]]) -> dict:
+def _arrays(extras: dict[str, Tensor | tuple[Tensor, ...]]) -> dict:
     """What the layers hand out for a batch of one, without the batch axis, as contiguous arrays."""
 
     def array(tensor: Tensor) -> np.ndarray:
         return tensor[0].contiguous().numpy()
 
     return {k: array(v) if isinstance(v, Tensor) else tuple(map(array, v)) for k, v in extras.items()}
-
-
-def _each(
-    forward: Callable[[np.ndarray, Tensor | None], Answer], inputs: np.ndarray, labels: list[int | None]
-) -> Iterator[Answer]:
-    """Yield forward(input, label) of each pair, in order; each runs alone in a worker with one torch thread.
-
-    No more than WORKERS are queued at a time, so that a single face never waits for somebody's whole sheet.
-    """
-
-    def one(value: np.ndarray, label: int | None) -> Answer:
-        with torch.inference_mode():
-            return forward(value, None if label is None else torch.tensor([label]))
-
-    workers = _workers()
-    for start in range(0, len(inputs), WORKERS):
-        yield from workers.map(one, inputs[start : start + WORKERS], labels[start : start + WORKERS])
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-_creating = threading.Lock()
-
-
-def _workers() -> ThreadPoolExecutor:
-    """Threads of one torch thread each that run the networks; a forked process gets its own."""
-    with _creating:
-        if os.getpid() not in _pools:
-            pool = ThreadPoolExecutor(WORKERS, "sampler", _use_one_torch_thread)
-            # Not started by this thread: it may be the main one, and Ctrl-C in the middle would hang at exit.
-            starter = threading.Thread(target=_start, args=(pool,))
-            starter.start()
-            starter.join()
-            _pools[os.getpid()] = pool
-        return _pools[os.getpid()]
-
-
-def _start(pool: ThreadPoolExecutor) -> None:
-    """Start all workers; `set_num_threads` also holds for threads that start later, which is undone here."""
-    later = torch.get_num_threads()
-    all_running = threading.Barrier(WORKERS)
-    try:
-        list(pool.map(lambda _: all_running.wait(), range(WORKERS)))
-    except RuntimeError:  # the program is ending and starts no more threads: let go of those that wait
-        all_running.abort()
-    torch.set_num_threads(later)
-
-
-def _use_one_torch_thread() -> None:
-    torch.get_num_threads()  # the first call in a thread takes over the number of the process: now, not later
-    torch.set_num_threads(1)
 
 
 def _read_curated(folder: Path) -> tuple[CuratedFace, ...]:

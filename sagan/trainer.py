@@ -1,5 +1,6 @@
 """The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
 
+import ctypes
 import dataclasses
 import json
 import math
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sagan import checkpoint, losses, pictures
+from sagan import checkpoint, losses, pictures, spectra
 from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
-from sagan.export import plain, shippable
+from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.layers import SelfAttention, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
@@ -28,6 +29,9 @@ from sagan.parallel import ALONE, Processes, is_lost_connection
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
 # Streams of random numbers, each a function of (seed, update) alone.
 DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY = range(3)
+
+
+NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
 class TrainingError(RuntimeError):
@@ -131,6 +135,8 @@ class Trainer:
         self.processes = processes
         self.measure, self.measure_kimg = measure, measure_kimg
         self.device = pick_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if recipe.sync_batch_norm and self.device.type != "cuda":
             raise TrainingError(f"Batch statistics can be shared between GPUs, but not on '{self.device}'.")
         self.bf16 = recipe.precision == "bf16" or (
@@ -140,6 +146,7 @@ class Trainer:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
 
+        self._images = resident(data.images, self.device)
         torch.manual_seed(recipe.seed)
         self.generator = self._place(Generator(self.config))
         if recipe.sync_batch_norm:
@@ -152,6 +159,7 @@ class Trainer:
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
         self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
         self.step = 0  # generator updates so far
+        self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
         self.film = Film(self.config)
@@ -176,16 +184,17 @@ class Trainer:
     def train_step(self) -> None:
         """d_steps discriminator updates, one generator update, one update of the average."""
         self._set_rates()
-        for i in range(self.recipe.d_steps):
-            update = self.step * self.recipe.d_steps + i
-            real, labels = self._real_batch(update)
-            used_again = i == self.recipe.d_steps - 1 and not self.recipe.fresh_fakes
-            with torch.set_grad_enabled(used_again):
-                fake = self._fake(labels, DISCRIMINATOR_NOISE, update)
-            self._d_step(real, fake.detach(), labels, update)
-        if self.recipe.fresh_fakes:
-            fake = self._fake(labels, GENERATOR_NOISE, self.step)
-        self._g_step(fake, labels)
+        with normalised_once(self.generator):  # its weights stay what they are until its update
+            for i in range(self.recipe.d_steps):
+                update = self.step * self.recipe.d_steps + i
+                real, labels = self._real_batch(update)
+                used_again = i == self.recipe.d_steps - 1 and not self.recipe.fresh_fakes
+                with torch.set_grad_enabled(used_again):
+                    fake = self._fake(labels, DISCRIMINATOR_NOISE, update)
+                self._d_step(real, fake.detach(), labels, update)
+            if self.recipe.fresh_fakes:
+                fake = self._fake(labels, GENERATOR_NOISE, self.step)
+            self._g_step(fake, labels)
         self.step += 1
         self._average()
 
@@ -194,7 +203,7 @@ class Trainer:
         size = (self.recipe.batch_size, self.config.z_dim)
         z = torch.randn(size, generator=self._random(*stream), device=self.device)
         network = self._g if torch.is_grad_enabled() else self.generator
-        with normalised_once(self.generator), self._autocast():
+        with self._autocast():
             return network(self.processes.share(z), labels).float()
 
     def _d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int) -> None:
@@ -239,15 +248,16 @@ class Trainer:
 
     @property
     def images(self) -> int:
-        """Real images shown so far."""
-        return self.step * self.recipe.d_steps * self.recipe.batch_size
+        """Real images shown so far, those before this run included."""
+        steps = self.step - self.before["step"]
+        return self.before["images"] + steps * self.recipe.d_steps * self.recipe.batch_size
 
     @property
     def progress(self) -> float:
         """The share of the run that is done, from 0 to 1."""
         if self.recipe.steps is not None:
-            return min(1.0, self.step / self.recipe.steps)
-        return min(1.0, self.seconds / (60 * self.recipe.minutes))
+            return min(1.0, (self.step - self.before["step"]) / self.recipe.steps)
+        return min(1.0, (self.seconds - self.before["seconds"]) / (60 * self.recipe.minutes))
 
     def _set_rates(self) -> None:
         left = 1 - self.progress
@@ -263,7 +273,9 @@ class Trainer:
         labels = None
         if self.data.labels is not None:
             labels = torch.from_numpy(self.data.labels[indices]).to(self.device)
-        return to_batch(self.data.images[indices], flips, self.device), labels
+        if isinstance(self._images, Tensor):
+            indices = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        return to_batch(self._images[indices], flips, self.device), labels
 
     def _random(self, *stream: int) -> torch.Generator:
         seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
@@ -309,7 +321,7 @@ class Trainer:
         saved = sampled = None
         leads = self.processes.leads
         bar = tqdm(
-            total=self.recipe.steps,
+            total=None if self.recipe.steps is None else self.before["step"] + self.recipe.steps,
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
@@ -364,7 +376,7 @@ class Trainer:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
         if self.measure is None or self.stopped_by is not None:
             return False
-        before = self.images * (self.step - 1) // self.step
+        before = self.images - self.recipe.d_steps * self.recipe.batch_size
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
 
@@ -405,7 +417,7 @@ class Trainer:
 
         shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
         if self.recipe.minutes is not None:
-            shown["min left"] = f"{max(0.0, self.recipe.minutes - self.seconds / 60):.0f}"
+            shown["min left"] = f"{(1 - self.progress) * self.recipe.minutes:.0f}"
         shown |= {"D": f"{means['d_loss']:.2f}", "G": f"{means['g_loss']:.2f}"}
         shown |= {"D(real)": f"{means['d_real']:.2f}", "D(fake)": f"{means['d_fake']:.2f}"}
         shown["gamma"] = " ".join(f"{value:.3f}" for name, value in learned.items() if name.startswith("g_"))
@@ -476,6 +488,7 @@ class Trainer:
             "recipe": dataclasses.asdict(self.recipe),
             "images": len(self.data),
             "about": self.about,
+            "before": self.before,
         }
         return tensors, info
 
@@ -491,8 +504,40 @@ class Trainer:
                 self.card(),
                 raw_generator=plain(self.generator),
                 state=state,
-                companions={checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot())},
+                companions={
+                    checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot()),
+                    checkpoint.SPECTRA: spectra.measure(self.averaged, self.discriminator),
+                },
             )
+
+    def start_from(self, folder: Path) -> None:
+        """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
+
+        Of a run's checkpoint it takes the raw generator. Raises CheckpointError, or TrainingError where the
+        networks are other ones.
+        """
+        config, _ = checkpoint.load_config(folder)
+        if dataclasses.replace(config, d_spectral_norm=self.config.d_spectral_norm) != self.config:
+            raise TrainingError(
+                f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
+            )
+        averaged = checkpoint.load_generator(folder)
+        has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
+        raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
+        revive(self.generator, raw)
+        revive(self.averaged, averaged)
+        if config.d_spectral_norm == self.config.d_spectral_norm:
+            revive(self.discriminator, checkpoint.load_discriminator(folder))
+        self.history = checkpoint.read_history(folder)
+        last = self.history[-1] if self.history else {}
+        step, images = (int(last.get(name, 0)) for name in ("step", "images"))
+        self.step, self.seconds = step, last.get("seconds", 0.0)
+        self.before = {"step": step, "images": images, "seconds": self.seconds, "source": folder.name}
+        self._take_film(folder)
+
+    def _take_film(self, folder: Path) -> None:
+        if (filmed := Film.load(folder, self.config)) is not None:
+            self.film = filmed.going_on()
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
@@ -518,10 +563,9 @@ class Trainer:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks."
             ) from error
-        self.step, self.seconds = info["step"], info["seconds"]
+        self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)
-        if (filmed := Film.load(folder, self.config)) is not None:
-            self.film = filmed.going_on()
+        self._take_film(folder)
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
@@ -543,8 +587,10 @@ class Trainer:
         ]
         if self.recipe.loss == "wgan-gp":
             lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
-        if self.step:
+        if self.step > self.before["step"]:
             lines.append(f"Going on from step {self.step}.")
+        elif self.before["source"]:
+            lines.append(f"Starting from '{self.before['source']}', {self.images:,} images shown before.")
         return "\n".join(lines)
 
     def card(self) -> str:
@@ -555,13 +601,17 @@ class Trainer:
         if self.processes.count > 1:
             hardware = f"{self.processes.count} processes, each on {hardware}"
         classes = ", ".join(self.data.class_names) if self.config.num_classes else "none"
+        begun = ""
+        if self.before["source"]:
+            begun = f", of which '{self.before['source']}' had taken {self.before['step']:,} before"
         return "\n".join(
             [
                 f"# A Self-Attention GAN for {size}x{size} images",
                 "",
                 f"- Data: {len(self.data):,} images from {sources}",
                 f"- Classes: {classes}",
-                f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}",
+                f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}"
+                f"{begun}",
                 f"- Time: {self.seconds / 3600:.2f} hours on {hardware}",
                 f"- Command: `{self.about.get('command', 'unknown')}`",
                 f"- Loss: {self.recipe.loss}; spectral norm in the discriminator: "
@@ -580,7 +630,16 @@ def read_state_info(folder: Path) -> dict:
         info = json.loads((folder / checkpoint.STATE_INFO).read_text())
     except (OSError, ValueError):
         info = None
-    kinds = {"step": int, "seconds": (int, float), "recipe": dict, "images": int, "about": dict}
+    kinds = {
+        "step": int,
+        "seconds": (int, float),
+        "recipe": dict,
+        "images": int,
+        "about": dict,
+        "before": dict,
+    }
+    if isinstance(info, dict):
+        info.setdefault("before", dict(NOTHING_BEFORE))
     if not isinstance(info, dict) or not all(isinstance(info.get(key), kinds[key]) for key in kinds):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
     return info
@@ -602,6 +661,13 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """uint8 images as a tensor on a GPU of whose free memory they take less than half, else as they are."""
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+
+
 def has_native_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products run at full speed, which emulation does not."""
     if device.type == "cuda":
@@ -609,6 +675,21 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
+
+
+def keep_freed_memory() -> bool:
+    """Let this process hand freed memory out again instead of returning it; False where that cannot be set.
+
+    By default glibc returns every large tensor to the system, and the next step maps its pages anew: some
+    30,000 page faults a step, a tenth of its time on two CPU cores. The process then stays as large as its
+    largest step.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return all([mallopt(mmap_threshold, 1 << 30), mallopt(trim_threshold, (1 << 31) - 1)])
 
 
 def describe_device(device: torch.device) -> str:

@@ -33,15 +33,6 @@ NAMES = {PLAIN: (), CONDITIONAL: ("not Smiling", "Smiling", "été 😀")}
 HISTORY = [{"step": 50, "images": 3200, "d_loss": 1.25}, {"step": 100, "images": 6400, "g_gamma_8x8": -0.125}]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that a second thread only costs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
     """Plain networks in eval mode, every number of which matters."""
     pair = Generator(config, spectral=False), Discriminator(config, spectral=False)

@@ -23,15 +23,6 @@ both_kinds = pytest.mark.parametrize("kind", [Generator, Discriminator])
 both_configs = pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that a second thread only costs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def in_training(kind: type[nn.Module], config: SaganConfig) -> nn.Module:
     """A network far from its start: other weights than its u and v know, gammas, batch-norm statistics."""
     network = kind(config)

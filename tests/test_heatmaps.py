@@ -1,6 +1,8 @@
 """Numbers, colours and pictures of attention rows."""
 
+import io
 import math
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -8,12 +10,17 @@ import pytest
 from PIL import Image
 
 from sagan.heatmaps import (
+    PIN_COLOURS,
+    attention_figure,
+    backward,
     colour,
     colour_table,
     enlarge,
     entropy_bits,
     full_scale,
+    mean_distance,
     overlay,
+    share_outside,
     sheet,
     times_uniform,
 )
@@ -59,7 +66,78 @@ def test_the_full_scale_of_a_nearly_uniform_row_is_four_times_uniform(rng):
     assert full_scale(np.full(256, 1 / 256)) == pytest.approx(4 / 256)
 
 
+@pytest.mark.parametrize("side", [1, 4, 9])
+def test_the_mean_distance_is_the_weighted_mean_of_the_ways_between_centres_of_cells(rng, side):
+    row, query, size = (
+        random_row(rng, side * side),
+        int(rng.integers(side * side)),
+        int(rng.integers(30, 130)),
+    )
+    expected = 0.0
+    for key, weight in enumerate(row.tolist()):
+        (y, x), (v, u) = ((cell // side, cell % side) for cell in (query, key))
+        expected += weight * math.dist((x * size / side, y * size / side), (u * size / side, v * size / side))
+    assert mean_distance(row, query, side, size) == pytest.approx(expected)
+    assert mean_distance(row.reshape(side, side), query, side, image_size=size) == pytest.approx(expected)
+
+
+def test_a_query_that_looks_at_one_key_looks_as_far_as_that_key():
+    row = np.zeros(256, np.float32)
+    row[3 * 16 + 10] = 1
+    assert mean_distance(row, 3 * 16 + 2, 16, 64) == pytest.approx(8 * 4)
+    assert mean_distance(row, 3 * 16 + 10, 16, 64) == 0
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_the_share_outside_is_what_lies_beyond_the_neighbourhood_also_at_the_borders(rng, reach):
+    side = 6
+    row = random_row(rng, side * side)
+    for query in range(side * side):
+        near = [
+            row[y * side + x]
+            for y in range(side)
+            for x in range(side)
+            if abs(y - query // side) <= reach and abs(x - query % side) <= reach
+        ]
+        expected = 1 - math.fsum(float(weight) for weight in near)
+        assert share_outside(row, query, side, reach) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_neighbourhood_is_3x3_and_does_not_reach_around_the_border():
+    uniform = np.full((16, 16), 1 / 256)
+    assert share_outside(uniform, 5 * 16 + 5, 16) == pytest.approx(1 - 9 / 256)
+    assert share_outside(uniform, 0, 16) == pytest.approx(1 - 4 / 256)
+    beyond = np.zeros(256)
+    beyond[16] = 1  # the first cell of the second row comes after the last of the first, but lies far from it
+    assert share_outside(beyond, 15, 16) == 1
+
+
+@pytest.mark.parametrize("measure", [share_outside, lambda *args: mean_distance(*args, 64)])
+def test_measures_refuse_a_row_of_another_layer_and_a_query_outside(rng, measure):
+    with pytest.raises(ValueError) as refusal:
+        measure(random_row(rng, 64), 0, 16)
+    assert str(refusal.value) == "A layer 16 cells wide has 256 weights in a row, not 64."
+    for query in (-1, 64):
+        with pytest.raises(ValueError, match=f"The query is {query}, but this layer has positions 0 to 63"):
+            measure(random_row(rng, 64), query, 8)
+
+
+def test_backward_is_what_every_query_gives_one_key(rng):
+    attention = rng.dirichlet(np.ones(16), 16).astype(np.float32)
+    key = int(rng.integers(16))
+    assert backward(attention, key).tolist() == [attention[query][key] for query in range(16)]
+    for outside in (-1, 16):
+        with pytest.raises(ValueError, match=f"The key is {outside}, but this layer has positions 0 to 15"):
+            backward(attention, outside)
+
+
 # Colours
+
+
+def test_pins_have_five_of_the_colours_of_okabe_and_ito():
+    assert len(set(PIN_COLOURS)) == 5
+    okabe_ito = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"}
+    assert set(PIN_COLOURS) <= okabe_ito
 
 
 @pytest.mark.parametrize("name", ["inferno", "viridis"])
@@ -174,3 +252,86 @@ def test_a_sheet_holds_every_face_in_reading_order(rng, count, columns, rows_and
         np.testing.assert_array_equal(pixels[top : top + 8, left : left + 8], face)
         pixels[top : top + 8, left : left + 8] = 255
     assert (pixels == 255).all()
+
+
+# Figures
+
+
+def random_pins(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
+    return [tuple(pin) for pin in rng.uniform(0, 1, (count, 2)).tolist()]
+
+
+def saved(figure, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=ending)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count):
+    face, pins = rng.integers(0, 256, (32, 32, 3), np.uint8), random_pins(rng, count)
+    maps = [random_row(rng, side * side) for side in rng.choice([4, 8, 16], count)]
+    figure = attention_figure(face, pins, maps)
+    left, *others, bar = figure.axes
+    np.testing.assert_array_equal(left.images[0].get_array(), np.asarray(enlarge(face, 512)))
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in left.lines] == pins
+    assert [line.get_color() for line in left.lines] == list(PIN_COLOURS[:count])
+    assert [text.get_text() for text in left.texts] == [str(i + 1) for i in range(count)]
+    assert len(others) == count
+    scale = max(4, *(row.max() * row.size for row in maps))
+    for i, (axes, row, (x, y)) in enumerate(zip(others, maps, pins, strict=True)):
+        side = math.isqrt(row.size)
+        (cell,) = axes.patches
+        assert cell.get_bbox().bounds == pytest.approx(
+            (math.floor(x * side) / side, math.floor(y * side) / side, 1 / side, 1 / side)
+        )
+        assert matplotlib.colors.to_hex(cell.get_edgecolor()).upper() == PIN_COLOURS[i]
+        assert axes.get_title() == str(i + 1)
+        expected = overlay(face, row, 0, 512, opacity=0.6, vmax=scale / row.size)
+        different = (np.asarray(axes.images[0].get_array()) != np.asarray(expected)).any(-1)
+        assert different.sum() <= 2 * 4 * (
+            512 // side + 2
+        )  # the square that `overlay` draws around its query
+    assert bar.get_ylabel() == "times uniform"
+    assert bar.get_ylim() == pytest.approx((0, scale))
+
+
+def test_on_a_scale_of_its_own_each_map_has_a_bar_that_ends_at_its_largest_weight(rng):
+    pins, maps = random_pins(rng, 3), [random_row(rng, 64), random_row(rng, 256), np.full(64, 1 / 64)]
+    figure = attention_figure(flat_face(90), pins, maps, shared=False, titles=list("abc"), unit="x 1/n")
+    bars = figure.axes[4:]
+    assert [bar.get_xlim()[1] for bar in bars] == pytest.approx([full_scale(row) * row.size for row in maps])
+    assert [bar.get_xlabel() for bar in bars] == ["x 1/n"] * 3
+    assert [axes.get_title() for axes in figure.axes[1:4]] == list("abc")
+
+
+def test_a_figure_saves_as_png_and_svg(rng):
+    figure = attention_figure(flat_face(90), random_pins(rng, 2), [random_row(rng, 64)] * 2)
+    assert Image.open(io.BytesIO(saved(figure, "png"))).format == "PNG"
+    root = ElementTree.fromstring(saved(figure, "svg"))
+    assert root.tag.endswith("svg")
+    text = ElementTree.tostring(root, encoding="unicode").lower()
+    assert all(colour.lower() in text for colour in PIN_COLOURS[:2])
+
+
+def test_a_pin_on_the_far_edge_is_in_the_last_cell():
+    figure = attention_figure(flat_face(90), [(1.0, 1.0)], [np.full(64, 1 / 64)])
+    assert figure.axes[1].patches[0].get_xy() == (7 / 8, 7 / 8)
+
+
+@pytest.mark.parametrize(
+    ("pins", "maps", "words"),
+    [
+        ([], [], "shows 1 to 5 pins with a map and a title each, but was given 0 pins, 0 maps and 0 titles"),
+        ([(0.5, 0.5)] * 6, [np.ones(4) / 4] * 6, "but was given 6 pins, 6 maps"),
+        ([(0.5, 0.5)], [np.ones(4) / 4] * 2, "but was given 1 pins, 2 maps"),
+        ([(0.5, 1.2)], [np.ones(4) / 4], "The pin (0.5, 1.2) is outside the picture"),
+        ([(math.nan, 0.5)], [np.ones(4) / 4], "The pin (nan, 0.5) is outside the picture"),
+        ([(0.5, 0.5)], [np.ones(5) / 5], "A map must be n*n finite weights, but one has 5 numbers"),
+        ([(0.5, 0.5)], [np.full(4, math.nan)], "A map must be n*n finite weights"),
+    ],
+)
+def test_a_figure_of_what_cannot_be_shown_is_refused(pins, maps, words):
+    with pytest.raises(ValueError) as refusal:
+        attention_figure(flat_face(90), pins, maps)
+    assert words in str(refusal.value)

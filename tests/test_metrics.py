@@ -1,6 +1,7 @@
 """The figures against plain loops and the library's own, the command, and where it refuses."""
 
 import json
+import math
 import subprocess
 import sys
 from http.client import IncompleteRead
@@ -18,9 +19,11 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan import checkpoint, metrics
+from sagan.latents import from_seed
 from sagan.metrics import (
     Measurement,
     MetricsError,
+    attention_figures,
     compare,
     describe,
     frechet_distance,
@@ -186,7 +189,7 @@ def test_generated_images_are_the_faces_of_the_seeds(monkeypatch):
         generator, discriminator = make_generator(config), Discriminator(config, spectral=False)
         sampler = Sampler.from_parts(config, generator, discriminator, ["a", "b", "c"][: config.num_classes])
         seeds = list(range(100, 107))
-        latents = np.stack([metrics.from_seed(seed, 12) for seed in seeds]) * np.float32(0.7)
+        latents = np.stack([from_seed(seed, 12) for seed in seeds]) * np.float32(0.7)
         expected = sampler.faces(latents, labels)
         batches = list(generate(generator, seeds, 0.7))
         assert [len(batch) for batch in batches] == [4, 3]
@@ -305,8 +308,37 @@ def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoi
         values = (loops_frechet(x, others), loops_kernel(x, others))
         values += (loops_share(others, x, 3), loops_share(x, others, 3))
         expected |= {f"{prefix}{name}": value for name, value in zip(FIGURES, values, strict=True)}
+    expected |= attention_figures(generator, range(7, 27), 0.8)
     assert figures == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert list(figures) == list(expected)
+
+
+@pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
+def test_attention_figures_are_medians_over_positions_and_faces(monkeypatch, config):
+    monkeypatch.setattr(metrics, "ATTENTION_BATCH", 2)
+    generator = make_generator(config)
+    figures = attention_figures(generator, [4, 9, 11], 0.9)
+    assert list(figures) == ["strength_8x8", "entropy_8x8", "strength_16x16", "entropy_16x16"]
+    for name, layer in generator.attention.items():
+        shares, bits = [], []
+        for seed in (4, 9, 11):
+            z = torch.from_numpy(from_seed(seed, 12)[None] * np.float32(0.9))
+            labels = torch.tensor([seed % 3]) if config.num_classes else None
+            seen = []
+            hook = layer.register_forward_hook(lambda _, x, y, seen=seen: seen.extend((x[0], y)))
+            generator(z, labels)
+            hook.remove()
+            x, y = (t[0].flatten(1).detach().double().numpy() for t in seen)
+            _, maps = generator(z, labels, extras="maps")
+            for position, row in enumerate(maps[name][0].detach().double().numpy()):
+                length = math.dist(x[:, position], np.zeros(len(x)))
+                shares.append(math.dist(y[:, position], x[:, position]) / length if length else math.inf)
+                bits.append(-sum(p * math.log2(p) for p in row if p > 0))
+        # torch takes the lower of two middle values
+        middle = [sorted(values)[(len(values) - 1) // 2] for values in (shares, bits)]
+        found = [figures[f"{figure}_{name}"] for figure in ("strength", "entropy")]
+        assert found == pytest.approx(middle, rel=1e-3)
+    assert not any(layer._forward_hooks for layer in generator.attention.values())
 
 
 def test_the_halves_do_not_depend_on_the_seed_and_figures_repeat():
@@ -384,6 +416,13 @@ def test_the_table_shows_every_figure_beside_its_floor(make_images, capsys):
     head, columns, *rows = table.splitlines()
     assert head.startswith("11 images of runs/one (ema weights, truncation 1) against 11 real ones")
     assert columns.split() == ["generated", "other", "real"]
+    *rows, lower, upper = rows
+    for row, layer, most in ((lower, "8x8", 6), (upper, "16x16", 8)):
+        added, bits = result[f"strength_{layer}"], result[f"entropy_{layer}"]
+        assert row == (
+            f"attention {layer}: adds {added:.2f} of its input's length; "
+            f"entropy of a row {bits:.1f} of {most} bits (medians)"
+        )
     for row, figure in zip(rows, FIGURES, strict=True):
         assert row.startswith(figure.replace("frechet_d", "Frechet d").replace("_", " "))
         shown = [float(word) for word in row.split()[-2:]]
@@ -413,13 +452,14 @@ def test_classes_come_equally_often(make_images, monkeypatch):
     make_images(24), make_run(config=CONDITIONAL)
     labels = []
     forward = Generator.forward
-    monkeypatch.setattr(
-        Generator,
-        "forward",
-        lambda self, z, y, *rest: labels.extend(y.tolist()) or forward(self, z, y, *rest),
-    )
+
+    def noting(self, z, y, *rest, **extras):
+        labels.extend(y.tolist())
+        return forward(self, z, y, *rest, **extras)
+
+    monkeypatch.setattr(Generator, "forward", noting)
     assert measure("--checkpoint", "runs/one", "--count", 12, "--seed", 1) == 0
-    assert labels == [1, 2, 0] * 4
+    assert labels == [1, 2, 0] * 8  # for the figures, then for the attention
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,6 @@ PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8)
 CONDITIONAL = SaganConfig(image_size=32, z_dim=12, g_width=8, num_classes=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that a second thread only costs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_generator(config: SaganConfig) -> Generator:
     """A generator in eval mode whose faces differ and whose attention is strong."""
     generator = Generator(config, spectral=False)

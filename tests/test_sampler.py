@@ -23,7 +23,8 @@ from sagan.checkpoint import CheckpointError
 from sagan.latents import from_seed
 from sagan.layers import ConditionalBatchNorm2d, SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
-from sagan.sampler import WORKERS, CuratedFace, Sampler
+from sagan.sampler import CuratedFace, Sampler
+from sagan.workers import WORKERS
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, d_attention=(8, 4))
 CLASSES = ("dark", "bright", "red")
@@ -158,24 +159,6 @@ def test_a_forked_process_answers_too(sampler):
     if child == 0:
         os._exit(0 if sampler.faces(latents).tobytes() == faces else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_ctrl_c_while_the_workers_start_does_not_hang_the_exit():
-    code = """
-import threading
-from sagan import sampler
-start = threading.Thread.start
-
-def interrupted(thread):
-    start(thread)
-    if threading.current_thread() is threading.main_thread():
-        raise KeyboardInterrupt
-
-threading.Thread.start = interrupted
-sampler._workers()
-"""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert "KeyboardInterrupt" in ended.stderr
 
 
 def test_a_sheet_leaves_room_for_single_faces(sampler):
@@ -374,16 +357,84 @@ def test_the_discriminator_hands_out_its_queries_and_keys(sampler):
             np.testing.assert_allclose(one, other[0], atol=1e-5)
 
 
+def test_the_discriminators_layers_come_in_the_order_in_which_an_image_meets_them(sampler):
+    assert sampler.discriminator_layers == ("8x8", "4x4")
+    assert tuple(sampler.discriminator_queries_keys(random_images(1)[0])) == ("8x8", "4x4")
+    learned = {name: layer.gamma.item() for name, layer in sampler._discriminator.attention.items()}
+    assert sampler.discriminator_gammas == learned
+    assert tuple(sampler.discriminator_gammas) == ("8x8", "4x4")
+    blind = make_sampler(d_attention=())
+    assert (blind.discriminator_layers, blind.discriminator_gammas) == ((), {})
+
+
+def test_a_generated_face_can_be_put_before_the_discriminator_as_it_is(sampler):
+    face, _ = sampler.face_and_queries_keys(random_latents(1)[0])
+    pixels = torch.from_numpy(face.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
+    with torch.inference_mode():
+        scores, maps = networks(CONFIG)[1](pixels, extras="maps")
+    assert sampler.score(face[None])[0] == pytest.approx(scores.item(), abs=1e-5)
+    for layer, (q, k) in sampler.discriminator_queries_keys(face).items():
+        weights = np.exp((q @ k.T).astype(np.float64))
+        np.testing.assert_allclose(weights / weights.sum(1, keepdims=True), maps[layer][0], atol=1e-5)
+
+
 def test_the_discriminator_is_read_once_and_only_when_asked(folder, monkeypatch):
     reads = []
     read = checkpoint.load_discriminator
     monkeypatch.setattr(checkpoint, "load_discriminator", lambda path: reads.append(path) or read(path))
     sampler = Sampler.load(folder)
     sampler.faces(random_latents(1))
+    assert sampler.discriminator_layers == ("8x8", "4x4")
     assert reads == []
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(sampler.score, [random_images(1)] * 16))
     assert reads == [folder]
+
+
+# Raw maps
+
+
+def test_raw_maps_hold_all_attention_of_a_face_and_come_back_from_a_file(tmp_path):
+    sampler = make_sampler(num_classes=3)
+    latent, dialled = random_latents(1)[0], {"8x8": float(np.random.default_rng().uniform(-3, 3))}
+    about = {"seed": 2**32 - 1, "truncation": 0.7, "class": "bright"}
+    np.savez_compressed(tmp_path / "maps.npz", **sampler.raw_maps(latent, 1, dialled, about))
+    with np.load(tmp_path / "maps.npz") as file:
+        raw = dict(file)
+    face, queries_keys = sampler.face_and_queries_keys(latent, 1, dialled)
+    assert raw.pop("face").tobytes() == face.tobytes()
+    assert raw.pop("score") == sampler.score(face[None], [1])[0]
+    assert raw.pop("latent").tobytes() == latent.tobytes()
+    assert raw.pop("label") == 1
+    assert {name: raw.pop(f"about/{name}").item() for name in about} == about
+    of_discriminator = sampler.discriminator_queries_keys(face, 1)
+    vectors = queries_keys | {f"discriminator {layer}": pair for layer, pair in of_discriminator.items()}
+    gammas = sampler.gammas | dialled
+    gammas |= {f"discriminator {layer}": g for layer, g in sampler.discriminator_gammas.items()}
+    assert len(vectors) == len(gammas) == 4
+    for layer, (q, k) in vectors.items():
+        assert raw.pop(f"{layer}/q").tobytes() == q.tobytes()
+        assert raw.pop(f"{layer}/k").tobytes() == k.tobytes()
+        assert raw.pop(f"{layer}/gamma") == np.float32(gammas[layer])
+        attention = raw.pop(f"{layer}/attention")
+        assert (attention.shape, attention.dtype) == ((len(q), len(q)), np.float32)
+        i = np.random.default_rng().integers(len(q))
+        weights = [math.exp(math.fsum((q[i].astype(float) * key).tolist())) for key in k.astype(float)]
+        np.testing.assert_allclose(attention[i], np.array(weights) / math.fsum(weights), atol=1e-6)
+    assert raw == {}
+
+
+def test_raw_maps_of_a_plain_model_have_no_label(sampler):
+    raw = sampler.raw_maps(random_latents(1)[0])
+    assert "label" not in raw and not any(name.startswith("about/") for name in raw)
+    assert all(raw[f"{layer}/gamma"] == np.float32(sampler.gammas[layer]) for layer in sampler.layers)
+
+
+@pytest.mark.parametrize("value", [[1, 2], None, {"a": 1}], ids=repr)
+def test_raw_maps_say_only_numbers_and_words_of_the_face(sampler, value):
+    with pytest.raises(ValueError) as refusal:
+        sampler.raw_maps(random_latents(1)[0], about={"seed": value})
+    assert str(refusal.value) == f"about/seed must be a number or a word, but was {value!r}."
 
 
 # Classes

@@ -43,17 +43,9 @@ OPTIONS = (
     *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
     *("--g-attention", "--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
+    "--start-from",
     *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that a second thread only costs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -474,7 +466,8 @@ MAY_CHANGE += ("--measure-every", "--measure-reference")
 
 
 def test_every_option_may_change_on_resume_or_may_not():
-    assert {*CHANGES, *MEASURED, *MAY_CHANGE} == {*DATA_OPTIONS, *OPTIONS}
+    refused = "--start-from"  # whatever its value, see below
+    assert {*CHANGES, *MEASURED, *MAY_CHANGE, refused} == {*DATA_OPTIONS, *OPTIONS}
 
 
 def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
@@ -553,6 +546,37 @@ class Colours(torch.nn.Module):
 
 MEASURE = ("--measure-every", 0.008, "--measure-reference", "held_out")
 COLOURS = ("--measure-features", "test_train:Colours")
+
+
+def test_a_run_starts_from_a_checkpoint_and_takes_its_networks(capsys, make_images):
+    make_images(5)
+    assert start("--steps", 2) == 0
+    options = "--data images --out runs/two --start-from runs/one --steps 3 --batch-size 5 --z-dim 12"
+    assert train.main([*options.split(), "--precision", "fp32", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "Starting from 'checkpoint', 8 images shown before." in out and "23 images shown" in out
+    config, _ = checkpoint.load_config(checkpoint.find(Path("runs/two")))
+    assert (config.image_size, config.z_dim, config.g_width) == (32, 12, 8)
+    assert resume("--steps", 4, out="runs/two") == 0
+    assert "28 images shown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--start-from", "nowhere"), "nowhere"),
+        (("--start-from", "runs/one", "--z-dim", 13), "--z-dim is 13, but 'runs/one' was trained with 12"),
+        (("--start-from", "runs/one", "--resume"), "leave out --start-from"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_start_that_makes_no_sense_is_refused_in_one_line(capsys, make_images, options, sentence):
+    make_images(5)
+    assert start("--steps", 1) == 0
+    capsys.readouterr()
+    out = "runs/one" if "--resume" in options else "runs/two"
+    assert train.main(["--data", "images", "--out", out, *map(str, options)]) == 2
+    assert sentence in complaint(capsys)
 
 
 def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):

@@ -5,7 +5,10 @@ import errno
 import json
 import math
 import os
+import platform
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +24,7 @@ from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, shippable
 from sagan.film import shoot
-from sagan.layers import SelfAttention
+from sagan.layers import SelfAttention, SpectralNorm
 from sagan.networks import Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.trainer import (
@@ -36,15 +39,6 @@ from sagan.trainer import (
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CLASS_NAMES = ("dark", "bright", "red")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that a second thread only costs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_images(count: int = 22, classes: int = 0) -> ImageSet:
@@ -148,6 +142,12 @@ class PlainTraining:
         size = (self.recipe.batch_size, self.run.config.z_dim)
         return self.generator(torch.randn(size, generator=self.run._random(*stream)), labels)
 
+    def iterate(self, on: bool) -> None:
+        """Whether a forward of G runs its power iterations: once a step, since its weights change once."""
+        for module in self.generator.modules():
+            if isinstance(module, SpectralNorm):
+                module.train(on)
+
     def adam(self, network: nn.Module, loss: Tensor, rate: float) -> None:
         """Kingma and Ba 2015, algorithm 1, in float64."""
         (b1, b2), parameters = self.recipe.betas, list(network.parameters())
@@ -179,9 +179,11 @@ class PlainTraining:
     def step(self, step: int, g_rate: float, d_rate: float) -> dict[str, float]:
         """One step of the run; its mean losses and scores."""
         rows = []
+        self.iterate(True)
         for update in range(step * self.recipe.d_steps, (step + 1) * self.recipe.d_steps):
             real, labels = self.real(update)
             fake = self.fake(labels, DISCRIMINATOR_NOISE, update)
+            self.iterate(False)
             rows.append(self.d_step(real, fake.detach(), labels, update, d_rate))
         if self.recipe.fresh_fakes:
             fake = self.fake(labels, GENERATOR_NOISE, step)
@@ -211,6 +213,25 @@ def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps,
     for one, other in ((run.generator, expected.generator), (run.discriminator, expected.discriminator)):
         for name, value in other.state_dict().items():
             torch.testing.assert_close(one.state_dict()[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
+def test_images_that_live_on_the_device_make_the_same_batches(tmp_path, monkeypatch, classes):
+    data = random_images(22, classes)
+    run = make(tmp_path, data)
+    monkeypatch.setattr(trainer, "resident", lambda images, device: torch.from_numpy(images).to(device))
+    other = make(tmp_path, data)
+    for update in range(7):
+        for one, two in zip(run._real_batch(update), other._real_batch(update), strict=True):
+            assert one is two is None or torch.equal(one, two)
+
+
+def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
+    images = random_images().images
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert trainer.resident(images, cpu) is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 2, 1 << 40))
+    assert trainer.resident(images, gpu) is images
 
 
 def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
@@ -391,7 +412,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
         for run in (straight, resumed)
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 6
-    parts = ("generator", "generator_raw", "discriminator", "film")
+    parts = ("generator", "generator_raw", "discriminator", "film", "spectra")
     for name in (f"{part}.safetensors" for part in parts):
         for folder in ("checkpoint", "best"):
             one, other = (tmp_path / run / folder / name for run in ("straight", "resumed"))
@@ -494,6 +515,22 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
         for key, value in network.state_dict().items():
             assert torch.equal(stored[key], value.half() if value.ndim >= 2 else value), (name, key)
     assert len(Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32))) == 1
+
+
+def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(tmp_path):
+    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+    run.train()
+    stored = load_file(tmp_path / "checkpoint/spectra.safetensors")
+    for name, network in (("generator", run.averaged), ("discriminator", run.discriminator)):
+        for key, original in network.named_parameters():
+            if key.endswith(".parametrizations.weight.original"):
+                weight = original.detach().double().numpy()
+                weight = weight.swapaxes(0, 1) if name == "generator" and "attention" not in key else weight
+                expected = np.linalg.svd(weight.reshape(len(weight), -1), compute_uv=False)
+                values = stored.pop(f"{name}/{key.removesuffix('.parametrizations.weight.original')}")
+                np.testing.assert_allclose(values, expected, atol=1e-5 * expected[0])
+    assert stored == {}
+    assert all(layer["before"] is not None for layer in Sampler.load(tmp_path).spectra().values())
 
 
 def test_a_run_films_itself_from_before_its_first_update_to_the_checkpoint(tmp_path):
@@ -608,7 +645,7 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     assert run.train()
     best = tmp_path / "best"
     assert {path.name for path in best.iterdir()} == {
-        *(*checkpoint.SHIPPED, checkpoint.RAW_GENERATOR, checkpoint.FILM)
+        *(*checkpoint.SHIPPED, checkpoint.RAW_GENERATOR, checkpoint.FILM, checkpoint.SPECTRA)
     }
     for folder, step in ((best, 2), (tmp_path / "checkpoint", 4)):
         assert checkpoint.read_history(folder)[-1]["step"] == step
@@ -617,6 +654,129 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     latents = np.zeros((1, 12), np.float32)
     assert len(Sampler.load(best).faces(latents)) == 1
     assert Sampler.load(best).source == best and Sampler.load(tmp_path).source == tmp_path / "checkpoint"
+
+
+FAULTS = """
+import resource, torch
+from sagan.trainer import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(1 << 24)  # 64 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), faults() and faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_handed_out_again_without_page_faults():
+    printed = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    ).stdout
+    before, kept, after = printed.split()
+    assert kept == "True"
+    assert int(after) < int(before) / 10
+
+
+def test_without_glibc_memory_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(trainer.ctypes, "CDLL", lambda name: object())
+    assert trainer.keep_freed_memory() is False
+
+
+# Starting from a checkpoint
+
+
+def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_path):
+    data = random_images()
+    first = make(tmp_path / "first", data, steps=20)
+    for network in (first.generator, first.averaged, first.discriminator):
+        for layer in network.attention.values():
+            nn.init.uniform_(layer.gamma, 0.3, 0.8)
+    first.train(log_every=10)
+    folder = tmp_path / "first" / "checkpoint"
+    run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3)
+    run.start_from(folder)
+    assert (run.step, run.images, run.progress) == (20, 80, 0.0)
+    assert "Starting from 'checkpoint', 80 images shown before." in run.describe()
+    pairs = [
+        (plain(run.averaged), checkpoint.load_generator(folder)),
+        (plain(run.generator), checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR)),
+        (plain(run.discriminator), checkpoint.load_discriminator(folder)),
+    ]
+    for ours, theirs in pairs:
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], value, atol=1e-3, rtol=1e-3, msg=name)
+    z = torch.randn(5, run.config.z_dim)
+    for network in (run.generator, run.averaged):  # u and v fit the weights before the first step
+        live, exact = copy.deepcopy(network).eval(), plain(network)
+        torch.testing.assert_close(live(z), exact(z), atol=0.05, rtol=0)
+    assert not torch.equal(pairs[0][1].to_image.weight, pairs[1][1].to_image.weight)  # averaged, raw
+    assert run.history == checkpoint.read_history(folder)
+    assert run.film.steps == [0, 16]
+
+    run.train(log_every=1)
+    assert (run.step, run.images) == (28, 112)
+    assert [row["step"] for row in run.history] == [10, 20, *range(21, 29)]
+    assert [row["images"] for row in run.history[2:]] == list(range(84, 116, 4))
+    rates = [row["g_lr"] for row in run.history[2:]]
+    assert rates == pytest.approx([1e-3 * (1 - done / 8) for done in range(8)])
+    assert run.film.steps == [0, 16, 24]
+    card = (tmp_path / "second" / "checkpoint" / "model_card.md").read_text()
+    assert "- Images shown: 112 in 28 steps of batch 4, of which 'checkpoint' had taken 20 before\n" in card
+
+
+def test_a_run_that_started_from_a_checkpoint_is_resumed_bit_for_bit(tmp_path):
+    data = random_images()
+    make(tmp_path / "first", data, steps=2).train()
+
+    def begun(name: str) -> Trainer:
+        run = make(tmp_path / name, data, steps=5)
+        run.start_from(tmp_path / "first" / "checkpoint")
+        return run
+
+    straight, stopped = begun("straight"), begun("resumed")
+    assert straight.train(log_every=1)
+    after_each_step(stopped, lambda: stopped.step == 4 and signal.raise_signal(signal.SIGTERM))
+    assert not stopped.train(log_every=1)
+    resumed = make(tmp_path / "resumed", data, steps=5)
+    resumed.resume()
+    assert resumed.train(log_every=1)
+    assert (resumed.step, resumed.images) == (7, 28)
+    assert_same(learned(straight), learned(resumed))
+
+
+def test_minutes_count_from_the_start_of_the_run_not_of_the_one_before(tmp_path, clock):
+    data = random_images()
+    first = make(tmp_path / "first", data, steps=2)
+    after_each_step(first, lambda: setattr(clock, "now", clock.now + 1))
+    first.train(log_every=1)
+    history = tmp_path / "first" / "checkpoint" / "history.csv"
+    rows = checkpoint.read_history(history.parent)
+    checkpoint.write_history(history, [row | {"seconds": 500.0} for row in rows])
+    run = make(tmp_path / "second", data, steps=None, minutes=1.0)
+    run.start_from(history.parent)
+    after_each_step(run, lambda: setattr(clock, "now", clock.now + 20))
+    assert without_files(run).train(log_every=1)
+    assert [row["seconds"] for row in run.history[2:]] == [520, 540, 560]
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
+    make(tmp_path / "first", steps=1).train()
+    run = make(tmp_path / "second", config=SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=8))
+    with pytest.raises(TrainingError, match=r"g_width=8.*g_width=16"):
+        run.start_from(tmp_path / "first" / "checkpoint")
+
+
+def test_wgan_gp_starts_from_a_hinge_checkpoint_with_a_new_discriminator(tmp_path):
+    make(tmp_path / "first", steps=1).train()
+    run = make(tmp_path / "second", loss="wgan-gp", steps=1)
+    before = copy.deepcopy(run.discriminator.state_dict())
+    run.start_from(tmp_path / "first" / "checkpoint")
+    assert_same(before, run.discriminator.state_dict())
+    run.train()
+    assert run.images == 8
 
 
 def test_a_resumed_run_remembers_how_good_its_best_was(tmp_path):

@@ -1,0 +1,124 @@
+"""What each part of the recipe is worth: one run a variant, all shown the same number of images.
+
+    python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
+
+Runs that are complete are not trained again, and one that was stopped goes on. Every variant leaves a run
+folder; table.csv beside them holds the figures of `python -m sagan.metrics`, and sheets.png a row of faces of
+each from the same seeds. Differences between runs of other seeds are the yardstick: repeat one with --seed.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import train
+from sagan import checkpoint, heatmaps
+from sagan.data import load_images
+from sagan.metrics import INCEPTION, Measurement, generate, load_features
+from sagan.trainer import pick_device
+
+OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
+FACES = 12  # of each variant on the sheet
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table; raw: also measure the weights without averaging."""
+
+    name: str
+    options: tuple[str, ...]
+    raw: bool = False
+
+    def batch_size(self) -> int:
+        arguments = ["--out", "-", *self.options]
+        return getattr(train.build_parser().parse_args(arguments), "batch_size", 64)
+
+
+VARIANTS = (
+    Variant("tutorial", ("--preset", "tutorial"), raw=True),
+    Variant("decay-and-flips", ("--preset", "sagan")),
+    Variant("small-batches", OURS),  # attention of G at 16 and 32, of D at 8 and 4
+    Variant("no-attention", (*OURS, "--g-attention", "", "--d-attention", "")),
+    Variant("only-16", (*OURS, "--g-attention", "16")),
+    Variant("only-32", (*OURS, "--g-attention", "32")),
+    Variant("d-at-32", (*OURS, "--d-attention", "32")),
+)
+
+
+def main() -> None:
+    """Read the options, train what is not trained yet, measure everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, metavar="SOURCE", help="training images")
+    add("--reference", nargs="+", metavar="SOURCE", help="held-out images; without them nothing is measured")
+    add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
+    add("--count", type=int, metavar="N", help="images on each side, as there")
+    add("--out", type=Path, required=True, metavar="FOLDER")
+    add("--kimg", type=float, default=60, help="thousand images shown to each (default 60)")
+    add("--seed", type=int, default=0, help="of all runs (default 0)")
+    add("--device", default="auto")
+    add(
+        "--only",
+        nargs="+",
+        choices=[v.name for v in VARIANTS],
+        metavar="NAME",
+        help=f"some of {', '.join(v.name for v in VARIANTS)} (default all)",
+    )
+    options = parser.parse_args()
+    chosen = [v for v in VARIANTS if options.only is None or v.name in options.only]
+    for variant in chosen:
+        run(variant, options)
+    compare(chosen, options)
+
+
+def run(variant: Variant, options: argparse.Namespace) -> None:
+    """Train one variant, as far as it is not trained yet."""
+    out = options.out / variant.name
+    steps = round(1000 * options.kimg / variant.batch_size())
+    arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
+    if (out / checkpoint.RUN_CHECKPOINT).exists():
+        arguments.append("--resume")
+    else:
+        arguments += ["--data", *options.data, "--seed", str(options.seed), *variant.options]
+    print(f"{variant.name}: {' '.join(arguments)}", flush=True)
+    if code := subprocess.run([sys.executable, train.__file__, *arguments]).returncode:
+        sys.exit(code)
+
+
+def compare(variants: list[Variant], options: argparse.Namespace) -> None:
+    """Write table.csv and sheets.png."""
+    device = pick_device(options.device)
+    measurement, rows, faces = None, [], []
+    for variant in variants:
+        folder = checkpoint.find(options.out / variant.name)
+        history = checkpoint.read_history(folder)[-1]
+        kinds = [("ema", checkpoint.GENERATOR)] + [("raw", checkpoint.RAW_GENERATOR)] * variant.raw
+        for weights, name in kinds:
+            generator = checkpoint.load_generator(folder, name).to(device)
+            if options.reference and measurement is None:
+                images = load_images(list(map(Path, options.reference)), generator.config.image_size).images
+                features = load_features(options.features, device)
+                measurement = Measurement(features, images, options.count, device)
+            figures = measurement(generator) if measurement else {}
+            known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
+            rows.append(known | figures | {k: v for k, v in history.items() if "gamma" in k})
+            faces.append(torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy())
+            print(rows[-1], flush=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with (options.out / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    heatmaps.sheet(np.concatenate(faces), columns=FACES).save(options.out / "sheets.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What happens inside a forward: the attention of one position in numbers, and what every block puts out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+STRONGEST = 5  # keys that a computation lists
+SHOWN = 16  # feature maps of a block
+
+
+@dataclass(frozen=True, eq=False)
+class Computation:
+    """How one query position of an attention layer arrives at its output; arrays are float32.
+
+    Of the n positions of the layer, m = min(5, n) keys are listed, the strongest first.
+
+    q         (d,)    the query vector
+    keys      (m,)    integers: the positions of these keys, row * side + column
+    k         (m, d)  the key vectors
+    logits    (m,)    q . k
+    weights   (m,)    their shares of the softmax over all n keys
+    values    (m, C)  the value vectors
+    attended  (C,)    the sum of weight * value over all n keys
+    gamma             the factor of `attended`, learned or dialled
+    x         (C,)    what came into the layer at the query
+    y         (C,)    what leaves it: x + gamma * attended
+    """
+
+    q: np.ndarray
+    keys: np.ndarray
+    k: np.ndarray
+    logits: np.ndarray
+    weights: np.ndarray
+    values: np.ndarray
+    attended: np.ndarray
+    gamma: float
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What one block of a network puts out.
+
+    name   "16x16" for the convolution of that feature map, "attention 16x16", "image" or "score"
+    kind   "convolution", "attention", "image" or "score"
+    shape  (C, H, W) of all of it
+    maps   float32 (min(16, C), H, W): the first channels; an image has values in [-1, 1]
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, int, int]
+    maps: np.ndarray
+
+
+def compute(
+    x: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, gamma: float, query: int
+) -> Computation:
+    """The computation of one query from x, v (n, C) and q, k (n, d), worked out in float64.
+
+    Raises ValueError where there is no such query.
+    """
+    check_query(query, len(q))
+    x, q, k, v = (part.astype(np.float64) for part in (x, q, k, v))
+    logits = k @ q[query]
+    weights = _softmax(logits)
+    keys = np.argsort(-logits, kind="stable")[:STRONGEST]
+    attended = weights @ v
+    arrays = {
+        "q": q[query],
+        "k": k[keys],
+        "logits": logits[keys],
+        "weights": weights[keys],
+        "values": v[keys],
+        "attended": attended,
+        "x": x[query],
+        "y": x[query] + gamma * attended,
+    }
+    return Computation(
+        keys=keys, gamma=gamma, **{name: array.astype(np.float32) for name, array in arrays.items()}
+    )
+
+
+def attention(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """The map of a layer from its q and k (n, d), float32 (n, n), worked out in float64."""
+    return _softmax(q.astype(np.float64) @ k.T.astype(np.float64)).astype(np.float32)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def blocks(activations: Mapping[str, np.ndarray]) -> list[Block]:
+    """The blocks of {name: output (C, H, W)}, in the same order."""
+    return [
+        Block(name, _kind(name), output.shape, output[:SHOWN].copy()) for name, output in activations.items()
+    ]
+
+
+def check_query(query: object, positions: int) -> int:
+    """The query as an int. Raises ValueError where it is none of the positions 0 to positions - 1."""
+    if isinstance(query, bool) or not isinstance(query, Integral) or not 0 <= query < positions:
+        raise ValueError(f"The query is {query!r}, but this layer has positions 0 to {positions - 1}.")
+    return int(query)
+
+
+def _kind(name: str) -> str:
+    if name in ("image", "score"):
+        return name
+    return "attention" if name.startswith("attention ") else "convolution"

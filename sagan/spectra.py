@@ -1,0 +1,166 @@
+"""Spectral norm, shown: all singular values of the normalised layers, and the power iteration that finds one.
+
+A weight is taken as a matrix with one row an output, as in `layers.SpectralNorm`. Shipped weights are divided
+by their largest singular value already, so what they were before is kept beside them: spectra.safetensors, a
+companion file that a run writes with each checkpoint, holds float32 (k,), descending, of each layer:
+"generator/blocks.0.conv" of the averaged generator, "discriminator/to_score" and so on.
+"""
+
+import warnings
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from sagan import checkpoint
+from sagan.checkpoint import SPECTRA, CheckpointError
+from sagan.latents import check_seed
+from sagan.networks import Discriminator, Generator
+
+MOST_STEPS = 100
+SAME = 1e-9  # singular values whose difference is a smaller share of them count as one
+HEADER_BYTES = 1 << 16  # enough for names and shapes
+KINDS = {
+    "convolution": nn.Conv2d,
+    "transposed convolution": nn.ConvTranspose2d,
+    "embedding": nn.Embedding,
+}
+
+
+def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.Module]:
+    """All layers whose weights are normalised, by name, of networks in training or plain ones."""
+    networks: dict[str, nn.Module] = {"generator": generator}
+    if discriminator.config.d_spectral_norm:
+        networks["discriminator"] = discriminator
+    return {
+        f"{network}/{name}": module
+        for network in networks
+        for name, module in networks[network].named_modules()
+        # The tables of conditional batch norm are no maps from inputs to outputs.
+        if isinstance(module, tuple(KINDS.values())) and not name.endswith((".gain", ".bias"))
+    }
+
+
+def matrix(module: nn.Module) -> Tensor:
+    """The weight of a layer as a matrix (outputs, the rest) in float64; of one in training, not normalised.
+
+    The order of its columns is not that of `SpectralNorm.matrix`, which changes no singular value.
+    """
+    trained = parametrize.is_parametrized(module, "weight")
+    weight = (module.parametrizations.weight.original if trained else module.weight).detach()
+    return (weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight).flatten(1).double()
+
+
+def singular_values(matrix: np.ndarray) -> np.ndarray:
+    """All singular values of a matrix, float64 (k,), descending.
+
+    They are the roots of the eigenvalues of the smaller Gram matrix: an SVD's, in less time; those below 1e-7
+    of the largest are lost in rounding. Raises ValueError where the matrix is none, or not finite.
+    """
+    return _singular_values(torch.from_numpy(_checked_matrix(matrix))).numpy()
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    return torch.linalg.eigvalsh(small @ small.T).flip(0).clamp(min=0).sqrt()
+
+
+def power_iteration(matrix: np.ndarray, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How a power iteration comes to know the largest singular value, from a random vector on.
+
+    u (rows,) starts as a random direction, the seed's. A step is v = W^T u, u = W v, each scaled to length 1;
+    after it the estimate is sigma = u^T W v, and before the first one, without a v, |W^T u|. Returns the
+    estimates and the angles in degrees between u and the true first left singular vector, or all of those
+    that share the first singular value; both are float64 (steps + 1,), before the first step and after each.
+    Raises ValueError where steps are not 0 to 100, or the matrix is none, not finite or zero.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 0 <= steps <= MOST_STEPS:
+        raise ValueError(f"The steps must be an integer from 0 to {MOST_STEPS}, but were {steps!r}.")
+    matrix = _checked_matrix(matrix)
+    if not matrix.any():
+        raise ValueError("The matrix is zero, and so has no first singular vector.")
+    first = _first_left_vectors(matrix)
+    gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else None
+    u = np.random.default_rng(check_seed(seed)).normal(size=len(matrix))
+    u /= np.linalg.norm(u)
+    sigmas, angles = [], []
+    for _ in range(steps + 1):
+        onward = matrix @ (matrix.T @ u) if gram is None else gram @ u  # W W^T u
+        back, length = np.sqrt(u @ onward), np.linalg.norm(onward)  # |W^T u|, |W W^T u|
+        along = first @ (first.T @ u)
+        if not sigmas:
+            sigmas.append(back)
+        sigmas.append(length / back)  # u^T W v of the next u and v
+        angles.append(np.degrees(np.arctan2(np.linalg.norm(u - along), np.linalg.norm(along))))
+        u = onward / length
+    return np.array(sigmas[: steps + 1]), np.array(angles)
+
+
+def _first_left_vectors(matrix: np.ndarray) -> np.ndarray:
+    """(rows, m): the m left singular vectors that share the largest singular value."""
+    wide = len(matrix) <= matrix.shape[1]
+    squares, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    vectors = vectors[:, squares >= squares[-1] * (1 - SAME) ** 2]
+    return vectors if wide else matrix @ vectors / np.sqrt(squares[-1])
+
+
+def _checked_matrix(matrix: np.ndarray) -> np.ndarray:
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or 0 in matrix.shape or not np.isfinite(matrix).all():
+        raise ValueError(f"A matrix must be two-dimensional and finite, but has the shape {matrix.shape}.")
+    return matrix
+
+
+# Beside a checkpoint
+
+
+def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Tensor]:
+    """The tensors of spectra.safetensors, from networks in training."""
+    return {
+        name: _singular_values(matrix(module)).float().cpu()
+        for name, module in layers(generator, discriminator).items()
+    }
+
+
+def describe(
+    generator: Generator, discriminator: Discriminator, folder: Path | None
+) -> dict[str, dict[str, object]]:
+    """What there is to show of each layer of two plain networks, and of the checkpoint they come from.
+
+    shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
+    kind    "convolution", "transposed convolution" or "embedding"
+    matrix  (rows, columns) of that weight as a matrix
+    after   its singular values, float32 (k,), descending: the first is 1
+    before  those before normalisation, or None where the checkpoint does not have them
+    """
+    described = {}
+    for name, module in layers(generator, discriminator).items():
+        weight = matrix(module)
+        described[name] = {
+            "shape": tuple(module.weight.shape),
+            "kind": next(kind for kind, its_type in KINDS.items() if isinstance(module, its_type)),
+            "matrix": tuple(weight.shape),
+            "after": _singular_values(weight).float().numpy(),
+        }
+    before = _read(folder, {name: len(layer["after"]) for name, layer in described.items()})
+    return {name: layer | {"before": before.get(name)} for name, layer in described.items()}
+
+
+def _read(folder: Path | None, counts: dict[str, int]) -> dict[str, np.ndarray]:
+    """The values of a checkpoint; empty where there are none or, with a warning, others than these."""
+    path = checkpoint.companion(folder, SPECTRA) if folder else None
+    if path is None:
+        return {}
+    try:
+        expected = {name: (count,) for name, count in counts.items()}
+        values = checkpoint.load_tensors(path, expected, 4 * sum(counts.values()) + HEADER_BYTES)
+        for name, value in values.items():
+            if value.dtype != torch.float32 or not bool(value.isfinite().all()):
+                raise CheckpointError(f"'{path}' must hold finite numbers in float32, unlike its '{name}'.")
+    except CheckpointError as error:
+        warnings.warn(f"The singular values before normalisation are left out: {error}", stacklevel=2)
+        return {}
+    return {name: value.numpy() for name, value in values.items()}
