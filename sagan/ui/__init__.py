@@ -12,6 +12,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import current_face, open_link
 from sagan.ui.faces import faces_tab
 from sagan.ui.footer import footer
+from sagan.ui.inside import inside_tab
 from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("attention", "page", "lab", "pointer", "panel", "files", "snapshot")
 
 
 def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
@@ -42,13 +44,14 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
             controls = current_face(sampler)
             with (
                 gr.Column(elem_id="tabs", min_width=320),
-                gr.Tabs(selected="attention" if sampler.layers else "faces"),
+                gr.Tabs(selected="attention" if sampler.layers else "faces") as tabs,
             ):
                 faces_tab(controls)
                 walk_tab(controls)
                 if sampler.layers:
                     attention_tab(controls)
                 training_tab(controls)
+                inside_tab(controls, tabs)
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, app)
@@ -59,7 +62,7 @@ def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` needs for this page: its look and its scripts, and no history in the browser."""
     # In the head, because Gradio's `css` reaches only the inner part of the page.
     style = f"<style>{_static('page.css')}</style>"
-    scripts = (f"<script>{_static(name)}</script>" for name in ("attention.js", "page.js"))
+    scripts = (f"<script>{_static(f'{name}.js')}</script>" for name in SCRIPTS)
     return {
         "theme": _theme(),
         "head": "".join((style, *scripts)),

@@ -4,13 +4,18 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
+from gradio import processing_utils
 
 from sagan import heatmaps
-from sagan.ui import texts
+from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace
-from sagan.ui.work import CHOICE, told
+from sagan.ui.current import CurrentFace, check_label, layers_of
+from sagan.ui.dials import gamma_dials
+from sagan.ui.lab import MOST_PINS
+from sagan.ui.numbers import the_numbers
+from sagan.ui.work import CHOICE, IN_TURN, failed, in_worker, told, told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -20,32 +25,98 @@ OPACITY = 0.75
 
 def layer_props(sampler: "Sampler") -> dict[str, Any]:
     """What the shared part "layers" needs besides its texts: the layers, the colours and the first query."""
-    layers = [
-        {
-            "name": name,
-            "side": int(name.partition("x")[0]),
-            "title": texts.ATTENTION["layer"].format(name=name),
-            "label": texts.ATTENTION["picture"].format(name=name),
-        }
-        for name in sampler.layers
-    ]
-    table = base64.b64encode(heatmaps.colour_table().tobytes()).decode()
-    return {"layers": layers, "table": table, "query": list(START_QUERY)}
+    return {
+        "layers": [_layer(name) for name in sampler.layers],
+        "size": sampler.config.image_size,
+        "table": base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
+        "colours": [{"fill": colour, "ink": _ink(colour)} for colour in heatmaps.PIN_COLOURS],
+        "query": list(START_QUERY),
+    }
+
+
+def lab_props(sampler: "Sampler") -> dict[str, Any]:
+    """The same for the lab: the layers of both networks, which take turns, and their combined maps."""
+    networks = {"generator": sampler.layers, "discriminator": sampler.discriminator_layers}
+    layers = []
+    for network, names in networks.items():
+        shown = [_layer(name) for name in names]
+        if len(names) > 1:
+            side = max(layer["side"] for layer in shown)
+            shown.append(
+                {
+                    "name": "combined",
+                    "side": side,
+                    "title": texts.LAB["combined"],
+                    "short": texts.LAB["combined"],
+                    "label": texts.LAB["combined_picture"],
+                    "combined": texts.LAB["combined_how"].format(side=side),
+                }
+            )
+        for layer in shown:
+            name = layer["name"]
+            of_other = network == "discriminator"
+            layer["id"] = texts.LAB["discriminator"].format(name=name) if of_other else name
+            layers.append(layer | {"network": network, "hidden": of_other})
+    switches = {
+        "direction": ("direction", ["forward", "backward"]),
+        "scale": ("scale_switch", ["shared", "own"]),
+        "network": ("network", ["generator", "discriminator"]),
+    }
+    if not sampler.discriminator_layers:
+        del switches["network"]
+    return layer_props(sampler) | {
+        "layers": layers,
+        "lab": True,
+        "switches": [
+            {
+                "name": name,
+                "title": texts.LAB[title],
+                "choices": [
+                    {"value": value, "text": texts.LAB.get(f"{name}_{value}") or texts.LAB[value]}
+                    for value in values
+                ],
+            }
+            for name, (title, values) in switches.items()
+        ],
+    }
+
+
+def _layer(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "name": name,
+        "side": int(name.partition("x")[0]),
+        "title": texts.ATTENTION["layer"].format(name=name),
+        "short": name,
+        "label": texts.ATTENTION["picture"].format(name=name),
+    }
+
+
+def _ink(colour: str) -> str:
+    """Black or white, whichever reads better on a colour "#rrggbb" (WCAG's relative luminance)."""
+    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if light > 0.179 else "white"
 
 
 def attention_tab(controls: Controls) -> None:
     """Build the tab and its events."""
     sampler = controls.sampler
+    props = lab_props(sampler)
     with gr.Tab(texts.ATTENTION_TAB, id="attention"):
         attention = view(
             "attention",
-            "layers",
-            texts=texts.ATTENTION,
-            **layer_props(sampler),
+            *("layers", "tools", "save", "pins"),
+            texts=texts.ATTENTION | texts.LAB,
+            **props,
             opacity=OPACITY,
+            averages=sampler.average_maps is not None,
             curated=[{"seed": face.seed, "text": face.text} for face in sampler.curated],
         )
         opacity = gr.Slider(0, 1, OPACITY, step=0.01, label=texts.OPACITY, elem_id="opacity")
+        gamma_dials(controls)
+        the_numbers(controls)
 
     async def curated(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
         seed, query, text = sampler.curated[told(event, "index", len(sampler.curated) - 1)]
@@ -63,3 +134,75 @@ def attention_tab(controls: Controls) -> None:
         opacity,
         js="(value) => { document.body.style.setProperty('--heat', value); return []; }",
     )
+    _answers(controls, attention, props["layers"])
+
+
+def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]]) -> None:
+    """The events by which the lab asks for more; they answer into its value.
+
+    Each answer has the number of its request, because the browser is only told of a value that changed.
+    """
+    sampler, cache = controls.sampler, attention.GRADIO_CACHE
+
+    async def discriminator(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> dict[str, Any]:
+        face = CurrentFace(seed, seed_b, t, psi, label)
+        number = told(event, "number")
+        return {"kind": "discriminator", "number": number} | await in_worker(judged, sampler, face)
+
+    async def average(event: gr.EventData) -> dict[str, Any]:
+        # Gradio serves what lies in its cache; from there the browser reads the file itself.
+        path = processing_utils.save_file_to_cache(sampler.average_maps, cache)
+        file = gr.FileData(path=path).model_dump()
+        return {"kind": "average", "number": told(event, "number"), "file": file}
+
+    async def figure(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> dict[str, Any]:
+        number, layer = told(event, "number"), layers[told(event, "layer", len(layers) - 1)]
+        colours = told_list(event, "colours", MOST_PINS - 1, range(1, MOST_PINS + 1))
+        count = 2 * len(colours)
+        places = told_list(event, "pins", sampler.config.image_size - 1, range(count, count + 1))
+        pins = list(zip(places[::2], places[1::2], strict=True))
+        backward, own, svg = (bool(told(event, name, 1)) for name in ("backward", "own", "svg"))
+        wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
+        face, kind = CurrentFace(seed, seed_b, t, psi, label), "svg" if svg else "png"
+        made = await in_worker(save.figure, sampler, face, wanted, kind)
+        return as_file(number, made, f"sagan-figure-{seed}.{kind}")
+
+    async def maps(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> dict[str, Any]:
+        number, face = told(event, "number"), CurrentFace(seed, seed_b, t, psi, label)
+        made = await in_worker(save.raw_maps, sampler, face)
+        return as_file(number, made, f"sagan-maps-{seed}.npz")
+
+    def as_file(number: int, data: bytes, name: str) -> dict[str, Any]:
+        path = processing_utils.save_bytes_to_cache(data, name, cache)
+        file = gr.FileData(path=path, orig_name=name).model_dump()
+        return {"kind": "file", "number": number, "file": file}
+
+    in_turn = {**CHOICE, **IN_TURN, "queue": True}
+    asked_of_face = {"inputs": controls.inputs, "js": "() => sagan.values()"}
+    for function, options in (
+        (discriminator, {**asked_of_face, **CHOICE}),
+        (average, CHOICE),
+        (figure, {**asked_of_face, **in_turn}),
+        (maps, {**asked_of_face, **in_turn}),
+    ):
+        listen = getattr(attention, function.__name__)
+        listen(function, outputs=attention, **options).failure(None, js=failed(attention))
+
+
+def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
+    """What the discriminator makes of a face: its score, queries, keys and gammas. Raises ValueError."""
+    label = check_label(face.label, sampler.config.num_classes)
+    labels = None if label is None else np.array([label])
+    (image,) = sampler.faces(face.latent(sampler.config.z_dim)[None], labels)
+    vectors = sampler.discriminator_queries_keys(image, label)
+    return {
+        "of": [face.seed_a, face.seed_b, face.t, face.psi, face.label],
+        "score": float(sampler.score(image[None], labels)[0]),
+        "layers": layers_of(vectors, sampler.discriminator_gammas),
+    }

@@ -10,6 +10,7 @@ from sagan import latents
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.current import CurrentFace, describe, from_link
+from sagan.ui.lab import view_from_link
 from sagan.ui.work import INTERACTIVE, in_worker, within
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def seed_slider(value: int, label: str, elem_id: str, **options: Any) -> gr.Slid
         elem_classes="seed",
         min_width=120,
         **options,
+    )
+
+
+def inline_button(label: str, elem_id: str, min_width: int = 120) -> gr.Button:
+    """A button that stands beside sliders in a row."""
+    return gr.Button(
+        label, elem_id=elem_id, size="md", elem_classes="inline-button", min_width=min_width, scale=0
     )
 
 
@@ -142,10 +150,13 @@ def open_link(controls: Controls, app: gr.Blocks) -> None:
     async def opened(request: gr.Request) -> tuple:
         first, lit = start(controls.sampler)
         num_classes = controls.sampler.config.num_classes
-        face, notice = from_link(request.query_params, first, num_classes)
-        if face != first:
+        view, ignored = view_from_link(request.query_params, controls.sampler)
+        face, notice = from_link(request.query_params, first, num_classes, ignored)
+        if "pins" in view:
+            lit = {}
+        elif face != first:
             lit = {"query": START_QUERY}
-        description = await controls.describe(0, face, notice=notice, **lit)
+        description = await controls.describe(0, face, notice=notice, view=view, **lit)
         return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
 
     app.load(opened, None, [*controls.inputs, controls.face], **INTERACTIVE)

@@ -1,7 +1,7 @@
 """The current face of the page: where it lies in latent space, its link, and what the browser receives."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +47,16 @@ def pictures_of(sampler: "Sampler", z: np.ndarray, psi: float, label: int | None
     return sampler.faces(latents.truncate(z, psi), None if label is None else np.full(len(z), label))
 
 
-def from_link(query: Mapping[str, str], start: CurrentFace, num_classes: int) -> tuple[CurrentFace, str]:
+NAMED = 5  # of what is ignored in a link
+
+
+def from_link(
+    query: Mapping[str, str], start: CurrentFace, num_classes: int, also_ignored: Sequence[str] = ()
+) -> tuple[CurrentFace, str]:
     """The face a link names, and one sentence on what in it was ignored ("" if nothing was).
 
-    Reads seed, seed_b, t, psi and class; whatever is missing or invalid is taken from `start`.
+    Reads seed, seed_b, t, psi and class; whatever is missing or invalid is taken from `start`. The sentence
+    also names what others, who read other parts of the link, ignored in it.
     """
     readers = {
         "seed": ("seed_a", lambda text: latents.check_seed(int(text))),
@@ -65,8 +71,10 @@ def from_link(query: Mapping[str, str], start: CurrentFace, num_classes: int) ->
             try:
                 face = replace(face, **{field: read(query[name])})
             except ValueError:
-                ignored.append(f"{name}={query[name][:24]}")
-    return face, texts.IGNORED.format(values=", ".join(ignored)) if ignored else ""
+                ignored.append(f"{name}={query[name]}")
+    ignored += also_ignored
+    named = [value[:32] for value in ignored[:NAMED]] + ["…"] * (len(ignored) > NAMED)
+    return face, texts.IGNORED.format(values=", ".join(named)) if ignored else ""
 
 
 def _share(text: str) -> float:
@@ -74,6 +82,16 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{value} is not a number from 0 to 1.")
     return value
+
+
+def layers_of(
+    queries_keys: Mapping[str, tuple[np.ndarray, np.ndarray]], gammas: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Attention layers as the browser takes them."""
+    return [
+        {"name": name, "gamma": gammas[name], "q": pictures.base64_floats(q), "k": pictures.base64_floats(k)}
+        for name, (q, k) in queries_keys.items()
+    ]
 
 
 def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
@@ -84,13 +102,5 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     """
     label = check_label(face.label, sampler.config.num_classes)
     image, queries_keys = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
-    layers = [
-        {
-            "name": name,
-            "gamma": sampler.gammas[name],
-            "q": pictures.base64_floats(q),
-            "k": pictures.base64_floats(k),
-        }
-        for name, (q, k) in queries_keys.items()
-    ]
+    layers = layers_of(queries_keys, sampler.gammas)
     return json.dumps({**asdict(face), "image": pictures.png_uri(image), "layers": layers, **extra})

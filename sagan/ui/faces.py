@@ -8,7 +8,7 @@ import numpy as np
 from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
-from sagan.ui.controls import MAX_SEED, Controls, any_seed, seed_slider
+from sagan.ui.controls import MAX_SEED, Controls, any_seed, inline_button, seed_slider
 from sagan.ui.current import pictures_of
 from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told, within
 
@@ -29,14 +29,7 @@ def faces_tab(controls: Controls) -> None:
             count = gr.Slider(
                 1, MOST, COUNT, step=1, precision=0, label=texts.COUNT, elem_id="count", min_width=160
             )
-            dice = gr.Button(
-                texts.SHEET_DICE,
-                elem_id="sheet-dice",
-                size="md",
-                elem_classes="inline-button",
-                min_width=120,
-                scale=0,
-            )
+            dice = inline_button(texts.SHEET_DICE, "sheet-dice")
 
     def make(number: int, first: int, count: int, psi: float, label: int | None) -> dict:
         try:

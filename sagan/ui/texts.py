@@ -22,6 +22,7 @@ DICE = "New face"
 TRUNCATION = "Truncation"
 CLASS = "Class"
 IGNORED = "Ignored in the link, because it is not valid: {values}."
+IGNORED_PINS = "{count} of {all} pins"
 
 FACES_TAB = "Faces"
 SHEET = {
@@ -57,7 +58,7 @@ SWAP = "Swap A and B"
 
 ATTENTION_TAB = "Attention"
 ATTENTION = {
-    "picture": "Attention layer {name}. Move with the arrow keys, pin with Enter, unpin with Escape.",
+    "picture": "Attention layer {name}. Move with the arrow keys, pin with Enter, remove a pin with Delete.",
     "layer": "Layer {name}",
     "hover": "Move over the face to see more.",
     "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
@@ -65,21 +66,128 @@ ATTENTION = {
     "touch": "Touch the face to see more.",
     "touch_long": "Touch the face: brighter places are those that the marked point attends to. Rest a moment "
     "or start sideways, and the point follows your finger; a swipe up or down scrolls the page.",
-    "pinned": "Pinned. Click again or press Escape to let go.",
+    "pinned": "{count} of {most} points pinned. Their maps stay, also for other faces; move on to explore, "
+    "click a pin to remove it.",
+    "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
+    "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
     "gamma_help": "how much of what it gathers the layer adds",
     "query": "query",
+    "key": "key",
+    "keys": "five strongest keys",
+    "queries": "five strongest queries",
     "best": "strongest key",
+    "best_backward": "strongest query",
     "best_value": "{times} × uniform",
+    "next": "next four",
+    "next_value": "{next} ×",
     "entropy": "entropy",
     "entropy_value": "{bits} of {most} bits",
+    "distance": "mean distance",
+    "distance_value": "{distance} px",
+    "outside": "outside 3×3",
+    "outside_value": "{outside} %",
+    "total": "receives in all",
+    "total_value": "{total} × average",
     "spread": "as if spread evenly over {places} of {all} places",
-    "scale": "weight, times uniform",
+    "scale": "weight, times uniform: one scale for all maps",
+    "scale_own": "weight, each map from 0 to its own maximum: {tops} uniform",
+    "largest": "max",
     "curated": "Where to look",
     "curated_seed": "Seed {seed}",
-    "spoken": "Layer {name}: strongest key {times} times uniform, entropy {bits} of {most} bits.",
+    "spoken": "{name}: strongest key {times} times uniform, entropy {bits} of {most} bits.",
+    "spoken_backward": "{name}: strongest query {times} times uniform, entropy {bits} of {most} bits.",
+}
+LAB = {
+    "combined": "Combined",
+    "combined_how": "the mean of the maps, weighted by |gamma|, on the {side}×{side} grid",
+    "combined_picture": "All layers combined. Move with the arrow keys, pin with Enter, remove a pin with "
+    "Delete.",
+    "discriminator": "discriminator {name}",
+    "average": "the average of {count} faces",
+    "averages_loading": "Loading the average maps: {percent} %",
+    "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
+    "makes them.",
+    "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it.",
+    "failed": "No answer came. Try again.",
+    "saving": "Making the file …",
+    "view_forward": "what the marked point looks at",
+    "view_backward": "who looks at the marked point",
+    "tools": "What the maps show",
+    "direction": "This point",
+    "forward": "looks at",
+    "backward": "is looked at by",
+    "scale_switch": "Colours",
+    "shared": "one scale",
+    "own": "own maximum",
+    "network": "Network",
+    "network_generator": "generator",
+    "network_discriminator": "discriminator",
+    "compare": "Compare with",
+    "every_face": "every face",
+    "save": "Save",
+    "save_view": "This view (PNG)",
+    "save_png": "Figure for a slide (PNG)",
+    "save_svg": "Figure for a slide (SVG)",
+    "save_npz": "Raw maps (.npz)",
+    "projector": "Projector",
+    "projector_off": "Leave projector",
+    "pins": "Pins",
+    "pins_hint": "Pin up to five points: click the face, or press Enter on it. Each keeps its maps here.",
+    "pins_hint_touch": "Pin up to five points: touch the face, then this button. Each keeps its maps here.",
+    "pin_here": "Pin this point",
+    "clear": "Clear all",
+    "pin": "Pin {number}",
+    "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures",
+    "pin_remove": "Remove pin {number}",
+    "pin_says": "{name}: {times} ×, {bits} bits",
 }
 OPACITY = "Heatmap opacity"
+FIGURE_UNIT = ("{layer}, times uniform", "{layer} backward, times uniform")
+DIALS = {
+    "title": "Gamma dials: what attention adds to this face",
+    "dial": "gamma {name}",
+    "value": "{gamma} = {times} × learned",
+    "off": "Off",
+    "learned": "Learned",
+    "without": "attention off",
+    "dialled": "as dialled",
+    "difference": "difference",
+    "amplified": "difference × {factor}: {change} of 255 grey levels on average",
+    "help": "The generator makes this face again with other gammas. In the difference grey is no change. The "
+    "dials change these three pictures only.",
+    "failed": "The pictures could not be made. Turn a dial to try again.",
+}
+NUMBERS = {
+    "title": "The numbers: how this point is computed",
+    "layer": "Layer",
+    "where": "Layer {name}, {place} (counted from 0), {width} channels",
+    "place": "column {column}, row {row}",
+    "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
+    "product": "q times k",
+    "hint": "Move over a part of the formula, or choose it: its numbers light up. Pin a point to see its "
+    "computation.",
+    "numbers": "The numbers of the computation",
+    "key": "five strongest keys",
+    "first": "first 8 channels",
+    "weight": "{weight} = {times} × uniform",
+    "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
+    "parts": {
+        "y": "y: what leaves the layer at this point.",
+        "x": "x: what came into the layer at this point. Attention is added to it, so nothing is lost.",
+        "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds.",
+        "attended": "The sum: what this point gathers from all others, each value as much as its softmax "
+        "says.",
+        "weights": "softmax: the logits become shares that sum to 1. This row of shares is the heatmap.",
+        "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
+        "logits": "q · k, the logit: how well a key answers the query. As in the paper, it is not scaled by "
+        "√d.",
+        "k": "k, the key: what another point offers, a 1×1 convolution of x there.",
+        "values": "v, the value: what another point tells those who look at it, a third 1×1 convolution of "
+        "x there.",
+    },
+    "failed": "The numbers could not be computed. Choose another point to try again.",
+}
 
 TRAINING_TAB = "Training"
 TRAINING = {
@@ -102,6 +210,119 @@ TRAINING = {
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
+}
+
+INSIDE_TAB = "Inside"
+INSIDE = {
+    "generator": "Generator",
+    "generator_how": "from {numbers} random numbers to a face",
+    "discriminator": "Discriminator",
+    "discriminator_how": "from a face to a score",
+    "latent": "latent",
+    "numbers": "{numbers} numbers",
+    "one_number": "1 number",
+    "face": "face",
+    "image": "image",
+    "score": "score",
+    "attention": "attention {side}",
+    "kinds": {
+        "convolution": "convolution",
+        "attention": "◆ attention",
+        "image": "convolution",
+        "score": "convolution",
+    },
+    "help": "Choose a block to see what the current face looks like in it. Tall boxes have large maps, wide "
+    "ones have many; ◆ marks attention.",
+    "does": {
+        "generator first": "A transposed convolution, batch norm and ReLU turn the {numbers} numbers of the "
+        "latent into {maps} maps of {side}×{side} places.",
+        "generator convolution": "A transposed convolution doubles the side: {maps} maps of {side}×{side} "
+        "places, each made from only 2×2 places of the block before. Batch norm and ReLU follow, so that "
+        "nothing is below 0.",
+        "generator attention": "Each of the {places} places gathers from all of them. What it gathers, times "
+        "gamma, {gamma}, is added to what came in; the shape stays {maps} maps of {side}×{side} places.",
+        "generator image": "A last transposed convolution and tanh make three maps of {side}×{side} places, "
+        "red, green and blue, from −1 to 1.",
+        "discriminator first": "A convolution reads the face: {maps} maps of {side}×{side} places, each made "
+        "from 4×4 pixels. Leaky ReLU follows, which shrinks what is below 0 to a tenth.",
+        "discriminator convolution": "A convolution halves the side: {maps} maps of {side}×{side} places, "
+        "each made from only 4×4 places of the block before. Leaky ReLU follows.",
+        "discriminator attention": "Here, too, each of the {places} places gathers from all of them. What it "
+        "gathers, times gamma, {gamma}, is added to what came in; the shape stays {maps} maps of "
+        "{side}×{side} places.",
+        "discriminator score": "A convolution over all of the last maps leaves one number: the higher it is, "
+        "the more real the face looks to the discriminator.",
+        "projection": "How well the face fits its class is added to it.",
+    },
+    "chosen": "{network}: {block}",
+    "maps": "The first {shown} of {all} maps, each from its own smallest to its own largest value.",
+    "all_maps": "All {all} maps, each from its own smallest to its own largest value.",
+    "map": "Map {number}: from {low} to {high}",
+    "range": "{low} to {high}",
+    "flat": "all {low}",
+    "smallest": "smallest",
+    "largest": "largest value of the map",
+    "score_of": "Score {score}",
+    "open": "Open in Attention",
+    "failed": "The blocks could not be worked out. Choose another face to try again.",
+}
+SPECTRUM = {
+    "title": "Spectral norm",
+    "what": "In training every weight W is divided by σ, its largest singular value: the most that W can "
+    "stretch what comes in. So no layer amplifies without limit, and the discriminator's slope, which the "
+    "generator learns from, stays bounded.",
+    "only_generator": "Of this model only the generator was trained so.",
+    "layer": "Layer",
+    "part": "{block}, {part}",
+    "query": "query",
+    "key": "key",
+    "value": "value",
+    "embedding": "classes",
+    "matrix": "Its weight, {shape}, is taken as a matrix with a row for each output: {rows} × {columns}.",
+    "values": "Singular values",
+    "values_label": "Singular values of {layer}. {said}",
+    "before": "before",
+    "after": "after",
+    "said_both": "The largest was {sigma}, the smallest {least}; divided by {sigma} they are {largest} and "
+    "{small}. On this scale the curve moves down and keeps its shape.",
+    "said_after": "After normalisation the largest is {largest}, the smallest {small}.",
+    "one_both": "One output, one singular value: it was {sigma} and is now {largest}.",
+    "one_after": "One output, one singular value: normalised, it is {largest}.",
+    "not_known": "The values before are not known, because this checkpoint keeps only normalised weights; "
+    "checkpoints that this program trains now keep them.",
+    "rank": "largest, second largest, and so on; both scales are logarithmic",
+    "iteration": "Power iteration",
+    "how": "How σ is found without all the others: send a random vector u back and forth through W, and what "
+    "W stretches most wins.",
+    "why": [
+        "Back through W: what W stretches most grows most.",
+        "Forth again: u turns towards the first singular vector.",
+        "How far W stretches v: the estimate of σ.",
+        "Divided by it, the largest singular value comes to 1.",
+        "What it bounds: no output is longer than what it is made from.",
+    ],
+    "angle_now": "{angle}° off",
+    "divided_now": "largest {largest}",
+    "play": "Play",
+    "pause": "Pause",
+    "step": "Step",
+    "again": "New random vector",
+    "moment": "Moment of the power iteration",
+    "start": "Start: a random vector u",
+    "round": "Round {round} of {rounds}, line {line}",
+    "done": "After {rounds} rounds, line {line}",
+    "angle": "Angle of u to the true vector",
+    "angle_label": "u is {angle}° away from the true first singular vector",
+    "estimate": "Estimate of σ, by round",
+    "estimate_label": "The estimate of σ is {sigma}, {percent} % of the true {truth}",
+    "no_estimate": "There is no estimate of σ yet; the true one is {truth}",
+    "true_vector": "true",
+    "of_truth": "{sigma} of {truth}, {percent} %",
+    "none_of_truth": "– of {truth}",
+    "note": "Among many dimensions a random vector starts at almost 90°. Where other singular values come "
+    "close to the largest, the direction takes long, but the estimate is good early, and only σ is needed. "
+    "In training one round a step is enough: u is kept, and W changes little from step to step.",
+    "failed": "The layer could not be worked out. Choose another layer to try again.",
 }
 
 NO_CHECKPOINT = "There is no face to show yet"

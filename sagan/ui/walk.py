@@ -8,7 +8,7 @@ import numpy as np
 from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
-from sagan.ui.controls import Controls, any_seed
+from sagan.ui.controls import Controls, any_seed, inline_button
 from sagan.ui.current import pictures_of
 from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told
 
@@ -28,17 +28,8 @@ def walk_tab(controls: Controls) -> None:
         controls.t.render()
         with gr.Row():
             controls.seed_b.render()
-            dice = gr.Button(
-                texts.SEED_B_DICE,
-                elem_id="dice-b",
-                size="md",
-                elem_classes="inline-button",
-                min_width=120,
-                scale=0,
-            )
-            swap = gr.Button(
-                texts.SWAP, elem_id="swap", size="md", elem_classes="inline-button", min_width=140, scale=0
-            )
+            dice = inline_button(texts.SEED_B_DICE, "dice-b")
+            swap = inline_button(texts.SWAP, "swap", min_width=140)
 
     def make(number: int, seed_a: int, seed_b: int, _t: float, psi: float, label: int | None) -> dict:
         try:

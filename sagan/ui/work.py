@@ -43,10 +43,28 @@ def told(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = 
 
     Private endpoints answer direct requests too: whatever else was sent is refused in one sentence.
     """
+    return _number(name, _sent(event, name), most, whole)
+
+
+def told_list(event: gr.EventData, name: str, most: float, counts: range, whole: bool = True) -> list[float]:
+    """The list `name` of such numbers, as many as `counts` allows."""
+    values = _sent(event, name)
+    if not isinstance(values, list) or len(values) not in counts:
+        few, many = counts[0], counts[-1]
+        how_many = str(few) if few == many else f"{few} to {many}"
+        sentence = f"{name} must be a list of {how_many} numbers, but was {reprlib.repr(values)}."
+        raise gr.Error(sentence, print_exception=False)
+    return [_number(name, value, most, whole) for value in values]
+
+
+def _sent(event: gr.EventData, name: str) -> Any:
     try:
-        value = getattr(event, name, None)
+        return getattr(event, name, None)
     except TypeError:  # the event brought no mapping
-        value = None
+        return None
+
+
+def _number(name: str, value: Any, most: float, whole: bool) -> float:
     kind = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value <= most:
         what = "an integer" if whole else "a number"

@@ -116,25 +116,6 @@ def test_a_field_shows_nothing_of_the_one_before(page):
     assert field() == first
 
 
-def test_click_pins_the_query_and_click_or_escape_lets_go(page):
-    picture = page.locator('figure[data-layer="16x16"] .picture')
-    for release in (lambda: page.mouse.click(*centre(picture)), lambda: picture.press("Escape")):
-        point_at(page, "16x16", 0.28, 0.28)  # inside a cell: a click is told in whole pixels
-        page.mouse.down()
-        page.mouse.up()
-        pinned = drawn(page, "32x32")["query"]
-        point_at(page, "16x16", 0.8, 0.8)
-        assert drawn(page, "32x32")["query"] == pinned
-        release()
-        point_at(page, "16x16", 0.9, 0.9)
-        assert drawn(page, "32x32")["query"] != pinned
-
-
-def centre(locator) -> tuple[float, float]:
-    box = locator.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
 def test_arrow_keys_move_the_query_by_one_cell_and_speak_the_numbers(page):
     point_at(page, "16x16", 0.5, 0.5)
     picture = page.locator('figure[data-layer="16x16"] .picture')

@@ -412,8 +412,12 @@ def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
         open_tab(page, tab)
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    boxes = [picture.bounding_box() for picture in page.locator("#attention-view .picture").all()]
-    assert boxes[0]["x"] == boxes[1]["x"] and boxes[0]["width"] > 300  # one above the other
+    pictures = page.locator("#attention-view figure:not([hidden]) .picture")
+    first, second, third = sorted((box.bounding_box() for box in pictures.all()), key=lambda b: b["y"])
+    # One as wide as the screen, the others below it side by side, and all seen at once.
+    assert first["width"] > 300 and min(second["width"], third["width"]) > 150
+    assert second["y"] == third["y"] > first["y"] + first["height"]
+    assert third["y"] + third["height"] - first["y"] < 844
 
 
 def test_opening_the_page_asks_nobody_but_this_server(browser, address):
@@ -434,7 +438,7 @@ def test_a_model_without_attention_has_the_other_tabs(new_page):
     page = new_page(address)
     page.wait_for_function("globalThis.sagan?.face")
     sheet_is_ready(page, 24)
-    assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk"]
+    assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk", "Inside"]
     assert texts.HEADER["how"] not in page.locator("#header-view").text_content()
     page.close()
     app.close(verbose=False)

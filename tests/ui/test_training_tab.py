@@ -156,6 +156,18 @@ def test_hover_moves_the_query_in_both_layers_without_a_request(training, filmed
     assert requests == []
 
 
+def test_a_pinned_point_is_followed_through_the_training(training, filmed):
+    point_at(training, "16x16", 0.28, 0.28)  # inside a cell: a click is told in whole pixels
+    training.mouse.down()
+    training.mouse.up()
+    training.mouse.move(5, 5)
+    for at in (3, 1):
+        scrub_to(training, at)
+        for layer in LAYERS:
+            row = expected(filmed.film.moments[at], CHOSEN, layer, 0.28, 0.28)
+            assert drawn(training, layer) == pytest.approx(row, rel=1e-6)
+
+
 def test_a_chosen_face_shows_its_attention_and_becomes_the_current_one(training, filmed):
     scrub_to(training, 1)
     point_at(training, "16x16", 0.3, 0.6)

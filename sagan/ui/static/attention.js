@@ -38,18 +38,102 @@ globalThis.saganAttention = (() => {
     return weights;
   }
 
-  /** The entropy of a row in bits, from 0 to log2(n). */
-  function entropy(weights) {
-    let bits = 0;
-    for (const w of weights) if (w > 0) bits -= w * Math.log2(w);
-    return bits;
+  /** log(sum_j exp(q_i . k_j)) of every row i, as Float64Array: what a column needs to know of the rows. */
+  function normalisers(q, k, n) {
+    const d = q.length / n, keys = Float64Array.from(k);
+    const logits = new Float64Array(n), query = new Float64Array(d);
+    return Float64Array.from({ length: n }, (_, i) => {
+      for (let t = 0; t < d; t++) query[t] = q[i * d + t];
+      let top = -Infinity, sum = 0;
+      for (let j = 0, at = 0; j < n; j++) {
+        let logit = 0;
+        for (let t = 0; t < d; t++) logit += query[t] * keys[at++];
+        logits[j] = logit;
+        if (logit > top) top = logit;
+      }
+      for (let j = 0; j < n; j++) sum += Math.exp(logits[j] - top);
+      return top + Math.log(sum);
+    });
   }
 
-  /** The position of the largest weight. */
-  function strongest(weights) {
-    let best = 0;
-    for (let j = 1; j < weights.length; j++) if (weights[j] > weights[best]) best = j;
+  /** Column `j` of softmax(q k^T): how much every position looks at j; `rows` are the `normalisers`. */
+  function column(q, k, n, j, rows) {
+    const d = q.length / n, key = Float64Array.from(k.subarray(j * d, (j + 1) * d));
+    const weights = new Float64Array(n);
+    for (let i = 0, at = 0; i < n; i++) {
+      let logit = 0;
+      for (let t = 0; t < d; t++) logit += q[at++] * key[t];
+      weights[i] = Math.exp(logit - rows[i]);
+    }
+    return weights;
+  }
+
+  // Average maps come in 8 bits: a weight is this many times uniform.
+  const TIMES = Float64Array.from({ length: 256 }, (_, code) => 2 ** (-6 + (code * 16) / 255));
+
+  /** Row or column `at` of an average map, n x n codes row by row, as Float64Array of weights. */
+  function average(codes, n, at, backward) {
+    const [from, step] = backward ? [at, n] : [at * n, 1];
+    return Float64Array.from({ length: n }, (_, i) => TIMES[codes[from + i * step]] / n);
+  }
+
+  /** How much each layer counts when maps are combined: |gamma| as shares that sum to 1; equal if all are 0. */
+  function shares(gammas) {
+    const sum = gammas.reduce((total, gamma) => total + Math.abs(gamma), 0);
+    return gammas.map((gamma) => (sum ? Math.abs(gamma) / sum : 1 / gammas.length));
+  }
+
+  /**
+   * The mean of maps [{weights, side, share}] on the finest of their grids, as {weights, side}. A coarse cell spreads
+   * its weight evenly over the fine cells that it covers.
+   */
+  function combine(maps) {
+    const side = Math.max(...maps.map((map) => map.side)), weights = new Float64Array(side * side);
+    for (const map of maps) {
+      const fine = side / map.side, share = map.share / fine ** 2;
+      for (let y = 0, i = 0; y < side; y++) {
+        const line = Math.floor(y / fine) * map.side;
+        for (let x = 0; x < side; x++) weights[i++] += share * map.weights[line + Math.floor(x / fine)];
+      }
+    }
+    return { weights, side };
+  }
+
+  /** The positions of the `count` largest weights, the largest first. */
+  function strongest(weights, count = 5) {
+    const best = [];
+    for (let j = 0; j < weights.length; j++) {
+      if (best.length === count && weights[j] <= weights[best[count - 1]]) continue;
+      let at = best.length;
+      while (at && weights[j] > weights[best[at - 1]]) at--;
+      best.splice(at, 0, j);
+      if (best.length > count) best.pop();
+    }
     return best;
+  }
+
+  /**
+   * What a map says in numbers, seen from position `at` of a grid of side x side cells in a picture `size` pixels wide:
+   * total      the sum of the weights: 1 for a row; for a column, times what a position receives on average
+   * bits       its entropy, from 0 to log2(n)
+   * distance   the mean distance from `at` in pixels, from cell centre to cell centre
+   * outside    the share beyond the 3 x 3 cells around `at`
+   * Entropy, distance and share are of the weights over their total.
+   */
+  function measures(weights, at, side, size) {
+    const column = at % side, line = (at - column) / side;
+    let total = 0, bits = 0, distance = 0, outside = 0;
+    for (const w of weights) total += w;
+    for (let y = -line, j = 0; y < side - line; y++) {
+      for (let x = -column; x < side - column; x++, j++) {
+        const w = total && weights[j] / total;
+        if (!w) continue;
+        bits -= w * Math.log2(w);
+        distance += w * Math.sqrt(x * x + y * y);
+        if (x > 1 || x < -1 || y > 1 || y < -1) outside += w;
+      }
+    }
+    return { total, bits, distance: (distance * size) / side, outside };
   }
 
   /** The position that holds the point (x, y), both shares from 0 to 1 of a picture of side x side cells. */
@@ -58,16 +142,19 @@ globalThis.saganAttention = (() => {
     return cell(y) * side + cell(x);
   }
 
-  /** Where a weight stands on the colour scale: 0 for uniform or less, 1 for CEILING x uniform, logarithmic. */
+  /** Where a weight stands on the shared scale: 0 for uniform or less, 1 for CEILING x uniform, logarithmic. */
   function level(times) {
     return times <= 1 ? 0 : Math.min(1, Math.log2(times) / Math.log2(CEILING));
   }
 
-  /** Write a row as RGBA into `pixels` (4 n bytes). `table` holds 256 RGB colours; weaker is more transparent. */
-  function paint(weights, table, pixels) {
+  /**
+   * Write a map as RGBA into `pixels` (4 n bytes). `table` holds 256 RGB colours; weaker is more transparent. The scale
+   * is the shared one or, if `most` is given, linear from 0 to this weight.
+   */
+  function paint(weights, table, pixels, most = null) {
     const n = weights.length;
     for (let j = 0; j < n; j++) {
-      const share = level(weights[j] * n);
+      const share = most === null ? level(weights[j] * n) : Math.min(1, weights[j] / most || 0);
       const colour = 3 * Math.round(255 * share);
       pixels[4 * j] = table[colour];
       pixels[4 * j + 1] = table[colour + 1];
@@ -76,5 +163,7 @@ globalThis.saganAttention = (() => {
     }
   }
 
-  return { CEILING, floats, halves, row, entropy, strongest, position, level, paint };
+  return {
+    CEILING, floats, halves, row, normalisers, column, average, shares, combine, strongest, measures, position, level, paint,
+  };
 })();

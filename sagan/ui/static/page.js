@@ -1,6 +1,6 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed'];
+  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let requests = 0;
@@ -34,7 +34,8 @@ globalThis.sagan = (() => {
      * Listen to "face" (the current face, now and whenever it changes), "late" (an older answer set controls to what
      * the newest face is not), "asked" (a request for a face is on its way), "pause" (a way that plays has to stop and
      * make its picture the current face), "preview" (a picture of a way that plays, before Python knows of it),
-     * "sheet" (how many faces are wanted now) or "failed" (the request of the view with this id will not be answered).
+     * "sheet" (how many faces are wanted now), "failed" (the request of the view with this id will not be answered) or
+     * "block" (the id of a block of the networks that was chosen).
      */
     on(name, listener) {
       listeners[name].add(listener);
@@ -83,6 +84,7 @@ globalThis.sagan = (() => {
     link(face) {
       const query = new URLSearchParams({ seed: face.seed_a, seed_b: face.seed_b, t: face.t, psi: face.psi });
       if (face.label !== null) query.set('class', face.label);
+      for (const [name, value] of sagan.lab.query()) query.set(name, value);
       return `${location.origin}${location.pathname}?${query}`;
     },
 
@@ -96,9 +98,9 @@ globalThis.sagan = (() => {
     /**
      * Keep what a view shows up to date: `ask(number)` sends a request to Python when the view is on screen and
      * stale, one at a time. Call `stale()` when its inputs changed and `answered(number)` on the reply. A request
-     * that failed is told by `sorry` in the view's `.error`.
+     * that failed is told by `sorry` in the view's `.error`. What follows a dragged slider waits `rest` ms for it.
      */
-    keepFresh(element, sorry, ask) {
+    keepFresh(element, sorry, ask, rest = 120) {
       let stale = true, seen = false, pending = 0, timer = 0;
       const check = () => {
         element.classList.toggle('waiting', stale || pending > 0);
@@ -107,7 +109,7 @@ globalThis.sagan = (() => {
         timer = setTimeout(() => {
           stale = false;
           ask((pending = Date.now()));
-        }, 120); // what follows a dragged slider waits until it rests
+        }, rest);
       };
       page.on('failed', (id) => { // the next try is when something changes or the view is opened
         if (!element.closest(`#${id}`)) return;
@@ -125,6 +127,12 @@ globalThis.sagan = (() => {
 
     /** Put values into the {names} of a sentence. */
     fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
+
+    /** A number in three digits or so, with a true minus. */
+    figure(value) {
+      const size = Number(Math.abs(value).toPrecision(3)), digits = size >= 100 || !size ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+      return (size && size < 0.0005 ? value.toExponential(0) : value.toFixed(digits)).replaceAll('-', '−');
+    },
 
     download(address, file) {
       Object.assign(document.createElement('a'), { href: address, download: file }).click();

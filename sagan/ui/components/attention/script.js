@@ -1,5 +1,9 @@
-// The current face and its attention, and the faces worth a look.
+// The lab: the current face and its attention in both networks, the average over many faces, and faces worth a look.
 const { texts } = props;
+const { lab } = sagan;
+const status = element.querySelector('.status'), error = element.querySelector('.error');
+const vectors = ({ q, k, gamma }) => ({ q: saganAttention.floats(q), k: saganAttention.floats(k), gamma });
+const among = (given) => ({ name }) => vectors(given.find((layer) => layer.name === name));
 
 function offerCurated() {
   const choices = element.querySelector('.choices');
@@ -14,13 +18,93 @@ function offerCurated() {
   });
 }
 
+// The discriminator looks at the face when somebody wants to see it
+
+const inTurn = () => lab.state.network === 'discriminator';
+const fresh = sagan.keepFresh(element, texts.failed, (number) => {
+  if (inTurn() && sagan.face) trigger('discriminator', { number });
+  else fresh.answered(number);
+}, 0);
+let score = null; // of the face that is shown, once it is known
+
+function sayScore() {
+  const known = inTurn() && score !== null;
+  status.textContent = known ? sagan.fill(texts.score, { score: score.toFixed(2).replace('-', '−') }) : '';
+}
+
+function receiveDiscriminator({ number, of, score: given, layers: vectorsOf }) {
+  const { seed_a, seed_b, t, psi, label } = sagan.face;
+  if (JSON.stringify(of) === JSON.stringify([seed_a, seed_b, t, psi, label])) {
+    score = given;
+    layers.add('discriminator', among(vectorsOf));
+    pins.draw();
+    sayScore();
+  }
+  fresh.answered(number);
+}
+
+// The average over many faces comes once, as a file
+
+let averages = 'none'; // then 'asked', then 'here'
+
+function wantAverages() {
+  if (!props.averages) {
+    lab.set({ average: false });
+    status.textContent = texts.no_averages;
+  } else if (averages === 'none') {
+    averages = 'asked';
+    trigger('average', { number: Date.now() });
+  }
+}
+
+async function receiveAverages({ file }) {
+  if (averages === 'here') return;
+  const progress = (share) => { status.textContent = sagan.fill(texts.averages_loading, { percent: Math.round(100 * share) }); };
+  try {
+    const codes = sagan.files.arrays(await sagan.files.fetch(file, progress));
+    for (const said of element.querySelectorAll('.faces')) said.textContent = sagan.fill(texts.average, codes.about);
+    layers.average(({ id }) => codes[id]);
+    averages = 'here';
+    sayScore();
+  } catch {
+    sagan.emit('failed', element.closest('.view').id);
+  }
+}
+
+sagan.on('failed', (id) => {
+  if (!element.closest(`#${id}`)) return;
+  status.textContent = '';
+  if (averages === 'asked') {
+    averages = 'none';
+    lab.set({ average: false });
+  }
+});
+
+const receivers = { discriminator: receiveDiscriminator, average: receiveAverages, file: saving.receive };
+
+function receive() {
+  if (!props.value) return;
+  error.textContent = '';
+  receivers[props.value.kind](props.value);
+}
+
 document.body.style.setProperty('--heat', props.opacity);
 offerCurated();
+lab.on((state, changes) => {
+  if (changes.average) wantAverages();
+  if (!('network' in changes)) return;
+  if (inTurn() && score === null) fresh.stale();
+  sayScore();
+});
 sagan.on('face', (face) => {
   if (face.query) layers.light(face.query, face.text);
   element.dataset.seed = face.seed_a;
-  layers.show(face.picture, (name) => {
-    const { q, k, gamma } = face.layers.find((layer) => layer.name === name);
-    return { q: saganAttention.floats(q), k: saganAttention.floats(k), gamma };
-  });
+  score = null;
+  const own = among(face.layers);
+  layers.show(face.picture, (layer) => (layer.network === 'generator' ? own(layer) : null));
+  pins.draw();
+  sayScore();
+  fresh.stale();
 });
+watch('value', receive);
+receive();

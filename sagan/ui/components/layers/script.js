@@ -1,66 +1,59 @@
 // Attention under the pointer. All layers answer for the same point of the picture, drawn by the browser alone.
-// A part of other components: `props` has layers, texts, table and query, and they call `layers.show`.
+// A part of other components: `props` has layers, size, texts, table, colours and query, and they call `layers.show`.
+// With `props.lab` the layers of two networks take turns, and direction and layer in focus follow the lab.
 const layers = (() => {
-  const { texts } = props;
+  const { texts, size } = props;
+  const { lab } = sagan;
   const math = saganAttention;
   const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
-  const caption = element.querySelector('.caption');
-  const [hover, hoverLong] =
-    matchMedia('(hover: none)').matches ? [texts.touch, texts.touch_long] : [texts.hover, texts.hover_long];
-  const spoken = element.querySelector('.spoken');
-  const views = [...element.querySelectorAll('figure[data-layer]')].map((figure, i) => {
-    const { side, name } = props.layers[i];
-    const part = (selector) => figure.querySelector(selector);
-    const cells = Object.assign(document.createElement('canvas'), { width: side, height: side });
-    const context = cells.getContext('2d');
-    return {
-      name, side, cells, context, figure,
-      n: side * side,
-      pixels: context.createImageData(side, side),
-      picture: part('.picture'), face: part('.face'), field: part('.field'), query: part('.query'), key: part('.key'),
-      gamma: part('.gamma'), best: part('.best'), entropy: part('.entropy'), spread: part('.spread'),
-      q: null, k: null,
-    };
-  });
-  for (const { field } of views) field.getContext('2d').globalCompositeOperation = 'copy'; // replace, never add up
+  const touch = matchMedia('(hover: none)').matches;
+  element.classList.toggle('touched', touch);
+  const [hover, hoverLong, pinned] = touch
+    ? [texts.touch, texts.touch_long, texts.pinned_touch] : [texts.hover, texts.hover_long, texts.pinned];
+  const part = (selector) => element.querySelector(selector);
+  const caption = part('.caption'), spoken = part('.spoken'), unit = part('.scale .unit');
+  const panels = [...element.querySelectorAll('figure[data-layer]')].map((figure, i) =>
+    sagan.panel(figure, props.layers[i], { texts, table, size }));
 
   let point = props.query; // [x, y], shares of the picture
-  let pinned = false, speak = false, frame = 0;
+  let speak = false, frame = 0;
 
-  /** Put a marker on the cell of a position. */
-  function mark(marker, position, side) {
-    const size = 100 / side;
-    marker.hidden = false;
-    marker.style.cssText =
-      `left:${(position % side) * size}%;top:${Math.floor(position / side) * size}%;width:${size}%;height:${size}%`;
+  const active = () => panels.filter(({ network }) => !network || network === lab.state.network);
+  const backward = () => props.lab && lab.state.direction === 'backward';
+  const pixel = (at) => at.map((share) => Math.min(size - 1, Math.floor(share * size)));
+  const middle = (at) => at.map((pixel) => (pixel + 0.5) / size);
+  const placeOf = ({ x, y }) => middle([x, y]);
+
+  function weightsOf(panel, position) {
+    const { q, k, n } = panel;
+    if (!backward()) return math.row(q, k, n, position);
+    panel.rows ??= math.normalisers(q, k, n); // once a face
+    return math.column(q, k, n, position, panel.rows);
+  }
+
+  /** The maps of a point, [{panel, position, weights}], `of(panel, position)` in its layers; null where they are not there. */
+  function answers(at, of = weightsOf) {
+    const shown = active(), single = shown.filter((panel) => !panel.combined);
+    if (!single.length || single.some((panel) => !panel.q)) return null;
+    const shares = math.shares(single.map(({ factor }) => factor));
+    const maps = single.map((panel, i) => ({ side: panel.side, share: shares[i], weights: of(panel, math.position(...at, panel.side)) }));
+    return shown.map((panel) => ({
+      panel, position: math.position(...at, panel.side),
+      weights: panel.combined ? math.combine(maps).weights : maps[single.indexOf(panel)].weights,
+    }));
   }
 
   function draw() {
     frame = 0;
-    if (!views[0]?.q) return;
-    const sentences = [];
-    for (const layer of views) {
-      const { side, n } = layer;
-      const query = math.position(...point, side);
-      const weights = math.row(layer.q, layer.k, n, query);
-      const strongest = math.strongest(weights), bits = math.entropy(weights);
-      math.paint(weights, table, layer.pixels.data);
-      layer.context.putImageData(layer.pixels, 0, 0);
-      sagan.draw(layer.field, layer.cells);
-      mark(layer.query, query, side);
-      mark(layer.key, strongest, side);
-      const values = {
-        name: layer.name, times: (weights[strongest] * n).toFixed(1), bits: bits.toFixed(1),
-        most: Math.log2(n), places: Math.round(2 ** bits).toLocaleString('en'), all: n.toLocaleString('en'),
-      };
-      layer.best.textContent = sagan.fill(texts.best_value, values);
-      layer.entropy.textContent = sagan.fill(texts.entropy_value, values);
-      layer.spread.textContent = sagan.fill(texts.spread, values);
-      Object.assign(layer.figure.dataset, { query, key: strongest, weight: weights[strongest], entropy: bits });
-      sentences.push(sagan.fill(texts.spoken, values));
-    }
+    const maps = answers(point);
+    for (const panel of maps ? [] : active()) panel.clear();
+    if (!maps) return;
+    const values = maps.map(({ panel, ...map }) => panel.show(map));
+    drawAverages();
+    if (lab.state.scale === 'own') sayScale(maps);
     element.dataset.drawn = Number(element.dataset.drawn ?? 0) + 1;
-    if (speak) spoken.textContent = sentences.join(' ');
+    const sentence = backward() ? texts.spoken_backward : texts.spoken;
+    if (speak) spoken.textContent = values.map((value) => sagan.fill(sentence, value)).join(' ');
     speak = false;
   }
 
@@ -68,97 +61,187 @@ const layers = (() => {
     frame ||= requestAnimationFrame(draw);
   }
 
-  function pin(on) {
-    pinned = on;
-    element.classList.toggle('pinned', on);
-    caption.textContent = on ? texts.pinned : hoverLong;
+  function drawAverages() {
+    const on = lab.state.average && active().every(({ combined, codes }) => combined || codes);
+    const maps = on && answers(point, ({ codes, n }, position) => math.average(codes, n, position, backward()));
+    active().forEach((panel, i) => panel.showMean(maps ? maps[i] : null));
   }
 
-  function look(picture, event) {
-    const box = picture.getBoundingClientRect();
-    const share = (at, length) => Math.min(1 - 1e-6, Math.max(0, at / length));
-    point = [share(event.clientX - box.left, box.width), share(event.clientY - box.top, box.height)];
+  /** A dot for every pin. */
+  function drawDots() {
+    for (const { picture } of panels) {
+      picture.querySelector('.dots').replaceChildren(...lab.state.pins.map((pin, i) => {
+        const mark = Object.assign(document.createElement('i'), { className: 'pin', textContent: i + 1 });
+        const [x, y] = placeOf(pin), { fill, ink } = props.colours[pin.colour];
+        mark.style.cssText = `left:${100 * x}%;top:${100 * y}%;--pin:${fill};--ink:${ink}`;
+        mark.classList.toggle('chosen', pin === lab.state.chosen);
+        return mark;
+      }));
+    }
+  }
+
+  // Words
+
+  function drawBar() {
+    const context = part('.scale canvas').getContext('2d'), bar = context.createImageData(256, 1);
+    for (let i = 0; i < 256; i++) bar.data.set([...table.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    context.putImageData(bar, 0, 0);
+  }
+
+  /** What the colours mean: the same for all maps, or of each map its own maximum, which is told. */
+  function sayScale(maps = []) {
+    const own = lab.state.scale === 'own';
+    const shared = [1, 4, 16, 64].map((times) => `${{ 1: '≤ ', [math.CEILING]: '≥ ' }[times] ?? ''}${times} ×`);
+    const ticks = own ? ['0', '¼', '½', '¾', texts.largest] : shared;
+    part('.scale .ticks').replaceChildren(...ticks.map((tick) => Object.assign(document.createElement('span'), { textContent: tick })));
+    const tops = maps.map(({ panel, weights }) => `${panel.short} ${panel.times(panel.most(weights))} ×`).join(', ');
+    unit.textContent = own ? sagan.fill(texts.scale_own, { tops }) : texts.scale;
+  }
+
+  function sayDirection() {
+    const words = backward() ? { query: texts.key, keys: texts.queries, best: texts.best_backward } : texts;
+    part('.query-name').textContent = words.query;
+    part('.keys-name').textContent = words.keys;
+    for (const name of element.querySelectorAll('.best-name')) name.textContent = words.best;
+    element.classList.toggle('backward', backward());
+  }
+
+  function sayPins() {
+    const { length } = lab.state.pins;
+    caption.textContent = length ? sagan.fill(pinned, { count: length, most: lab.MOST }) : hoverLong;
+  }
+
+  // Pointing
+
+  function look(at, by) {
+    point = at;
+    if (by !== 'mouse') {
+      speak = by === 'keys';
+      lab.set({ place: pixel(at), ...(lab.state.chosen && { chosen: null }) });
+    }
+    if (by === 'touch') {
+      element.classList.add('touched'); // then pins need a button
+      sayPins();
+    }
     ask();
   }
 
-  const REST = 150; // ms after which a finger that stays on a picture is followed
-
-  /**
-   * Follow a finger in all directions once it rested, or where it starts sideways, which `touch-action` leaves to us.
-   * One that starts up or down scrolls the page, and the browser cancels its pointer.
-   */
-  function followFinger(picture) {
-    let timer = 0, held = false, last = null;
-    const letGo = () => { clearTimeout(timer); held = false; };
-    picture.addEventListener('pointerdown', (event) => {
-      if (event.pointerType !== 'touch') return;
-      last = event;
-      timer = setTimeout(() => { held = true; look(picture, last); }, REST);
-    });
-    picture.addEventListener('pointermove', (event) => { last = event; });
-    picture.addEventListener('pointerup', letGo);
-    picture.addEventListener('pointercancel', letGo);
-    picture.addEventListener('touchmove', (event) => { if (held) event.preventDefault(); }, { passive: false });
+  function leave() {
+    if (!lab.state.chosen) return;
+    point = placeOf(lab.state.chosen);
+    ask();
   }
 
-  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-  for (const { picture, side } of views) {
-    followFinger(picture);
-    picture.addEventListener('pointermove', (event) => { if (!pinned) look(picture, event); });
-    picture.addEventListener('click', (event) => {
-      const finger = event.pointerType === 'touch'; // does not hover, so a tap looks and there is nothing to pin
-      if (finger || !pinned) look(picture, event);
-      pin(!finger && !pinned);
-    });
-    picture.addEventListener('keydown', (event) => {
-      if (event.key in STEPS) {
-        // From the middle of this layer's cell to the middle of the next.
-        point = point.map((share, axis) => {
-          const cell = Math.floor(share * side) + STEPS[event.key][axis];
-          return (Math.min(side - 1, Math.max(0, cell)) + 0.5) / side;
-        });
-        speak = true;
-        ask();
-      } else if (event.key === 'Enter' || event.key === ' ') pin(!pinned);
-      else if (event.key === 'Escape') pin(false);
-      else return;
-      event.preventDefault();
-    });
+  /** The pin whose dot is at a point of a picture. */
+  function dotAt(picture, [x, y]) {
+    const { width } = picture.getBoundingClientRect();
+    const far = (pin) => Math.hypot(x - placeOf(pin)[0], y - placeOf(pin)[1]) * width;
+    return lab.state.pins.findLast((pin) => far(pin) < 11);
   }
-  function drawScale() {
-    const canvas = element.querySelector('.scale canvas'), context = canvas.getContext('2d');
-    const bar = context.createImageData(256, 1);
-    for (let i = 0; i < 256; i++) bar.data.set([...table.subarray(3 * i, 3 * i + 3), 255], 4 * i);
-    context.putImageData(bar, 0, 0);
-    for (let times = 1; times <= math.CEILING; times *= 4) {
-      const prefix = times === 1 ? '≤ ' : times === math.CEILING ? '≥ ' : '';
-      element.querySelector('.scale .ticks').append(Object.assign(document.createElement('span'), { textContent: `${prefix}${times} ×` }));
+
+  function pick(panel, at, by) {
+    const there = by === 'mouse' && dotAt(panel.picture, at);
+    if (there) {
+      lab.unpin(there);
+      look(at, by);
+    } else if (!lab.pin(...pixel(point))) caption.textContent = sagan.fill(texts.full, { most: lab.MOST });
+  }
+
+  /** Remove the pin in the cell of the point, else the chosen or the newest one. */
+  function drop({ side }) {
+    const { pins, chosen } = lab.state;
+    const cell = math.position(...point, side);
+    const gone = pins.findLast((pin) => math.position(...placeOf(pin), side) === cell) ?? chosen ?? pins.at(-1);
+    if (gone) lab.unpin(gone);
+  }
+
+  function inFocus() {
+    const shown = active();
+    return shown.find(({ name }) => name === lab.state.layer) ?? shown.reduce((best, panel) => (!panel.combined && panel.side > (best?.side ?? 0) ? panel : best), null);
+  }
+
+  function inTurn() {
+    const shown = active(), focus = inFocus();
+    for (const panel of panels) {
+      panel.figure.hidden = !shown.includes(panel);
+      panel.figure.classList.toggle('in-focus', panel === focus);
+      panel.figure.querySelector('.focus')?.setAttribute('aria-pressed', panel === focus);
     }
   }
-  if (views.length) { // a film may have no attention layers
-    drawScale();
-    pin(false);
-    element.addEventListener('keydown', (event) => { if (event.key === 'Escape') pin(false); });
+
+  for (const panel of panels) {
+    sagan.pointer(panel.picture, panel.side, {
+      point: () => point, look, leave, pick: (at, by) => pick(panel, at, by), drop: () => drop(panel),
+    });
+    panel.figure.querySelector('.focus')?.addEventListener('click', () => lab.set({ layer: panel.name }));
+  }
+  if (panels.length) { // a film may have no attention layers
+    drawBar();
+    caption.textContent = hoverLong;
+    lab.on((state, changes) => {
+      if (changes.chosen) point = placeOf(changes.chosen);
+      else if (changes.place) point = middle(changes.place);
+      if ('pins' in changes || 'chosen' in changes) drawDots();
+      if ('pins' in changes && (changes !== state || state.pins.length)) sayPins();
+      if ('scale' in changes) sayScale();
+      if ('direction' in changes) sayDirection();
+      if (props.lab && ('network' in changes || 'layer' in changes)) inTurn();
+      ask();
+    });
   }
 
+  const redraw = () => { cancelAnimationFrame(frame); draw(); };
+
   return {
-    /** Show a picture and, by layer name, what `of(name)` gives: {q, k, gamma}, vectors as float arrays. */
-    show(picture, of) {
-      for (const layer of views) {
-        const { q, k, gamma } = of(layer.name);
-        Object.assign(layer, { q, k });
-        layer.gamma.textContent = gamma.toFixed(2).replace('-', '−');
-        sagan.draw(layer.face, picture);
-      }
-      cancelAnimationFrame(frame);
-      draw();
+    panels,
+    answers,
+    placeOf,
+    focus: inFocus,
+
+    /** The pixel {x, y} that is lit. */
+    lit() {
+      const [x, y] = pixel(point);
+      return { x, y };
     },
+
+    /** Show a picture and what `of(layer)` gives of each of `props.layers`: {q, k, gamma}, vectors as float arrays, or null. */
+    show(picture, of) {
+      for (const [i, panel] of panels.entries()) {
+        sagan.draw(panel.face, i ? panels[0].face : picture); // made smooth once
+        if (!panel.combined) panel.take(of(panel));
+      }
+      this.blend();
+      redraw();
+    },
+
+    /** Give the layers of a network what came later than the picture. */
+    add(network, of) {
+      for (const panel of panels) if (panel.network === network && !panel.combined) panel.take(of(panel));
+      this.blend();
+      redraw();
+    },
+
+    blend() {
+      for (const panel of panels) {
+        if (!panel.combined) continue;
+        const single = panels.filter(({ network, combined }) => network === panel.network && !combined);
+        if (single.every(({ q }) => q)) panel.blend(math.shares(single.map(({ factor }) => factor)));
+      }
+    },
+
+    /** Give each layer its average map, `of(layer)`, as codes. */
+    average(of) {
+      for (const panel of panels) if (!panel.combined) panel.codes = of(panel) ?? null;
+      ask();
+    },
+
+    pin: () => pick(null, point, 'keys'),
 
     /** Light the query at `at`, [x, y] in shares of the picture, and say `text` of it, if there is any. */
     light(at, text) {
+      lab.set({ place: pixel(at), chosen: null });
       point = at;
-      pin(false);
+      sayPins();
       if (text) caption.textContent = `${text} ${hover}`;
     },
   };

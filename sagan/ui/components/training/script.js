@@ -14,25 +14,6 @@ let at = 0, chosen = 0, playing = 0;
 
 // The film
 
-/** Fetch a file and tell `progress` the share that is there. */
-async function fetched({ url, size }, progress) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(response.statusText);
-  const reader = response.body.getReader(), parts = [];
-  let got = 0;
-  for (let part; !(part = await reader.read()).done; parts.push(part.value)) progress((got += part.value.length) / size);
-  return new Blob(parts).arrayBuffer();
-}
-
-/** The arrays of a safetensors file by name; float16 stays as its bits. */
-function arrays(file) {
-  const KINDS = { U8: Uint8Array, I64: BigInt64Array, F16: Uint16Array, F32: Float32Array };
-  const length = Number(new DataView(file).getBigUint64(0, true)), start = 8 + length;
-  const { __metadata__, ...header } = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length)));
-  return Object.fromEntries(Object.entries(header).map(([name, { dtype, data_offsets: [from, to] }]) =>
-    [name, new KINDS[dtype](file.slice(start + from, start + to))]));
-}
-
 /** The part of an array that belongs to face `i` of the moment. */
 function of(array, i) {
   const length = array.length / moments.length / seeds.length, from = (at * seeds.length + i) * length;
@@ -52,7 +33,7 @@ function develop(i) {
 }
 
 function drawLayers() {
-  layers.show(develop(chosen), (name) => ({
+  layers.show(develop(chosen), ({ name }) => ({
     q: saganAttention.halves(of(film[`${name}/q`], chosen)),
     k: saganAttention.halves(of(film[`${name}/k`], chosen)),
     gamma: film[`${name}/gamma`][at],
@@ -191,7 +172,7 @@ async function receive() {
   try {
     if (value.film) {
       const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
-      film = arrays(await fetched(value.film, progress));
+      film = sagan.files.arrays(await sagan.files.fetch(value.film, progress));
       moments = Array.from(film.step, (step, i) => ({ step: Number(step), images: Number(film.images[i]) }));
     } else moments = value.moments;
   } catch {

@@ -1,0 +1,93 @@
+// Both networks, block by block. What a face looks like in all blocks comes at once; a click shows another block without a request.
+const { texts } = props;
+const blocks = new Map(props.networks.flatMap((network) => network.blocks.map((block) => [block.id, { ...block, network }])));
+const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
+const part = (selector) => element.querySelector(selector);
+const buttons = [...element.querySelectorAll('[data-block]')];
+const cells = [...element.querySelectorAll('.cells figure')];
+const error = part('.error'), open = part('.open');
+const fresh = sagan.keepFresh(element, texts.failed, (number) => (sagan.face ? trigger('want', { number }) : fresh.answered(number)));
+
+let chosen = props.first;
+let drawn = null; // by block: {low, high, levels, gamma}, of the newest face that is here
+
+/** Write levels from 0 to 255 as colours into a canvas of as many pixels. */
+function paint(canvas, width, levels) {
+  Object.assign(canvas, { width, height: levels.length / width });
+  const context = canvas.getContext('2d'), image = context.createImageData(canvas.width, canvas.height);
+  levels.forEach((level, i) => image.data.set([...table.subarray(3 * level, 3 * level + 3), 255], 4 * i));
+  context.putImageData(image, 0, 0);
+}
+
+/** Set a text, if it is another one: it is read out when it changes. */
+function say(selector, text) {
+  if (part(selector).textContent !== text) part(selector).textContent = text;
+}
+
+/** Say what the chosen block does; of a face it only needs gamma. */
+function describe() {
+  const block = blocks.get(chosen), gamma = drawn?.[chosen].gamma;
+  say('.name', sagan.fill(texts.chosen, { network: block.network.title, block: block.long }));
+  say('.does', sagan.fill(block.does, { gamma: gamma === undefined ? '–' : sagan.figure(gamma) }));
+  say('.counted', block.counted);
+  part('.score').hidden = block.kind !== 'score';
+  part('.maps').hidden = block.kind === 'score';
+  cells.forEach((cell, i) => (cell.hidden = i >= block.shape[0]));
+  open.hidden = !(block.is_attention && props.can_open);
+  for (const button of buttons) button.setAttribute('aria-pressed', button.dataset.block === chosen);
+}
+
+function draw() {
+  describe();
+  if (!drawn) return;
+  const { kind, shape: [, , side] } = blocks.get(chosen), { low, high, levels } = drawn[chosen];
+  const bytes = Uint8Array.from(atob(levels), (c) => c.charCodeAt(0)), size = bytes.length / low.length;
+  if (kind === 'score') part('.score').textContent = sagan.fill(texts.score_of, { score: sagan.figure(low[0]) });
+  else {
+    low.forEach((least, i) => {
+      const [canvas, caption] = cells[i].children;
+      const values = { number: i + 1, low: sagan.figure(least), high: sagan.figure(high[i]) };
+      paint(canvas, side, bytes.subarray(i * size, (i + 1) * size));
+      canvas.setAttribute('aria-label', sagan.fill(texts.map, values));
+      caption.textContent = sagan.fill(least < high[i] ? texts.range : texts.flat, values);
+    });
+  }
+  element.dataset.block = chosen;
+}
+
+function receive() {
+  if (!props.value) return;
+  const value = JSON.parse(props.value);
+  error.textContent = value.error ?? '';
+  element.classList.remove('empty');
+  if (!value.error) {
+    drawn = value.blocks;
+    draw();
+    Object.assign(element.dataset, { seed: value.seed, t: value.t });
+  }
+  fresh.answered(value.number);
+}
+
+for (const button of buttons)
+  button.addEventListener('click', () => {
+    chosen = button.dataset.block;
+    draw();
+    sagan.emit('block', chosen);
+    part('.maps:not([hidden]), .score:not([hidden])').scrollIntoView({ block: 'nearest' });
+  });
+
+open.addEventListener('click', () => {
+  const { network, name } = blocks.get(chosen);
+  sagan.lab?.set({ network: network.name, layer: name.replace('attention ', '') });
+  trigger('attend');
+});
+
+paint(part('.scale canvas'), 256, Uint8Array.from({ length: 256 }, (_, level) => level));
+element.classList.add('empty');
+describe();
+sagan.on('face', ({ picture }) => {
+  for (const canvas of element.querySelectorAll('.thumb')) sagan.draw(canvas, picture);
+  fresh.stale();
+});
+watch('value', receive);
+receive();

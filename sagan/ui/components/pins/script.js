@@ -1,0 +1,90 @@
+// The pins of the lab: a card for each, with its maps, which stay while faces come and go. A part beside "layers".
+const pins = (() => {
+  const { texts, colours } = props;
+  const { lab } = sagan;
+  const section = element.querySelector('.pins'), list = section.querySelector('.cards');
+  const touch = matchMedia('(hover: none)').matches;
+  const clear = section.querySelector('.clear'), hint = section.querySelector('.hint');
+  const cards = new Map(); // by pin
+  let frame = 0;
+
+  function make(tag, className, ...children) {
+    const made = Object.assign(document.createElement(tag), { className });
+    made.append(...children);
+    return made;
+  }
+
+  function card(pin) {
+    const number = make('span', 'pin number'), name = make('b', ''), remove = make('button', 'button remove', '×');
+    const maps = make('button', 'maps');
+    maps.type = remove.type = 'button';
+    const item = make('li', 'card', make('div', 'title', number, name, remove), maps);
+    item.style.cssText = `--pin:${colours[pin.colour].fill};--ink:${colours[pin.colour].ink}`;
+    const gone = () => {
+      const next = item.nextElementSibling ?? item.previousElementSibling;
+      lab.unpin(pin);
+      (next?.querySelector('.maps') ?? element.querySelector('.picture')).focus();
+    };
+    remove.addEventListener('click', gone);
+    maps.addEventListener('click', () => lab.set({ chosen: pin }));
+    item.addEventListener('keydown', (event) => { if (['Delete', 'Backspace'].includes(event.key)) gone(); });
+    return { item, number, name, remove, maps, drawn: [] };
+  }
+
+  /** As many pictures in a card as there are layers, each a face, a field and a marker. */
+  function frames({ maps, drawn }, count) {
+    if (drawn.length === count) return drawn;
+    const canvas = (className) => Object.assign(make('canvas', className), { width: 192, height: 192 });
+    const made = Array.from({ length: count }, () => {
+      const face = canvas('face'), field = canvas('field'), here = make('i', 'here'), says = make('span', 'says');
+      field.getContext('2d').globalCompositeOperation = 'copy';
+      return { face, field, here, says, whole: make('span', '', make('span', 'map', face, field, here), says) };
+    });
+    maps.replaceChildren(...made.map(({ whole }) => whole));
+    drawn.splice(0, Infinity, ...made);
+    return drawn;
+  }
+
+  function drawCard(pin, i) {
+    const { item, number, name, remove, maps } = cards.get(pin);
+    const values = { number: i + 1, x: pin.x, y: pin.y };
+    number.textContent = i + 1;
+    name.textContent = sagan.fill(texts.pin, values);
+    maps.setAttribute('aria-label', sagan.fill(texts.pin_show, values));
+    remove.setAttribute('aria-label', sagan.fill(texts.pin_remove, values));
+    item.classList.toggle('chosen', pin === lab.state.chosen);
+    maps.setAttribute('aria-pressed', pin === lab.state.chosen);
+    const answers = layers.answers(layers.placeOf(pin))?.filter(({ panel }) => !panel.combined) ?? [];
+    frames(cards.get(pin), answers.length).forEach(({ face, field, here, says }, at) => {
+      const { panel, weights, position } = answers[at], { side } = panel;
+      const { bits } = saganAttention.measures(weights, position, side, props.size), cell = 100 / side;
+      sagan.draw(face, panel.face);
+      panel.paint(field, weights);
+      here.style.cssText = `left:${(position % side) * cell}%;top:${Math.floor(position / side) * cell}%;width:${cell}%;height:${cell}%`;
+      says.textContent = sagan.fill(texts.pin_says, { name: panel.name, times: panel.times(panel.most(weights)), bits: bits.toFixed(1) });
+      field.weights = weights;
+    });
+  }
+
+  function draw() {
+    frame = 0;
+    const { pins } = lab.state;
+    for (const [pin, { item }] of cards) if (!pins.includes(pin)) { item.remove(); cards.delete(pin); }
+    for (const pin of pins) {
+      if (!cards.has(pin)) cards.set(pin, card(pin));
+      if (!cards.get(pin).item.isConnected) list.append(cards.get(pin).item);
+    }
+    pins.forEach(drawCard);
+    clear.disabled = !pins.length;
+    hint.textContent = pins.length ? '' : touch ? texts.pins_hint_touch : texts.pins_hint;
+    section.dataset.pins = pins.length;
+  }
+
+  const ask = () => { frame ||= requestAnimationFrame(draw); };
+  clear.addEventListener('click', lab.clear);
+  section.querySelector('.pin-here').addEventListener('click', () => layers.pin());
+  lab.on((state, changes) => {
+    if (['pins', 'chosen', 'direction', 'scale', 'network'].some((name) => name in changes)) ask();
+  });
+  return { draw: ask };
+})();

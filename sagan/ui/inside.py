@@ -1,0 +1,183 @@
+"""The Inside tab: both networks, what the current face looks like in their blocks, and spectral norm."""
+
+import base64
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from sagan import heatmaps
+from sagan.ui import texts
+from sagan.ui.components import view
+from sagan.ui.controls import Controls
+from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.spectrum import spectral_norm
+from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, told
+
+if TYPE_CHECKING:
+    from sagan import inside
+    from sagan.sampler import Sampler
+
+SHOWN = 16  # maps of a block
+
+
+def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
+    """Build the tab and its events; `tabs` are those of the page, so that a block can open Attention."""
+    sampler = controls.sampler
+    networks = [network(sampler, name) for name in ("generator", "discriminator")]
+    # Of the maps that are not a picture yet, the largest show most.
+    first = [block["id"] for block in networks[0]["blocks"] if block["kind"] == "convolution"][-1]
+    with gr.Tab(texts.INSIDE_TAB, id="inside"):
+        blocks = view(
+            "inside",
+            texts=texts.INSIDE,
+            networks=networks,
+            first=first,
+            cells=list(range(1, SHOWN + 1)),
+            table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
+            can_open=bool(sampler.layers),
+        )
+        spectral_norm(sampler, networks, first)
+
+    async def want(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> str:
+        face = CurrentFace(seed, seed_b, t, psi, label)
+        return await in_worker(activations, sampler, face, told(event, "number"))
+
+    # Of the face that is shown, even while a control is already elsewhere.
+    blocks.want(want, controls.inputs, blocks, js="() => sagan.values()", **CHOICE).failure(
+        None, js=failed(blocks)
+    )
+    blocks.attend(lambda: gr.Tabs(selected="attention"), None, tabs, **INTERACTIVE)
+
+
+# The diagram
+
+
+def network(sampler: "Sampler", name: str) -> dict[str, Any]:
+    """All that the page says of a network before a face is in it: its words, where it starts, its blocks."""
+    config = sampler.config
+    starts = {
+        "generator": (texts.INSIDE["latent"], texts.INSIDE["numbers"].format(numbers=config.z_dim)),
+        "discriminator": (texts.INSIDE["face"], _shape((3, config.image_size, config.image_size))),
+    }
+    return {
+        "name": name,
+        "title": texts.INSIDE[name],
+        "how": texts.INSIDE[f"{name}_how"].format(numbers=config.z_dim),
+        "start": dict(zip(("title", "shape"), starts[name], strict=True)),
+        "sees_face": name == "discriminator",
+        "blocks": [
+            block | _words(sampler, name, block, first=i == 0)
+            for i, block in enumerate(blocks_of(sampler, name))
+        ],
+    }
+
+
+def blocks_of(sampler: "Sampler", network: str) -> list[dict[str, Any]]:
+    """The blocks of a network in the order data meets them, known without a forward.
+
+    name     that of `Sampler.activations`, as kind and shape
+    id       network and name, "generator/attention 16x16"
+    layers   its normalised layers, {name: part}: the names are those of `Sampler.spectra`, the part is "" for
+             the whole block, or "query", "key", "value" or "embedding"
+    """
+    config, of_generator = sampler.config, network == "generator"
+    width = config.g_width if of_generator else config.d_width
+    attention = sampler.layers if of_generator else sampler.discriminator_layers
+    normalised = of_generator or config.d_spectral_norm
+
+    def block(name: str, kind: str, shape: tuple[int, ...], layers: dict[str, str]) -> dict[str, Any]:
+        layers = {f"{network}/{layer}": part for layer, part in layers.items()} if normalised else {}
+        return {"id": f"{network}/{name}", "name": name, "kind": kind, "shape": shape, "layers": layers}
+
+    blocks = []
+    for i, side in enumerate(config.sides if of_generator else reversed(config.sides)):
+        name, shape = f"{side}x{side}", (config.channels(width, side), side, side)
+        convolution = f"blocks.{i}.conv" if of_generator else f"blocks.{i}"
+        blocks.append(block(name, "convolution", shape, {convolution: ""}))
+        if name in attention:
+            projections = {f"attention.{name}.{part}": part for part in ("query", "key", "value")}
+            blocks.append(block(f"attention {name}", "attention", shape, projections))
+    if of_generator:
+        return [*blocks, block("image", "image", (3, config.image_size, config.image_size), {"to_image": ""})]
+    embedding = {"embedding": "embedding"} if config.num_classes else {}
+    return [*blocks, block("score", "score", (1, 1, 1), {"to_score": ""} | embedding)]
+
+
+def _words(sampler: "Sampler", network: str, block: dict[str, Any], first: bool) -> dict[str, Any]:
+    """What the page says of a block, and how it draws its box; {gamma} in `does` is filled in by the page."""
+    kind, (maps, side, _) = block["kind"], block["shape"]
+    long = short = block["name"]
+    if kind == "attention":
+        short = block["name"].removeprefix("attention ")
+        long = texts.INSIDE["attention"].format(side=short)
+    elif kind in texts.INSIDE:
+        long = short = texts.INSIDE[kind]
+    does = texts.INSIDE["does"][f"{network} {'first' if first else kind}"].format(
+        numbers=sampler.config.z_dim, maps=maps, side=side, places=side * side, gamma="{gamma}"
+    )
+    if kind == "score" and sampler.config.num_classes:
+        does = f"{does} {texts.INSIDE['does']['projection']}"
+    counted = texts.INSIDE["maps" if maps > SHOWN else "all_maps"].format(shown=SHOWN, all=maps)
+    return {
+        "title": short,
+        "long": long,
+        "what": texts.INSIDE["kinds"][kind],
+        "size": texts.INSIDE["one_number"] if kind == "score" else _shape(block["shape"]),
+        "is_attention": kind == "attention",
+        "is_image": kind == "image",
+        "does": does,
+        "counted": "" if kind == "score" else counted,
+        "box": f"--tall: {math.log2(side):.2f}; --wide: {math.log2(maps):.2f}",
+    }
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+# The current face
+
+
+def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
+    """What the page draws of a face in every block, by the ids of `blocks_of`, as JSON; or a sentence.
+
+    The discriminator sees the face as it is on screen. `number` is that of the request.
+    """
+    try:
+        label = check_label(face.label, sampler.config.num_classes)
+        z = face.latent(sampler.config.z_dim)
+        image = sampler.faces(z[None], None if label is None else np.array([label]))[0]
+        networks = {
+            "generator": (sampler.activations(z, label), sampler.gammas),
+            "discriminator": (sampler.discriminator_activations(image, label), sampler.discriminator_gammas),
+        }
+    except ValueError as error:
+        return json.dumps({"number": number, "error": str(error)})
+    drawn = {
+        f"{name}/{block.name}": levels(block) for name, (blocks, _) in networks.items() for block in blocks
+    }
+    for name, (_, gammas) in networks.items():
+        for layer, gamma in gammas.items():
+            drawn[f"{name}/attention {layer}"]["gamma"] = gamma
+    return json.dumps({"number": number, "seed": face.seed_a, "t": face.t, "blocks": drawn})
+
+
+def levels(block: "inside.Block") -> dict[str, Any]:
+    """The maps of a block in 256 levels, each from its smallest value `low`, level 0, to its largest `high`.
+
+    A map that is the same everywhere has level 0.
+    """
+    maps = block.maps.astype(np.float64)  # (shown, H, W)
+    low, high = maps.min((1, 2)), maps.max((1, 2))
+    spread = np.where(high > low, high - low, 1)
+    scaled = np.round(255 * (maps - low[:, None, None]) / spread[:, None, None]).astype(np.uint8)
+    return {
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "levels": base64.b64encode(scaled.tobytes()).decode(),
+    }

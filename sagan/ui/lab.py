@@ -1,0 +1,77 @@
+"""What a link says of the attention lab: direction, scale, network, layer in focus, pins and dials."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sagan.ui import texts
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+MOST_PINS = 5
+MOST_TIMES = 3  # a dial goes from 0 to 3 times the learned gamma
+COMBINED = "combined"
+DIAL = "gamma_"
+
+Pin = tuple[int, int]  # a pixel of the face: column, row
+
+
+def view_from_link(query: Mapping[str, str], sampler: "Sampler") -> tuple[dict[str, Any], list[str]]:
+    """What of a link concerns the lab, as the browser takes it over, and what in it is not valid.
+
+    Reads direction, scale, network and layer; pins as "column-row_column-row", pixels of the face; and for
+    each layer gamma_LAYER, a multiple of the learned gamma. The page of a model without attention has no lab.
+    """
+    if not sampler.layers:
+        return {}, []
+    names = {"generator": sampler.layers, "discriminator": sampler.discriminator_layers}
+    network = query.get("network", "generator")
+    choices = {
+        "direction": ("forward", "backward"),
+        "scale": ("shared", "own"),
+        "network": [network for network, layers in names.items() if layers],
+        "layer": (*names.get(network, sampler.layers), COMBINED),
+    }
+    view = {name: query[name] for name, allowed in choices.items() if query.get(name) in allowed}
+    ignored = [f"{name}={query[name]}" for name in choices if name in query and name not in view]
+    pins, bad_pins = _pins(query["pins"], sampler.config.image_size) if "pins" in query else ([], [])
+    gammas, bad_gammas = _gammas(query, sampler.layers)
+    view |= {name: value for name, value in (("pins", pins), ("gammas", gammas)) if value}
+    return view, ignored + bad_pins + bad_gammas
+
+
+def _pins(text: str, size: int) -> tuple[list[Pin], list[str]]:
+    """The first five pins that lie in a picture `size` pixels wide, and what is left out."""
+    parts = list(dict.fromkeys(text.split("_")))  # the same pin twice is one pin
+    pins = [pin for pin in map(_pin, parts) if pin and max(pin) < size][:MOST_PINS]
+    out = len(parts) - len(pins)
+    if out == 1:
+        bad = next(part for part in parts if _pin(part) not in pins)
+        return pins, [f"pins={bad}"]
+    return pins, [texts.IGNORED_PINS.format(count=out, all=len(parts))] if out else []
+
+
+def _pin(text: str) -> Pin | None:
+    match = re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _gammas(query: Mapping[str, str], layers: tuple[str, ...]) -> tuple[dict[str, float], list[str]]:
+    gammas, bad = {}, []
+    for name in query:
+        if name.startswith(DIAL):
+            times = _times(query[name]) if name.removeprefix(DIAL) in layers else None
+            if times is None:
+                bad.append(f"{name}={query[name]}")
+            else:
+                gammas[name.removeprefix(DIAL)] = times
+    return gammas, bad
+
+
+def _times(text: str) -> float | None:
+    try:
+        times = float(text)
+    except ValueError:
+        return None
+    return times if 0 <= times <= MOST_TIMES else None

@@ -1,0 +1,57 @@
+"""The numbers of the Attention tab: how one point of a layer arrives at its output."""
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from sagan.ui import texts
+from sagan.ui.components import view
+from sagan.ui.controls import Controls
+from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.work import CHOICE, failed, in_worker, told
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+CHANNELS = 8  # that are shown of vectors as wide as the feature map
+
+
+def the_numbers(controls: Controls) -> None:
+    """Build the section and its event."""
+    sampler = controls.sampler
+    sides = [int(name.partition("x")[0]) for name in sampler.layers]
+    layers = [{"name": name, "side": side} for name, side in zip(sampler.layers, sides, strict=True)]
+    numbers = view(
+        "numbers",
+        texts=texts.NUMBERS,
+        layers=layers,
+        size=sampler.config.image_size,
+        channels=CHANNELS,
+    )
+
+    async def want(
+        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
+    ) -> dict[str, Any]:
+        number, layer = told(event, "number"), told(event, "layer", len(layers) - 1)
+        query = told(event, "query", sides[layer] ** 2 - 1)
+        face = CurrentFace(seed, seed_b, t, psi, label)
+        answer = await in_worker(computed, sampler, face, sampler.layers[layer], query)
+        return {"number": number, "layer": layer, "query": query} | answer
+
+    numbers.want(want, controls.inputs, numbers, js="() => sagan.values()", **CHOICE).failure(
+        None, js=failed(numbers)
+    )
+
+
+def computed(sampler: "Sampler", face: CurrentFace, layer: str, query: int) -> dict[str, Any]:
+    """`Sampler.computation` as lists, the first 8 channels of what has as many as the feature map.
+
+    Also `width`, how many those are. Raises ValueError.
+    """
+    label = check_label(face.label, sampler.config.num_classes)
+    made = sampler.computation(face.latent(sampler.config.z_dim), layer, query, label)
+    whole = {name: getattr(made, name) for name in ("q", "keys", "k", "logits", "weights")}
+    first = {name: getattr(made, name)[..., :CHANNELS] for name in ("values", "attended", "x", "y")}
+    lists = {name: np.asarray(array).tolist() for name, array in (whole | first).items()}
+    return lists | {"gamma": made.gamma, "width": made.values.shape[-1]}

@@ -1,0 +1,60 @@
+// Where a visitor points on a picture: with a mouse, a finger or the arrow keys.
+sagan.pointer = (() => {
+  const REST = 150; // ms after which a finger that stays on a picture is followed
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  /** [x, y] of an event in shares of the picture, always inside it. */
+  function shares(picture, event) {
+    const box = picture.getBoundingClientRect();
+    const share = (at, length) => Math.min(1 - 1e-6, Math.max(0, at / length));
+    return [share(event.clientX - box.left, box.width), share(event.clientY - box.top, box.height)];
+  }
+
+  /**
+   * Follow a finger in all directions once it rested, or where it starts sideways, which `touch-action` leaves to us.
+   * One that starts up or down scrolls the page, and the browser cancels its pointer.
+   */
+  function followFinger(picture, look) {
+    let timer = 0, held = false, last = null;
+    const letGo = () => { clearTimeout(timer); held = false; };
+    picture.addEventListener('pointerdown', (event) => {
+      if (event.pointerType !== 'touch') return;
+      last = event;
+      timer = setTimeout(() => { held = true; look(last); }, REST);
+    });
+    picture.addEventListener('pointermove', (event) => { last = event; });
+    picture.addEventListener('pointerup', letGo);
+    picture.addEventListener('pointercancel', letGo);
+    picture.addEventListener('touchmove', (event) => { if (held) event.preventDefault(); }, { passive: false });
+  }
+
+  /**
+   * Tell what a visitor does with a picture of side x side cells. All get a point [x, y] in shares of it:
+   * look(point, by)   points at it, by 'mouse', 'touch' or 'keys'; point() is where keys start from
+   * leave()           the mouse has left
+   * pick(point, by)   clicks with the mouse, or presses Enter
+   * drop()            presses Delete
+   */
+  return (picture, side, { point, look, leave, pick, drop }) => {
+    const by = (event) => (event.pointerType === 'touch' ? 'touch' : 'mouse');
+    followFinger(picture, (event) => look(shares(picture, event), 'touch'));
+    picture.addEventListener('pointermove', (event) => look(shares(picture, event), by(event)));
+    picture.addEventListener('pointerleave', (event) => { if (by(event) === 'mouse') leave(); });
+    picture.addEventListener('click', (event) => {
+      const at = shares(picture, event);
+      look(at, by(event));
+      if (by(event) === 'mouse') pick(at, 'mouse'); // a finger does not hover, so a tap only looks
+    });
+    picture.addEventListener('keydown', (event) => {
+      const step = STEPS[event.key];
+      if (step) {
+        // From the middle of this layer's cell to the middle of the next.
+        const next = (share, axis) => Math.min(side - 1, Math.max(0, Math.floor(share * side) + step[axis]));
+        look(point().map((share, axis) => (next(share, axis) + 0.5) / side), 'keys');
+      } else if (event.key === 'Enter' || event.key === ' ') pick(point(), 'keys');
+      else if (event.key === 'Delete' || event.key === 'Backspace') drop();
+      else return;
+      event.preventDefault();
+    });
+  };
+})();

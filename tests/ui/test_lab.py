@@ -1,0 +1,442 @@
+"""The lab of the Attention tab in a real browser: what it draws and says, against numpy in float64."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from sagan import heatmaps, latents
+from sagan.ui import texts
+
+LAYERS = ("16x16", "32x32")
+SIZE = 64
+
+
+def picture(page, layer: str):
+    return page.locator(f'#attention-view figure[data-layer="{layer}"] .picture')
+
+
+def place(page, layer: str, x: float, y: float) -> tuple[float, float]:
+    """The middle of the pixel of the face that holds the point (x, y), on the screen."""
+    picture(page, layer).scroll_into_view_if_needed()
+    box = picture(page, layer).bounding_box()
+    middle = ((int(share * SIZE) + 0.5) / SIZE for share in (x, y))
+    x, y = (
+        start + share * length
+        for share, start, length in zip(
+            middle, (box["x"], box["y"]), (box["width"], box["height"]), strict=True
+        )
+    )
+    return x, y
+
+
+def two_frames(page) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def point_at(page, layer: str, x: float, y: float) -> None:
+    page.mouse.move(*place(page, layer, x, y))
+    two_frames(page)
+
+
+def click(page, layer: str, x: float, y: float) -> None:
+    page.mouse.click(*place(page, layer, x, y))
+    two_frames(page)
+
+
+def leave(page) -> None:
+    page.mouse.move(5, 5)
+    two_frames(page)
+
+
+def switch(page, name: str, value: str) -> None:
+    page.locator(f'#attention-view [data-name="{name}"] input[value="{value}"]').check(force=True)
+    two_frames(page)
+
+
+def drawn(page, layer: str) -> np.ndarray:
+    """The weights that are on screen."""
+    return np.array(page.locator(f'figure[data-layer="{layer}"]').evaluate("figure => [...figure.weights]"))
+
+
+def says(page, layer: str, measure: str) -> str:
+    return page.locator(f'#attention-view figure[data-layer="{layer}"] .{measure}').text_content()
+
+
+def pinned(page) -> list[tuple[int, int]]:
+    return [tuple(pin) for pin in page.evaluate("sagan.lab.state.pins.map(({x, y}) => [x, y])")]
+
+
+def current_seed(page) -> int:
+    return page.evaluate("sagan.face.seed_a")
+
+
+def maps_of(sampler, seed: int) -> dict[str, np.ndarray]:
+    """Float64 softmax of q k^T of both layers, (n, n)."""
+    maps = {}
+    for layer, (q, k) in sampler.queries_keys(latents.from_seed(seed, sampler.config.z_dim)).items():
+        logits = q.astype(np.float64) @ k.astype(np.float64).T
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        maps[layer] = weights / weights.sum(1, keepdims=True)
+    return maps
+
+
+def position(layer: str, x: float, y: float) -> int:
+    side = int(layer.split("x")[0])
+    return int(y * side) * side + int(x * side)
+
+
+def expected(sampler, seed: int, x: float, y: float, backward: bool = False) -> dict[str, np.ndarray]:
+    """What both layers and their combination have to show, by panel."""
+    shown, total = {}, sum(abs(gamma) for gamma in sampler.gammas.values())
+    combined = np.zeros((32, 32))
+    for layer, maps in maps_of(sampler, seed).items():
+        at, side = position(layer, x, y), int(layer.split("x")[0])
+        shown[layer] = maps[:, at] if backward else maps[at]
+        fine = 32 // side
+        for line in range(32):
+            for column in range(32):
+                weight = shown[layer][line // fine * side + column // fine] / fine**2
+                combined[line, column] += abs(sampler.gammas[layer]) / total * weight
+    return shown | {"combined": combined.ravel()}
+
+
+def anywhere() -> tuple[float, float]:
+    return random.random(), random.random()
+
+
+# The pointer
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_all_panels_draw_the_map_of_the_pointed_place_without_a_request(page, sampler, direction):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    switch(page, "direction", direction)
+    for hovered in (*LAYERS, "combined"):
+        x, y = anywhere()
+        point_at(page, hovered, x, y)
+        wanted = expected(sampler, current_seed(page), x, y, direction == "backward")
+        for panel, weights in wanted.items():
+            np.testing.assert_allclose(drawn(page, panel), weights, rtol=0, atol=1e-6)
+    assert requests == []
+
+
+def test_rows_and_columns_are_those_of_a_float64_softmax_of_the_same_queries_and_keys(page, sampler):
+    maps = maps_of(sampler, current_seed(page))
+    for layer, wanted in maps.items():
+        positions = random.sample(range(len(wanted)), 30)
+        rows, columns = page.evaluate(
+            """([name, positions]) => {
+                const math = saganAttention, layer = sagan.face.layers.find((layer) => layer.name === name);
+                const [q, k] = [layer.q, layer.k].map(math.floats), n = parseInt(name) ** 2;
+                const sums = math.normalisers(q, k, n);
+                return [positions.map((i) => [...math.row(q, k, n, i)]),
+                        positions.map((j) => [...math.column(q, k, n, j, sums)])];
+            }""",
+            [layer, positions],
+        )
+        np.testing.assert_allclose(rows, wanted[positions], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(columns, wanted[:, positions].T, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
+    switch(page, "direction", direction)
+    x, y = anywhere()
+    point_at(page, "32x32", x, y)
+    for layer in LAYERS:
+        weights = expected(sampler, current_seed(page), x, y, direction == "backward")[layer]
+        side, at = int(layer.split("x")[0]), position(layer, x, y)
+        share = weights / weights.sum()
+        distance = outside = 0.0
+        for j in range(side * side):
+            right, down = j % side - at % side, j // side - at // side
+            distance += share[j] * math.hypot(right, down) * SIZE / side
+            outside += share[j] * (abs(right) > 1 or abs(down) > 1)
+        data = page.locator(f'#attention-view figure[data-layer="{layer}"]').evaluate("f => ({...f.dataset})")
+        assert [int(key) for key in data["keys"].split(",")] == np.argsort(-weights)[:5].tolist()
+        assert float(data["distance"]) == pytest.approx(distance)
+        assert float(data["outside"]) == pytest.approx(outside)
+        assert says(page, layer, "distance") == f"{distance:.1f} px"
+        assert says(page, layer, "outside") == f"{100 * outside:.0f} %"
+        assert says(page, layer, "total") == f"{weights.sum():.1f} × average"
+        entropy = heatmaps.entropy_bits(share)
+        assert says(page, layer, "entropy") == f"{entropy:.1f} of {2 * math.log2(side):.0f} bits"
+        times = np.sort(weights)[::-1][:5] * side**2
+        assert says(page, layer, "best") == f"{times[0]:.1f} × uniform"
+        following = [float(text.replace(",", "")) for text in says(page, layer, "next")[:-2].split(" · ")]
+        assert following == pytest.approx(times[1:], rel=0.06, abs=0.051)
+
+
+def test_the_combined_panel_says_how_much_each_layer_counts(page, sampler):
+    sizes = np.abs([sampler.gammas[layer] for layer in LAYERS])
+    shares = [round(float(share)) for share in 100 * sizes / sizes.sum()]
+    assert says(page, "combined", "mix") == " + ".join(f"{share} %" for share in shares)
+    assert "gamma" in says(page, "combined", "spread") and "32×32" in says(page, "combined", "spread")
+
+
+def colours_of(page, layer: str) -> np.ndarray:
+    """The pixels of a heatmap, RGBA (256, 256, 4)."""
+    field = page.locator(f'#attention-view figure[data-layer="{layer}"] .field')
+    painted = field.evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 256, 256).data]")
+    return np.array(painted).reshape(256, 256, 4)
+
+
+def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(page):
+    point_at(page, "32x32", *anywhere())
+    unit = page.locator("#attention-view .scale .unit")
+    ticks = page.locator("#attention-view .ticks span")
+    assert ticks.all_text_contents() == ["≤ 1 ×", "4 ×", "16 ×", "≥ 64 ×"]
+    assert unit.text_content() == texts.ATTENTION["scale"]
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    shared = {panel: colours_of(page, panel) for panel in (*LAYERS, "combined")}
+    switch(page, "scale", "own")
+    for panel, before in shared.items():
+        weights = drawn(page, panel)
+        assert f"{panel} {weights.max() * len(weights):.1f} ×".lower() in unit.text_content().lower()
+        field = colours_of(page, panel)
+        side, best = math.isqrt(len(weights)), int(weights.argmax())
+        y, x = (int((cell + 0.5) * 256 / side) for cell in divmod(best, side))
+        assert field[y, x, 3] > 0.9 * field[..., 3].max()
+        assert (field != before).any()
+    assert ticks.all_text_contents()[-1] == texts.ATTENTION["largest"]
+    switch(page, "scale", "shared")
+    for panel, before in shared.items():
+        np.testing.assert_array_equal(colours_of(page, panel), before)
+    assert requests == []
+
+
+def test_the_legend_names_the_markers_of_each_direction(page):
+    words = page.locator("#attention-view .marks")
+    assert "query" in words.text_content() and "five strongest keys" in words.text_content()
+    switch(page, "direction", "backward")
+    assert "five strongest queries" in words.text_content()
+    assert says(page, "16x16", "best-name") == texts.ATTENTION["best_backward"]
+    assert page.locator("#attention-view .received:visible").count() == 3
+
+
+# Pins
+
+
+def test_a_click_pins_the_point_and_leaving_the_picture_returns_to_it(page):
+    x, y = anywhere()
+    click(page, "16x16", x, y)
+    assert pinned(page) == [(int(64 * x), int(64 * y))]
+    kept = drawn(page, "32x32")
+    point_at(page, "16x16", (x + 0.5) % 1, y)  # the pointer still explores
+    assert (drawn(page, "32x32") != kept).any()
+    leave(page)
+    np.testing.assert_array_equal(drawn(page, "32x32"), kept)
+
+
+def test_without_a_pin_the_last_pointed_place_stays(page):
+    point_at(page, "16x16", *anywhere())
+    last = drawn(page, "32x32")
+    leave(page)
+    np.testing.assert_array_equal(drawn(page, "32x32"), last)
+
+
+def five_places() -> list[tuple[float, float]]:
+    """Five points, too far from each other to be taken for the same."""
+    cells = random.sample([(x, y) for x in range(4) for y in range(4)], 5)
+    return [((x + random.uniform(0.3, 0.7)) / 4, (y + random.uniform(0.3, 0.7)) / 4) for x, y in cells]
+
+
+def card_maps(page) -> list[list[np.ndarray]]:
+    """The weights of the maps on each pin's card."""
+    two_frames(page)
+    every = page.locator("#attention-view .card").evaluate_all(
+        "all => all.map((card) => [...card.querySelectorAll('.field')].map(({weights}) => [...weights]))"
+    )
+    return [[np.array(weights) for weights in card] for card in every]
+
+
+def test_up_to_five_pins_keep_their_maps_also_for_another_face(page, sampler):
+    places = five_places()
+    for x, y in places:
+        click(page, random.choice(LAYERS), x, y)
+    click(page, "16x16", 0.01, 0.01)
+    assert len(pinned(page)) == 5
+    said = page.locator("#attention-view .caption").text_content()
+    assert said == "No more than 5 points can be pinned. Remove one first."
+    colours = page.locator("#attention-view .card").evaluate_all(
+        "all => all.map((c) => getComputedStyle(c).borderTopColor)"
+    )
+    assert len(set(colours)) == 5
+    assert page.locator('figure[data-layer="16x16"] .pin').all_text_contents() == list("12345")
+
+    def all_are_of(seed: int) -> None:
+        for (x, y), maps in zip(places, card_maps(page), strict=True):
+            wanted = expected(sampler, seed, x, y)
+            for layer, weights in zip(LAYERS, maps, strict=True):
+                np.testing.assert_allclose(weights, wanted[layer], rtol=0, atol=1e-6)
+
+    before = current_seed(page)
+    all_are_of(before)
+    page.locator("#dice").click()
+    page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+    all_are_of(current_seed(page))
+    switch(page, "direction", "backward")
+    for (x, y), maps in zip(places, card_maps(page), strict=True):
+        wanted = expected(sampler, current_seed(page), x, y, backward=True)
+        np.testing.assert_allclose(maps[0], wanted["16x16"], rtol=0, atol=1e-6)
+
+
+def test_one_pin_or_all_are_removed_and_a_colour_is_free_again(page):
+    places = five_places()
+    for x, y in places[:4]:
+        click(page, "32x32", x, y)
+    colours = "sagan.lab.state.pins.map(({colour}) => colour)"
+    page.get_by_role("button", name="Remove pin 2").click()
+    assert page.evaluate(colours) == [0, 2, 3]
+    x, y = places[0]
+    click(page, "16x16", x, y)  # on its dot
+    assert page.evaluate(colours) == [2, 3]
+    click(page, "32x32", *places[4])
+    assert page.evaluate(colours) == [2, 3, 0]
+    page.get_by_role("button", name="Clear all").click()
+    two_frames(page)
+    assert pinned(page) == [] and page.locator("#attention-view .card").count() == 0
+    assert page.locator("#attention-view .picture .pin").count() == 0
+
+
+def test_a_card_shows_its_pin_in_the_large_pictures(page):
+    first, second = five_places()[:2]
+    click(page, "32x32", *first)
+    wanted = drawn(page, "16x16")
+    click(page, "32x32", *second)
+    leave(page)
+    assert (drawn(page, "16x16") != wanted).any()
+    page.get_by_role("button", name="Pin 1,").click()
+    two_frames(page)
+    np.testing.assert_array_equal(drawn(page, "16x16"), wanted)
+
+
+# Without a mouse
+
+
+def press(page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+    two_frames(page)
+
+
+def tab_to(page, selector: str) -> None:
+    """Press Tab until the focus is on an element; every stop on the way shows its focus."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"Tab never reaches {selector}")
+
+
+def test_the_lab_works_with_the_keyboard_alone(page, sampler):
+    tab_to(page, '#attention-view figure[data-layer="16x16"] .picture')
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    start = int(drawn_query(page, "16x16"))
+    press(page, "ArrowLeft", "ArrowDown", "Enter")
+    assert drawn_query(page, "16x16") == start + 15
+    press(page, "ArrowLeft", "Enter")
+    assert len(pinned(page)) == 2
+    spoken = page.locator("#attention-view .spoken").text_content()
+    assert all(layer in spoken for layer in LAYERS) and "Combined" in spoken
+    press(page, "Delete")
+    assert len(pinned(page)) == 1
+    tab_to(page, '#attention-view [data-name="direction"] input')
+    press(page, "ArrowRight")
+    assert page.evaluate("sagan.lab.state.direction") == "backward"
+    ((x, y),) = pinned(page)
+    tab_to(page, "#attention-view .card .maps")
+    press(page, "Enter")
+    wanted = expected(sampler, current_seed(page), (x + 0.5) / 64, (y + 0.5) / 64, backward=True)
+    np.testing.assert_allclose(drawn(page, "32x32"), wanted["32x32"], rtol=0, atol=1e-6)
+    press(page, "Delete")
+    assert pinned(page) == []
+    assert page.evaluate("document.activeElement.matches('.picture')")
+
+
+def drawn_query(page, layer: str) -> int:
+    return int(page.locator(f'#attention-view figure[data-layer="{layer}"]').get_attribute("data-query"))
+
+
+def test_the_lab_works_with_touch_alone(browser, address, sampler):
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
+    context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+
+    def tap(x: float, y: float, layer: str = "32x32") -> None:
+        page.touchscreen.tap(*place(page, layer, x, y))
+        two_frames(page)
+
+    places = five_places()[:2]
+    for x, y in places:
+        tap(x, y)
+        assert drawn_query(page, "16x16") == position("16x16", x, y)
+        page.get_by_role("button", name="Pin this point").tap()
+    assert pinned(page) == [(int(64 * x), int(64 * y)) for x, y in places]
+    page.locator('[data-name="direction"] label').last.tap()
+    for (x, y), maps in zip(places, card_maps(page), strict=True):
+        wanted = expected(sampler, current_seed(page), x, y, backward=True)
+        for layer, weights in zip(LAYERS, maps, strict=True):
+            np.testing.assert_allclose(weights, wanted[layer], rtol=0, atol=1e-6)
+    page.locator('figure[data-layer="16x16"] .focus').tap()
+    assert picture(page, "16x16").bounding_box()["width"] > 300
+    assert picture(page, "32x32").bounding_box()["width"] < 200
+    page.get_by_role("button", name="Remove pin 1").tap()
+    assert len(pinned(page)) == 1
+    page.get_by_role("button", name="Clear all").tap()
+    assert pinned(page) == []
+    context.close()
+
+
+# Links
+
+
+def copied_link(page) -> str:
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_link_restores_direction_scale_layer_and_pins(page, new_page, sampler):
+    places = five_places()[:3]
+    for x, y in places:
+        click(page, "32x32", x, y)
+    switch(page, "direction", "backward")
+    switch(page, "scale", "own")
+    page.locator('figure[data-layer="16x16"] .focus').click()
+    seed, link = current_seed(page), copied_link(page)
+    other = new_page(link)
+    other.wait_for_selector("#attention-view [data-drawn]")
+    assert current_seed(other) == seed
+    for (x, y), maps in zip(places, card_maps(other), strict=True):
+        wanted = expected(sampler, seed, x, y, backward=True)
+        np.testing.assert_allclose(maps[1], wanted["32x32"], rtol=0, atol=1e-6)
+    leave(other)
+    newest = expected(sampler, seed, *places[-1], backward=True)
+    np.testing.assert_allclose(drawn(other, "combined"), newest["combined"], rtol=0, atol=1e-6)
+    assert other.locator('figure[data-layer="16x16"] .focus').get_attribute("aria-pressed") == "true"
+    assert other.locator('[data-name="scale"] input[value="own"]').is_checked()
+    assert other.locator("#face-view .notice").text_content() == ""
+    assert copied_link(other) == link
+
+
+def test_a_link_of_a_first_visit_says_nothing_of_the_lab(page):
+    assert "pins" not in copied_link(page) and "direction" not in copied_link(page)
+
+
+def test_a_bad_link_opens_the_lab_with_what_is_valid_and_one_sentence(new_page, address):
+    many = "_".join(f"{i % 60}-{i // 60}" for i in range(500))
+    bad = f"direction=backward&layer=64x64&gamma_16x16=nan&gamma_32x32=0.5&pins={many}"
+    page = new_page(f"{address}?seed=9&{bad}")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    assert pinned(page) == [(i, 0) for i in range(5)]
+    state = page.evaluate("sagan.lab.state")
+    assert state["direction"] == "backward" and state["layer"] is None and state["gammas"] == {"32x32": 0.5}
+    notice = page.locator("#face-view .notice").text_content()
+    assert notice == texts.IGNORED.format(values="layer=64x64, 495 of 500 pins, gamma_16x16=nan")

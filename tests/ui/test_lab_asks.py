@@ -1,0 +1,548 @@
+"""What the lab asks Python for: the discriminator, averages, numbers, files. And large type, and axe-core."""
+
+import math
+import random
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+
+from sagan import average_maps, checkpoint, heatmaps, latents
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+from sagan.ui import build_app, launch_options, save, texts
+from sagan.ui.current import CurrentFace, describe
+from sagan.ui.numbers import computed
+
+G_LAYERS, D_LAYERS = ("16x16", "32x32"), ("8x8", "4x4")
+LAB = "#attention-view"
+
+
+def two_frames(page) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def switch(page, name: str, value: str = "") -> None:
+    selector = f'input[value="{value}"]' if value else "input"
+    page.locator(f'{LAB} [data-name="{name}"] {selector}').check(force=True)
+    two_frames(page)
+
+
+def figure(page, panel: str):
+    return page.locator(f'{LAB} figure[data-layer="{panel}"]')
+
+
+def drawn(page, panel: str, averaged: bool = False) -> np.ndarray:
+    part = ".querySelector('.mean')" if averaged else ""
+    return np.array(figure(page, panel).evaluate(f"figure => [...figure{part}.weights]"))
+
+
+def point_at(page, panel: str, x: float, y: float) -> None:
+    """Move the mouse to the middle of a pixel of the face."""
+    figure(page, panel).locator(".picture").scroll_into_view_if_needed()
+    box = figure(page, panel).locator(".picture").bounding_box()
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    two_frames(page)
+
+
+def pin(page, *places: tuple[int, int]) -> None:
+    for x, y in places:
+        assert page.evaluate("([x, y]) => sagan.lab.pin(x, y)", [x, y])
+    two_frames(page)
+
+
+def somewhere() -> tuple[int, int]:
+    return random.randrange(64), random.randrange(64)
+
+
+def softmax(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    logits = q.astype(np.float64) @ k.astype(np.float64).T
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def position(x: int, y: int, side: int) -> int:
+    return y * side // 64 * side + x * side // 64
+
+
+def face_of(sampler, seed: int) -> np.ndarray:
+    return sampler.faces(latents.from_seed(seed, sampler.config.z_dim)[None])[0]
+
+
+# The discriminator
+
+
+def wait_for_discriminator(page) -> None:
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('#attention-view figure:not([hidden])')].every(
+            (figure) => figure.dataset.layer.startsWith('discriminator') && figure.weights)"""
+    )
+
+
+def test_the_discriminators_attention_to_the_same_face_is_fetched_when_asked_for(page, sampler):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    assert len(requests) == 1
+    for direction in ("forward", "backward"):
+        switch(page, "direction", direction)
+        x, y = somewhere()
+        point_at(page, "discriminator 8x8", (x + 0.5) / 64, (y + 0.5) / 64)
+        face = face_of(sampler, page.evaluate("sagan.face.seed_a"))
+        for layer, vectors in sampler.discriminator_queries_keys(face).items():
+            maps, at = softmax(*vectors), position(x, y, int(layer.split("x")[0]))
+            wanted = maps[:, at] if direction == "backward" else maps[at]
+            np.testing.assert_allclose(drawn(page, f"discriminator {layer}"), wanted, rtol=0, atol=1e-6)
+            gamma = f"{sampler.discriminator_gammas[layer]:.2f}".replace("-", "−")
+            assert figure(page, f"discriminator {layer}").locator(".gamma").text_content() == gamma
+    assert len(requests) == 1
+    score = f"{sampler.score(face[None])[0]:.2f}".replace("-", "−")
+    assert page.locator(f"{LAB} .status").text_content() == texts.LAB["score"].format(score=score)
+
+
+def test_another_face_is_shown_to_the_discriminator_too(page, sampler):
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    seed = random.randrange(2**32)
+    page.locator("#seed input[type=number]").fill(str(seed))
+    page.wait_for_selector(f'{LAB} [data-seed="{seed}"]')
+    wait_for_discriminator(page)
+    score = f"{sampler.score(face_of(sampler, seed)[None])[0]:.2f}".replace("-", "−")
+    page.wait_for_function(
+        "said => document.querySelector('#attention-view .status').textContent === said",
+        arg=texts.LAB["score"].format(score=score),
+    )
+    point_at(page, "discriminator 4x4", 0.6, 0.3)
+    q, k = sampler.discriminator_queries_keys(face_of(sampler, seed))["4x4"]
+    wanted = softmax(q, k)[position(38, 19, 4)]
+    np.testing.assert_allclose(drawn(page, "discriminator 4x4"), wanted, rtol=0, atol=1e-6)
+    switch(page, "network", "generator")
+    assert page.locator(f"{LAB} .status").text_content() == ""
+    assert page.locator(f"{LAB} figure:not([hidden])").evaluate_all(
+        "all => all.map((f) => f.dataset.layer)"
+    ) == [
+        *G_LAYERS,
+        "combined",
+    ]
+
+
+def test_pins_show_the_maps_of_the_network_that_is_chosen(page, sampler):
+    x, y = somewhere()
+    pin(page, (x, y))
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    page.wait_for_function("document.querySelectorAll('#attention-view .card .field').length === 2")
+    two_frames(page)
+    maps = page.locator(f"{LAB} .card .field").evaluate_all("all => all.map(({weights}) => [...weights])")
+    face = face_of(sampler, page.evaluate("sagan.face.seed_a"))
+    for layer, weights in zip(D_LAYERS, maps, strict=True):
+        q, k = sampler.discriminator_queries_keys(face)[layer]
+        wanted = softmax(q, k)[position(x, y, int(layer.split("x")[0]))]
+        np.testing.assert_allclose(weights, wanted, rtol=0, atol=1e-6)
+
+
+# The first payload
+
+
+def test_the_first_payload_of_a_face_stays_below_150_kb():
+    config = SaganConfig()
+    sampler = Sampler.from_parts(
+        config, Generator(config, spectral=False), Discriminator(config, spectral=False)
+    )
+    assert len(describe(sampler, CurrentFace(random.randrange(2**32), 0)).encode()) <= 150_000
+
+
+# This face or every face?
+
+
+@pytest.fixture(scope="session")
+def averaged(tmp_path_factory) -> Sampler:
+    """A checkpoint with the average maps of three faces."""
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16)
+    folder = tmp_path_factory.mktemp("averaged") / "model"
+    networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
+    for network in networks:
+        for layer in network.attention.values():
+            layer.gamma.data.normal_()
+            layer.query.weight.data *= 8
+    checkpoint.save(folder, config, (), *networks, [], "# Averaged")
+    average_maps.write(folder, 3)
+    return Sampler.load(folder)
+
+
+@pytest.fixture(scope="session")
+def averaged_address(averaged):
+    app = build_app(averaged)
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield address
+    app.close(verbose=False)
+
+
+def wait_for_averages(page) -> None:
+    page.wait_for_selector(f"{LAB} figure:not([hidden]) .mean:not([hidden])")
+    two_frames(page)
+
+
+def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
+    new_page, averaged, averaged_address
+):
+    page = new_page(averaged_address)
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    switch(page, "average")
+    wait_for_averages(page)
+    assert len([url for url in requests if url.endswith(".safetensors")]) == 1
+    files = len(requests)
+    wanted = {}
+    for prefix, name in (("", "generator"), ("discriminator ", "discriminator")):
+        sums: dict[str, np.ndarray] = {}
+        for seed in range(3):
+            z = latents.from_seed(seed, 16)
+            vectors = (
+                averaged.queries_keys(z)
+                if name == "generator"
+                else (averaged.discriminator_queries_keys(averaged.faces(z[None])[0]))
+            )
+            for layer, (q, k) in vectors.items():
+                sums[layer] = sums.get(layer, 0) + softmax(q, k) / 3
+        wanted |= {f"{prefix}{layer}": maps for layer, maps in sums.items()}
+    for backward in (False, True):
+        switch(page, "direction", "backward" if backward else "forward")
+        x, y = somewhere()
+        point_at(page, "16x16", (x + 0.5) / 64, (y + 0.5) / 64)
+        for layer in G_LAYERS:
+            maps, at = wanted[layer], position(x, y, int(layer.split("x")[0]))
+            row = maps[:, at] if backward else maps[at]
+            shown = drawn(page, layer, averaged=True)
+            strong = row * len(row) > 1 / 60  # below it a code is 0
+            np.testing.assert_allclose(shown[strong], row[strong], rtol=0.03)
+            assert "3 faces" in figure(page, layer).locator(".mean").text_content()
+        assert figure(page, "combined").locator(".mean").is_visible()
+    assert len(requests) == files
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    wait_for_averages(page)
+    maps = wanted["discriminator 8x8"]
+    x, y = somewhere()
+    point_at(page, "discriminator 8x8", (x + 0.5) / 64, (y + 0.5) / 64)
+    np.testing.assert_allclose(
+        drawn(page, "discriminator 8x8", averaged=True), maps[:, position(x, y, 8)], rtol=0.03
+    )
+    page.locator(f'{LAB} [data-name="average"] input').uncheck(force=True)
+    two_frames(page)
+    assert page.locator(f"{LAB} .mean:visible").count() == 0
+
+
+def test_a_checkpoint_without_average_maps_says_so_in_a_sentence(page):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.locator(f'{LAB} [data-name="average"] input').click(force=True)
+    assert page.locator(f"{LAB} .status").text_content() == texts.LAB["no_averages"]
+    assert not page.locator(f'{LAB} [data-name="average"] input').is_checked()
+    assert requests == []
+
+
+def test_averages_that_do_not_arrive_are_asked_for_again(new_page, averaged_address):
+    page = new_page(averaged_address)
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    page.route("**/average_maps.safetensors", lambda route: route.fulfill(body=b"no maps"))
+    page.locator(f'{LAB} [data-name="average"] input').click(force=True)
+    page.wait_for_selector(f"{LAB} p.error:not(:empty)")
+    assert not page.locator(f'{LAB} [data-name="average"] input').is_checked()
+    page.unroute("**/average_maps.safetensors")
+    switch(page, "average")
+    wait_for_averages(page)
+    assert page.locator(f"{LAB} p.error").text_content() == ""
+
+
+# The numbers
+
+
+def open_numbers(page) -> None:
+    page.locator("#numbers-view summary").click()
+    page.locator("#numbers-view .content").scroll_into_view_if_needed()
+    page.wait_for_selector("#numbers-view [data-shown]")
+
+
+def wait_for_numbers(page, layer: str, x: int, y: int) -> None:
+    page.locator("#numbers-view .content").scroll_into_view_if_needed()
+    query = position(x, y, int(layer.split("x")[0]))
+    page.wait_for_selector(f'#numbers-view [data-layer="{layer}"][data-query="{query}"]:not(.waiting)')
+
+
+def numbers(page, selector: str) -> list[float]:
+    cells = page.locator(f"#numbers-view {selector}").all_text_contents()
+    return [float(text.replace("−", "-").split(" ")[0]) for text in cells]
+
+
+def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler):
+    x, y = somewhere()
+    pin(page, (x, y))
+    open_numbers(page)
+    for layer in G_LAYERS:
+        page.locator(f'#numbers-view input[value="{layer}"]').check(force=True)
+        wait_for_numbers(page, layer, x, y)
+        side = int(layer.split("x")[0])
+        z = latents.from_seed(page.evaluate("sagan.face.seed_a"), sampler.config.z_dim)
+        q, k = (array.astype(np.float64) for array in sampler.queries_keys(z)[layer])
+        query = position(x, y, side)
+        weights = softmax(q, k)[query]
+        best = np.argsort(-weights)[:5]
+        near = {"abs": 0.0051}
+        assert numbers(page, ".query .vector span") == pytest.approx(q[query], **near)
+        assert numbers(page, '.keys td[data-part="k"] .vector span') == pytest.approx(k[best].ravel(), **near)
+        logits = numbers(page, '.keys td[data-part="logits"]')
+        assert logits == pytest.approx(k[best] @ q[query], **near)
+        assert numbers(page, '.keys td[data-part="weights"]') == pytest.approx(weights[best], abs=6e-5)
+        places = page.locator("#numbers-view .keys tbody td:first-child").all_text_contents()
+        assert places == [f"column {at % side}, row {at // side}" for at in best]
+        # What is summed and added agrees with itself and with the layer.
+        made = sampler.computation(z, layer, query)
+        for name in ("attended", "x", "y"):
+            shown = numbers(page, f'.sum [data-part="{name}"] td')
+            assert shown == pytest.approx(getattr(made, name)[:8], **near)
+        products = numbers(page, '.sum [data-part="gamma"] td')
+        assert products == pytest.approx(sampler.gammas[layer] * made.attended[:8], **near)
+        assert f"{100 * weights[best].sum():.0f} %" in page.locator("#numbers-view .rest").text_content()
+
+
+def test_the_numbers_follow_pins_and_keys_but_not_the_mouse(page):
+    open_numbers(page)
+    first, second = (3, 60), (50, 9)
+    pin(page, first)
+    wait_for_numbers(page, "32x32", *first)
+    pin(page, second)
+    wait_for_numbers(page, "32x32", *second)
+    page.evaluate("sagan.lab.clear()")
+    page.locator(f'{LAB} figure[data-layer="32x32"] .picture').press("ArrowLeft")
+    place = page.evaluate("sagan.lab.state.place")
+    wait_for_numbers(page, "32x32", *place)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    point_at(page, "16x16", 0.9, 0.1)
+    page.locator("#numbers-view .content").scroll_into_view_if_needed()
+    page.wait_for_timeout(600)
+    assert requests == []
+
+
+def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
+    open_numbers(page)
+
+    def lit() -> set[str]:
+        parts = page.locator("#numbers-view .lit").evaluate_all("all => all.map((e) => e.dataset.part)")
+        return set(parts)
+
+    for name in texts.NUMBERS["parts"]:
+        button = page.locator(f'#numbers-view .formula [data-part="{name}"]')
+        button.hover() if random.random() < 0.5 else button.focus()
+        assert lit() == {name}
+        assert page.locator(f'#numbers-view .scroll .lit[data-part="{name}"]').count() >= 1
+        assert page.locator("#numbers-view .explain").text_content() == texts.NUMBERS["parts"][name]
+    page.locator('#numbers-view td[data-part="values"]').first.hover()
+    assert lit() == {"values"}
+    assert page.locator('#numbers-view .formula .lit[data-part="values"]').count() == 1
+
+
+def test_computations_keep_to_the_class_and_to_eight_channels(with_classes):
+    face = CurrentFace(random.randrange(2**32), 0, label=random.randrange(3))
+    answer = computed(with_classes, face, "16x16", 77)
+    z = latents.from_seed(face.seed_a, 16)
+    made = with_classes.computation(z, "16x16", 77, face.label)
+    assert answer["values"] == made.values[:, :8].tolist() and answer["y"] == made.y[:8].tolist()
+    assert answer["width"] == len(made.y) >= 8 and answer["q"] == made.q.tolist()
+
+
+# Files
+
+
+def saved(page, kind: str):
+    page.locator(f"{LAB} .save summary").click()
+    with page.expect_download() as download:
+        page.locator(f'{LAB} [data-save="{kind}"]').click()
+    return download.value
+
+
+def test_the_view_is_saved_as_a_picture_without_a_request(page):
+    pin(page, (20, 20), (40, 50))
+    page.locator("#opacity input[type=number]").fill("0")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.field')).opacity === '0'")
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    download = saved(page, "view")
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == []
+    picture = Image.open(download.path())
+    seed = page.evaluate("sagan.face.seed_a")
+    assert download.suggested_filename == f"sagan-attention-{seed}.png"
+    assert picture.width > 3 * 384 and picture.height > 384
+    field = (
+        figure(page, "16x16")
+        .locator(".face")
+        .evaluate("c => [...c.getContext('2d').getImageData(0, 0, 384, 384).data]")
+    )
+    face = np.array(field).reshape(384, 384, 4)[..., :3]
+
+    def panel(picture: Image.Image) -> np.ndarray:
+        return np.asarray(picture.convert("RGB"))[72 : 72 + 384, 24 : 24 + 384]
+
+    same = (np.abs(panel(picture).astype(int) - face) <= 1).all(2)
+    assert 0.9 < same.mean() < 1  # all but the markers
+    page.locator("#opacity input[type=number]").fill("1")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.field')).opacity === '1'")
+    heat = panel(Image.open(saved(page, "view").path()))
+    assert (heat == panel(picture)).all(2).mean() < 0.2
+
+
+def test_the_raw_maps_of_the_face_are_saved(page, sampler):
+    seed = page.evaluate("sagan.face.seed_a")
+    saved(page, "npz")
+    download = saved(page, "npz")  # as often as somebody likes
+    assert download.suggested_filename == f"sagan-maps-{seed}.npz"
+    wanted = sampler.raw_maps(latents.from_seed(seed, sampler.config.z_dim))
+    with np.load(download.path()) as arrays:
+        assert int(arrays["about/seed_a"]) == seed
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatch):
+    drawn_with = []
+
+    def attention_figure(*arguments, **options):
+        drawn_with.append((arguments, options))
+        return heatmaps_figure(*arguments, **options)
+
+    heatmaps_figure = heatmaps.attention_figure
+    monkeypatch.setattr(heatmaps, "attention_figure", attention_figure)
+    places = [(5, 9), (60, 33), (31, 63)]
+    pin(page, *places)
+    page.evaluate("sagan.lab.unpin(sagan.lab.state.pins[0])")
+    figure(page, "16x16").locator(".focus").click()
+    switch(page, "direction", "backward")
+    png = Image.open(saved(page, "png").path())
+    assert png.format == "PNG" and png.width > 1000
+    ((face, pins, maps, colours), options) = drawn_with[0]
+    seed = page.evaluate("sagan.face.seed_a")
+    np.testing.assert_array_equal(face, face_of(sampler, seed))
+    np.testing.assert_allclose(pins, [((x + 0.5) / 64, (y + 0.5) / 64) for x, y in places[1:]])
+    assert list(colours) == list(heatmaps.PIN_COLOURS[1:3])  # pins keep theirs
+    q, k = sampler.queries_keys(latents.from_seed(seed, sampler.config.z_dim))["16x16"]
+    for weights, (x, y) in zip(maps, places[1:], strict=True):
+        np.testing.assert_allclose(weights, softmax(q, k)[:, position(x, y, 16)], atol=1e-6)
+    assert "16x16 backward" in options["unit"] and options["shared"]
+    svg = saved(page, "svg")
+    assert ElementTree.parse(svg.path()).getroot().tag.endswith("svg")
+    page.evaluate("sagan.lab.clear()")
+    assert Image.open(saved(page, "png").path()).format == "PNG"  # of the point that is lit
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_a_figure_of_all_layers_combined_is_weighted_by_gamma(sampler, network):
+    face, (x, y) = CurrentFace(random.randrange(2**32), 0), somewhere()
+    z = latents.from_seed(face.seed_a, sampler.config.z_dim)
+    if network == "generator":
+        vectors, gammas = sampler.queries_keys(z), sampler.gammas
+    else:
+        vectors = sampler.discriminator_queries_keys(sampler.faces(z[None])[0])
+        gammas = sampler.discriminator_gammas
+    maps = {layer: softmax(*pair) for layer, pair in vectors.items()}
+    whole = save.combined(maps, gammas)
+    side = max(int(layer.split("x")[0]) for layer in maps)
+    wanted = np.zeros((side, side))
+    total = sum(abs(gamma) for gamma in gammas.values())
+    for layer, attention in maps.items():
+        coarse = int(layer.split("x")[0])
+        row = attention[position(x, y, coarse)]
+        for line in range(side):
+            for column in range(side):
+                weight = row[line * coarse // side * coarse + column * coarse // side]
+                share = abs(gammas[layer]) / total if total else 1 / len(maps)
+                wanted[line, column] += share * weight * (coarse / side) ** 2
+    np.testing.assert_allclose(whole[position(x, y, side)], wanted.ravel(), atol=1e-12)
+    np.testing.assert_allclose(whole.sum(1), 1)
+
+
+def test_a_figure_with_no_gamma_at_all_takes_equal_shares():
+    maps = {"4x4": np.full((16, 16), 1 / 16), "2x2": np.eye(4)}
+    whole = save.combined(maps, {"4x4": 0.0, "2x2": 0.0})
+    assert whole[0, 0] == pytest.approx(1 / 32 + 1 / 8) and whole[0, 15] == pytest.approx(1 / 32)
+
+
+# Large type, other screens, and everybody
+
+
+def test_projector_mode_shows_the_lab_alone_and_large(page):
+    before = figure(page, "16x16").locator(".picture").bounding_box()["width"]
+    size = "figure => parseFloat(getComputedStyle(figure.querySelector('dd')).fontSize)"
+    small = figure(page, "16x16").evaluate(size)
+    projector = page.locator(f"{LAB} .projector")
+    projector.click()
+    page.wait_for_function(
+        "before => document.querySelector('#attention-view .picture').clientWidth > before", arg=before
+    )
+    assert figure(page, "16x16").evaluate(size) > 1.3 * small
+    assert not page.locator("#header-view h1").is_visible() and not page.locator("#seed").is_visible()
+    assert page.locator("#dice").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    point_at(page, "32x32", 0.4, 0.4)
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#header-view h1")
+    two_frames(page)
+    assert projector.get_attribute("aria-pressed") == "false"
+    assert figure(page, "16x16").locator(".picture").bounding_box()["width"] == pytest.approx(before)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(new_page, address, theme):
+    page = new_page(f"{address}?__theme={theme}")
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    pin(page, (20, 20), (40, 50))
+    open_numbers(page)
+    page.locator("#dials-view summary").click()
+    page.locator("#dials-view .content").scroll_into_view_if_needed()
+    page.wait_for_selector("#dials-view [data-shown]")
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    found = Axe().run(page).response["violations"]
+    assert [
+        (finding["id"], [node["html"] for node in finding["nodes"]])
+        for finding in found
+        if finding["impact"] in ("serious", "critical")
+    ] == []
+
+
+def test_a_narrow_screen_never_scrolls_sideways_with_everything_open(new_page, address):
+    page = new_page(address, width=390, height=844)
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    pin(page, (1, 1), (20, 20), (40, 50), (63, 0), (9, 63))
+    open_numbers(page)
+    page.locator("#dials-view summary").click()
+    page.locator("#dials-view .content").scroll_into_view_if_needed()
+    page.wait_for_selector("#dials-view [data-shown]")
+    page.locator(f"{LAB} .save summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(
+    "layers", [{"g_attention": (16,)}, {"d_attention": ()}, {"g_attention": (8, 16, 32)}]
+)
+def test_models_with_other_layers_have_a_lab_too(new_page, layers):
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, **layers)
+    networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
+    app = build_app(Sampler.from_parts(config, *networks))
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    page = new_page(address)
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    names = [f"{side}x{side}" for side in config.g_attention]
+    shown = page.locator(f"{LAB} figure:not([hidden])").evaluate_all("all => all.map((f) => f.dataset.layer)")
+    assert shown == names + (["combined"] if len(names) > 1 else [])
+    switches = page.locator(f'{LAB} [data-name="network"]').count()
+    assert switches == (1 if config.d_attention else 0)
+    for name in shown:
+        weights = drawn(page, name)
+        assert weights.sum() == pytest.approx(1) and math.isqrt(len(weights)) ** 2 == len(weights)
+    page.close()
+    app.close(verbose=False)
