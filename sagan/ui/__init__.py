@@ -13,6 +13,7 @@ from sagan.ui.controls import current_face, open_link
 from sagan.ui.faces import faces_tab
 from sagan.ui.footer import footer
 from sagan.ui.inside import inside_tab
+from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
 
@@ -42,16 +43,17 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
             return app
         with gr.Row(elem_id="page"):
             controls = current_face(sampler)
-            with (
-                gr.Column(elem_id="tabs", min_width=320),
-                gr.Tabs(selected="attention" if sampler.layers else "faces") as tabs,
-            ):
-                faces_tab(controls)
-                walk_tab(controls)
-                if sampler.layers:
-                    attention_tab(controls)
-                training_tab(controls)
-                inside_tab(controls, tabs)
+            with gr.Column(elem_id="tabs", min_width=320):
+                card = tour(sampler) if sampler.layers else None
+                with gr.Tabs(selected="attention" if sampler.layers else "faces") as tabs:
+                    faces_tab(controls)
+                    walk_tab(controls)
+                    if sampler.layers:
+                        attention_tab(controls)
+                    training_tab(controls)
+                    inside_tab(controls, tabs)
+                    if card:
+                        lesson_tab(controls, tabs, card)
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, app)

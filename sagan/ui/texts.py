@@ -325,6 +325,164 @@ SPECTRUM = {
     "failed": "The layer could not be worked out. Choose another layer to try again.",
 }
 
+LESSON_TAB = "Lesson"
+TOUR = {
+    "label": "Guided tour",
+    "count": "Step {number} of {all}",
+    "do": "Try it:",
+    "back": "Back",
+    "next": "Next",
+    "finish": "Finish",
+    "leave": "Leave",
+    "leave_help": "Leave the tour; the page becomes what it was before",
+    "failed": "No answer came. Try again.",
+}
+LESSON = {
+    "title": "How a GAN pays attention, in eight steps",
+    "what": "A tour through this page and the model behind it. Each step takes a minute: something to read, "
+    "and something to try. Leave whenever you like: the page becomes what it was before.",
+    "start": "Start the tour",
+    "open": "Step {number}: {title}",
+    "worksheet": "For a class",
+    "worksheet_what": "A worksheet with eight exercises on one page, and the answers on a second one. Its "
+    "figures come from the model on this page.",
+    "worksheet_open": "Open the worksheet to print it",
+    "worksheet_waiting": "The worksheet is being made …",
+    "failed": "The worksheet could not be made. Open another tab and come back to try again.",
+    "steps": {
+        "short_sight": {
+            "title": "Convolutions are short-sighted",
+            "say": "A convolution makes each place from its closest neighbours. What an eye should know of "
+            "the other one has to travel through many layers. Attention reaches every place in one step.",
+            "do": "Point at other places and watch “outside 3×3”: the share that no 3×3 convolution could "
+            "have reached. Where is it smallest?",
+        },
+        "query_key_value": {
+            "title": "Query, key, value",
+            "say": "The pinned place asks with its query q. Every place offers a key k, and the product q · "
+            "k says how well the two fit. What a place then tells is its value v.",
+            "do": "Choose q, then k, then v in the formula and see which numbers light up. Which of the five "
+            "keys fits best?",
+        },
+        "softmax": {
+            "title": "Softmax: times uniform",
+            "say": "Softmax turns the products into shares that sum to 1. If all {all} places counted alike, "
+            "each would have 1/{all}. The page gives a share as a multiple of that: 8 × uniform counts eight "
+            "times as much as its part.",
+            "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
+            "find a point whose strongest key has more than 64 ×, or as many as you can.",
+        },
+        "two_scales": {
+            "title": "Two layers, two scales",
+            "say": "The {coarse} layer comes first: its cells are {coarse_cell} pixels wide, and it sees the "
+            "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The third "
+            "picture adds both up, each as much as its gamma says.",
+            "do": "Point at places all over the face: which layer looks farther? Compare their mean "
+            "distances.",
+        },
+        "gamma": {
+            "title": "Gamma: from off to learned",
+            "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that the "
+            "network first learns what convolutions can do. Here both dials are off, and the difference is "
+            "plain grey.",
+            "do": "Press Learned under one dial, then under the other. What does attention add to this face, "
+            "and which layer adds more? What happens at three times gamma?",
+        },
+        "meaning": {
+            "title": "When a map means little",
+            "say": "A row near {bits} bits of entropy is spread over everything, and its brightest place "
+            "says little. A sharp map says where something came from, not why: attention is not an "
+            "explanation. And a map that is the same for every face tells of the place, not of this face.",
+            "do": "Switch “every face” on, if it is not. Find a point whose map is its own, and one whose "
+            "map every face has.",
+        },
+        "spectral_norm": {
+            "title": "Spectral norm keeps the game fair",
+            "say": "A discriminator that changes its mind too steeply teaches nothing. So every weight is "
+            "divided by the most that it can stretch anything: its largest singular value, found by sending "
+            "a random vector back and forth.",
+            "do": "Press Play, then New random vector. After how many rounds is the estimate within one "
+            "percent of the true value?",
+        },
+        "discriminator": {
+            "title": "The discriminator looks too",
+            "say": "The other network attends as well, while it judges whether this face is real. Its score "
+            "stands below the pictures: the higher, the more real the face looks to it.",
+            "do": "Press New face a few times. Which face has the highest score? Would you agree?",
+        },
+    },
+}
+WORKSHEET = {
+    "file": "sagan-worksheet.html",
+    "title": "Self-attention in a GAN",
+    "subtitle": "Eight exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1; “the "
+    "point” is the pixel in column {x}, row {y}, counted from 0. This link opens both:",
+    "name": "Name",
+    "date": "Date",
+    "answers": "Answers",
+    "answers_note": "The figures are those of this checkpoint, computed for this sheet.",
+    "print": "Print",
+    "exercises": [
+        {
+            "tab": "Attention",
+            "ask": "A 3×3 convolution on the {fine} map makes a place from 9 of {all} places. What share is "
+            "that? And which share of the point’s attention lies outside these 9 places (layer {fine})?",
+            "answer": "9 / {all} = {nine} %, less at an edge. Outside lies {outside} %: attention reaches in "
+            "one step what a 3×3 convolution could not.",
+        },
+        {
+            "tab": "Attention, The numbers",
+            "ask": "Write down q · k of the strongest and of the fifth strongest key (layer {fine}). Softmax "
+            "weighs them in the ratio exp(difference). Compute it and compare with the column softmax.",
+            "answer": "{first} and {fifth}: exp({gap}) = {ratio}. The shares, {first_share} and "
+            "{fifth_share}, have the same ratio, because softmax divides all by one sum.",
+        },
+        {
+            "tab": "Attention",
+            "ask": "How many times uniform is the point’s strongest key in layer {coarse}? Which share of "
+            "all of its attention is that?",
+            "answer": "{times} × uniform; uniform is 1/{coarse_all}, so {share} % of its attention.",
+        },
+        {
+            "tab": "Attention",
+            "ask": "How many pixels of the face does a cell of layer {coarse} cover, and of layer {fine}? "
+            "How many weights does the whole attention of each layer have? Why not attend to single pixels?",
+            "answer": "{coarse_pixels} and {fine_pixels} pixels; {coarse_weights} and {fine_weights} "
+            "weights. Single pixels would need {pixel_weights}: the number grows with the fourth power of "
+            "the side.",
+        },
+        {
+            "tab": "Attention, Gamma dials",
+            "ask": "Turn all dials off. By how many grey levels does the face change on average when only "
+            "the {fine} layer is then set to Learned? Why does gamma start at 0 in training?",
+            "answer": "By {change} of 255. At 0 the layer lets everything through unchanged, so the network "
+            "first learns with convolutions and adds attention as far as it helps.",
+        },
+        {
+            "tab": "Attention",
+            "ask": "What is the largest entropy that a row of the {fine} layer can have? What has the point? "
+            "Name a reason why even a sharp map does not explain the face.",
+            "answer": "log2({all}) = {bits} bits, where all places count alike; the point has {entropy} "
+            "bits. A map shows which places contributed, not what with nor what came of it; other paths, the "
+            "convolutions, carry information past it.",
+        },
+        {
+            "tab": "Inside, Spectral norm",
+            "ask": "A weight W has the singular values 4, 2 and 1. What are they after spectral norm? At "
+            "most how many times as long as x can W x be, before and after?",
+            "answer": "1, 0.5 and 0.25: all are divided by the largest. Before 4 times, after 1 time as "
+            "long: no layer can amplify.",
+        },
+        {
+            "tab": "Attention, Network: discriminator",
+            "ask": "Note the discriminator’s scores of the seeds 1 to 6. Which face looks most real to it, "
+            "and which to you? What would the generator change if it could?",
+            "answer": "{scores}. The highest has seed {best}. The generator learns to raise these scores, "
+            "and the discriminator to lower them: neither judges as we do.",
+        },
+    ],
+}
+
 NO_CHECKPOINT = "There is no face to show yet"
 WHAT_TO_DO = (
     "Train a model with `python train.py --data FOLDER --out runs/mine`, then start the page with "

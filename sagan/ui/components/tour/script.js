@@ -1,0 +1,83 @@
+// The guided tour: a card above the tabs. Python shows the tab and the face of a step; the rest is set here.
+const { texts, steps } = props;
+const { lab } = sagan;
+const part = (selector) => element.querySelector(selector);
+const card = part('.card'), error = part('.error'), back = part('.back'), next = part('.next');
+const USUAL = { direction: 'forward', scale: 'shared', network: 'generator', layer: null, average: false, gammas: {}, pins: [], chosen: null, place: null };
+const FRAMES = 120; // that a tab which was never open may take to appear
+
+let wanted = null; // the number of the step that was asked for last, null outside the tour
+let shown = null; // that of the step on the card
+let before = null; // what the page was when the tour began
+let marked = null;
+
+const folds = () => [...document.querySelectorAll('details.fold')];
+
+function go(index) {
+  before ??= { lab: { ...lab.state }, values: sagan.values(), open: folds().filter(({ open }) => open) };
+  wanted = index;
+  error.textContent = '';
+  trigger('go', { index });
+}
+
+function mark(target) {
+  marked?.classList.remove('toured');
+  marked = target;
+  marked?.classList.add('toured');
+}
+
+/** Mark and scroll to what a step is about, as soon as its tab has it. */
+function point(index, frames = FRAMES) {
+  if (index !== wanted) return;
+  const target = document.querySelector(steps[index].shows);
+  if (target?.offsetParent) {
+    mark(target);
+    target.scrollIntoView({ block: 'start' });
+  } else if (frames) requestAnimationFrame(() => point(index, frames - 1));
+}
+
+function show(index) {
+  const { title, say, do: task, lab: state, pin, unfold } = steps[index];
+  shown = index;
+  card.hidden = false;
+  document.body.classList.add('touring');
+  part('.count').textContent = sagan.fill(texts.count, { number: index + 1, all: steps.length });
+  part('.title').textContent = title;
+  part('.say').textContent = say;
+  part('.do span').textContent = task;
+  [...part('.dots').children].forEach((dot, i) => dot.classList.toggle('done', i <= index));
+  back.disabled = index === 0;
+  next.textContent = index === steps.length - 1 ? texts.finish : texts.next;
+  card.dataset.step = index;
+  lab.set({ ...USUAL, ...state });
+  lab.pin(...pin);
+  for (const details of folds()) details.open = unfold !== '' && details.closest(`#${unfold}`) !== null;
+  document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
+  point(index);
+}
+
+/** Leave the tour: the page becomes what it was before. */
+function leave() {
+  const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
+  wanted = shown = before = null;
+  card.hidden = true;
+  document.body.classList.remove('touring');
+  mark(null);
+  lab.set(state);
+  for (const details of folds()) details.open = open.includes(details);
+  trigger('leave', { seed_a, seed_b, t, psi, label });
+}
+
+back.addEventListener('click', () => go(wanted - 1));
+next.addEventListener('click', () => (wanted === steps.length - 1 ? leave() : go(wanted + 1)));
+part('.leave').addEventListener('click', leave);
+card.addEventListener('keydown', ({ key }) => { if (key === 'Escape') leave(); });
+sagan.on('tour', go);
+sagan.on('face', ({ step }) => { if (step !== undefined && step === wanted) show(step); });
+sagan.on('failed', (id) => {
+  if (!element.closest(`#${id}`)) return;
+  const said = shown === null ? document.querySelector('#lesson-view .error') : error;
+  if (said) said.textContent = texts.failed;
+  if (shown === null) before = null;
+  wanted = shown;
+});

@@ -1,0 +1,152 @@
+"""The Lesson tab: a guided tour of eight steps on the page itself, and a worksheet for a class."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from sagan.ui import texts, worksheet
+from sagan.ui.components import view
+from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
+from sagan.ui.current import CurrentFace
+from sagan.ui.lab import COMBINED
+from sagan.ui.work import CHOICE, failed, in_worker, told
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+OFF = "off"  # for all dials
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the tour: its name among the texts, and how the page is set for it.
+
+    shows  what it is about, as a CSS selector: the page scrolls there and marks it
+    tab    the id of the tab that holds it
+    face   which of the curated faces is the current one; its query is pinned
+    lab    what is not as on a first visit in the state of the lab (static/lab.js)
+    unfold the id of the view whose fold is open
+    """
+
+    name: str
+    shows: str
+    tab: str = "attention"
+    face: int = 0
+    lab: dict[str, Any] = field(default_factory=dict)
+    unfold: str = ""
+
+
+STEPS = (
+    Step("short_sight", "#attention-view .layers"),
+    Step("query_key_value", "#numbers-view", unfold="numbers-view"),
+    Step("softmax", "#attention-view .legend"),
+    Step("two_scales", "#attention-view .layers", face=1, lab={"layer": COMBINED}),
+    Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
+    Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),
+    Step("spectral_norm", "#spectrum-view", tab="inside"),
+    Step("discriminator", "#attention-view .layers", lab={"network": "discriminator"}),
+)
+
+
+def steps(sampler: "Sampler") -> list[Step]:
+    """The steps that this model has something to show for."""
+    left_out = set()
+    if len(sampler.layers) < 2:
+        left_out.add("two_scales")
+    if not sampler.discriminator_layers:
+        left_out.add("discriminator")
+    return [step for step in STEPS if step.name not in left_out]
+
+
+def faces(sampler: "Sampler") -> list[tuple[int, tuple[float, float]]]:
+    """Seeds and queries that the tour and the worksheet look at, one at least."""
+    return [(face.seed, face.query) for face in sampler.curated] or [(START_SEED, START_QUERY)]
+
+
+def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
+    """How the browser sets the page for a step, without the current face."""
+    _, query = _face_of(sampler, step)
+    lab = dict(step.lab)
+    if lab.get("gammas") == OFF:
+        lab["gammas"] = dict.fromkeys(sampler.layers, 0)
+    if lab.get("layer") == COMBINED and len(sampler.layers) < 2:
+        del lab["layer"]
+    if sampler.average_maps is None:
+        lab.pop("average", None)
+    size = sampler.config.image_size
+    pin = [min(size - 1, int(share * size)) for share in query]
+    return {"shows": step.shows, "unfold": step.unfold, "lab": lab, "pin": pin}
+
+
+def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
+    choices = faces(sampler)
+    return choices[step.face % len(choices)]
+
+
+def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
+    """The words of a step, with what is known of the model filled in."""
+    sides = [int(name.partition("x")[0]) for name in sampler.layers]
+    size = sampler.config.image_size
+    known = {
+        "all": f"{max(sides) ** 2:,}",
+        "bits": 2 * (max(sides).bit_length() - 1),
+        "coarse": f"{min(sides)}×{min(sides)}",
+        "fine": f"{max(sides)}×{max(sides)}",
+        "coarse_cell": size // min(sides),
+        "fine_cell": size // max(sides),
+    }
+    return {part: text.format(**known) for part, text in texts.LESSON["steps"][step.name].items()}
+
+
+def tour(sampler: "Sampler") -> gr.HTML:
+    """The card that leads through the steps; it stands above the tabs and is hidden until somebody starts."""
+    return view(
+        "tour",
+        texts=texts.TOUR,
+        steps=[told_step(sampler, step) | setting(sampler, step) for step in steps(sampler)],
+    )
+
+
+def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
+    """Build the tab, its events and those of the `tour` card; a step may show any of `tabs`."""
+    sampler = controls.sampler
+    chosen = steps(sampler)
+    with gr.Tab(texts.LESSON_TAB, id="lesson"):
+        lesson = view(
+            "lesson",
+            texts=texts.LESSON,
+            steps=[{"title": told_step(sampler, step)["title"]} for step in chosen],
+            file=texts.WORKSHEET["file"],
+        )
+
+    async def go(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
+        index = told(event, "index", len(chosen) - 1)
+        step = chosen[index]
+        seed, _ = _face_of(sampler, step)
+        face = CurrentFace(seed, seed_b, label=label)
+        shown = await controls.describe(asked, face, step=index)
+        return gr.Tabs(selected=step.tab), seed, 0, 1, shown
+
+    async def leave(event: gr.EventData, asked: float) -> tuple:
+        classes = sampler.config.num_classes
+        seeds = [told(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
+        shares = [told(event, name, 1, whole=False) for name in ("t", "psi")]
+        face = CurrentFace(*seeds, *shares, told(event, "label", classes - 1) if classes else None)
+        values = (face.seed_a, face.seed_b, face.t, face.psi, face.label)
+        return gr.Tabs(selected="lesson"), *values, await controls.describe(asked, face)
+
+    async def want(event: gr.EventData) -> dict[str, Any]:
+        number = told(event, "number")
+        return {"number": number, "html": await in_worker(worksheet.page, sampler, faces(sampler)[0])}
+
+    card.go(
+        go,
+        outputs=[tabs, controls.seed, controls.t, controls.psi, controls.face],
+        **controls.asking(controls.seed_b, controls.label),
+        **CHOICE,
+    ).failure(None, js=failed(card))
+    card.leave(leave, outputs=[tabs, *controls.inputs, controls.face], **controls.asking(), **CHOICE).failure(
+        None, js=failed(card)
+    )
+    lesson.want(want, None, lesson, **CHOICE).failure(None, js=failed(lesson))

@@ -1,0 +1,115 @@
+"""The worksheet for a class: eight exercises on one page, and the answers, in the model's own figures."""
+
+import html
+import math
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagan import heatmaps
+from sagan.latents import from_seed
+from sagan.ui import texts
+from sagan.ui.current import CurrentFace, check_label
+
+if TYPE_CHECKING:
+    from sagan.sampler import Sampler
+
+TEMPLATE = Path(__file__).parent / "components" / "lesson" / "worksheet.html"
+SCORED = range(1, 7)  # seeds whose scores an exercise asks for
+
+
+def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
+    """The worksheet about a seed and a point of its face, (x, y) in shares of it: a whole HTML document."""
+    seed, (x, y) = face
+    size = sampler.config.image_size
+    pixel = [min(size - 1, int(share * size)) for share in (x, y)]
+    known = figures(sampler, seed, pixel)
+    words = {name: text for name, text in texts.WORKSHEET.items() if isinstance(text, str)}
+    words["subtitle"] = words["subtitle"].format(seed=seed, x=pixel[0], y=pixel[1])
+    exercises = [
+        {part: text.format(**known) for part, text in exercise.items()}
+        for exercise in texts.WORKSHEET["exercises"]
+        if sampler.discriminator_layers or "{scores}" not in exercise["answer"]
+    ]
+    filled = {
+        "query": f"?seed={seed}&psi=1&pins={pixel[0]}-{pixel[1]}",
+        "exercises": "".join(
+            f'<li><b class="tab">{html.escape(one["tab"])}</b> {html.escape(one["ask"])}<i></i><i></i></li>'
+            for one in exercises
+        ),
+        "solutions": "".join(f"<li>{html.escape(one['answer'])}</li>" for one in exercises),
+    }
+    escaped = {name: html.escape(text) for name, text in words.items()}
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(escaped | filled)
+
+
+def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
+    """What the exercises and their answers say of the model, of a seed and of a pixel (column, row)."""
+    size, classes = sampler.config.image_size, sampler.config.num_classes
+    label = 0 if classes else None
+    latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
+    by_side = sorted(sampler.layers, key=_side)
+    coarse, fine = by_side[0], by_side[-1]
+
+    def query(layer: str) -> int:
+        column, row = (at * _side(layer) // size for at in pixel)
+        return row * _side(layer) + column
+
+    row = sampler.attention(latent, fine, label)[query(fine)]
+    coarse_row = sampler.attention(latent, coarse, label)[query(coarse)]
+    computed = sampler.computation(latent, fine, query(fine), label)
+    first, last = 0, len(computed.logits) - 1
+    gap = float(computed.logits[first] - computed.logits[last])
+
+    off = dict.fromkeys(sampler.layers, 0.0)
+    labels = None if label is None else np.array([label])
+    without, with_fine = (
+        sampler.faces(latent[None], labels, gammas)[0].astype(int)
+        for gammas in (off, off | {fine: sampler.gammas[fine]})
+    )
+    scores = _scores(sampler)
+    cells = {name: _side(layer) ** 2 for name, layer in (("coarse", coarse), ("fine", fine))}
+    return {
+        "coarse": coarse,
+        "fine": fine,
+        "all": f"{cells['fine']:,}",
+        "coarse_all": f"{cells['coarse']:,}",
+        "nine": f"{900 / cells['fine']:.2g}",
+        "outside": f"{100 * heatmaps.share_outside(row, query(fine), _side(fine)):.0f}",
+        "first": _signed(computed.logits[first]),
+        "fifth": _signed(computed.logits[last]),
+        "gap": f"{gap:.2f}",
+        "ratio": f"{math.exp(gap):.3g}",
+        "first_share": f"{computed.weights[first]:.2g}",
+        "fifth_share": f"{computed.weights[last]:.2g}",
+        "times": f"{heatmaps.times_uniform(coarse_row).max():.1f}",
+        "share": f"{100 * coarse_row.max():.1f}",
+        **{f"{name}_pixels": f"{size * size // count}" for name, count in cells.items()},
+        **{f"{name}_weights": f"{count**2:,}" for name, count in cells.items()},
+        "pixel_weights": f"{size**4:,}",
+        "change": f"{np.abs(with_fine - without).mean():.1f}",
+        "bits": f"{math.log2(cells['fine']):g}",
+        "entropy": f"{heatmaps.entropy_bits(row):.1f}",
+        "scores": ", ".join(f"{seed}: {_signed(score)}" for seed, score in scores.items()),
+        "best": str(max(scores, key=scores.get)) if scores else "",
+    }
+
+
+def _scores(sampler: "Sampler") -> dict[int, float]:
+    """The discriminator's scores of the seeds that an exercise asks for; with classes, of class 0."""
+    if not sampler.discriminator_layers:  # then the page does not show them
+        return {}
+    latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in SCORED])
+    label = check_label(0, sampler.config.num_classes)
+    labels = None if label is None else np.full(len(latents), label)
+    return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
+
+
+def _side(layer: str) -> int:
+    return int(layer.partition("x")[0])
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

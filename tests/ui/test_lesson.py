@@ -1,0 +1,324 @@
+"""The Lesson tab: the tour sets the page for each step, and the worksheet gives the model's figures."""
+
+import html
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from sagan import latents
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+from sagan.ui import build_app, launch_options, lesson, texts, worksheet
+
+LAST = len(lesson.STEPS) - 1
+IN_SIGHT = """selector => {
+    const target = document.querySelector(selector).getBoundingClientRect();
+    const card = document.querySelector('#tour-view .card').getBoundingClientRect();
+    const [top, bottom] = card.top > innerHeight / 3 ? [0, card.top] : [card.bottom, innerHeight];
+    return target.top < bottom - 20 && target.bottom > top + 20 && target.top > top - 20;
+}"""
+
+
+def card(page, selector: str = ""):
+    return page.locator(f"#tour-view .card {selector}".strip())
+
+
+def at(page, index: int) -> None:
+    """Wait until the page shows a step."""
+    page.wait_for_selector(f'#tour-view .card[data-step="{index}"]')
+    page.wait_for_selector(f"{lesson.STEPS[index].shows}.toured")
+
+
+def begin(page, index: int = 0) -> None:
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    page.locator("#lesson-view .step").nth(index).click()
+    at(page, index)
+
+
+def chosen_tab(page) -> str:
+    return page.locator('#tabs [role="tab"][aria-selected="true"]').text_content()
+
+
+def random_model(**options) -> Sampler:
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, **options)
+    return Sampler.from_parts(
+        config, Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
+    )
+
+
+# The tour
+
+
+def test_the_tour_has_eight_steps_of_two_or_three_sentences_and_a_thing_to_do():
+    assert len(lesson.STEPS) == len(texts.LESSON["steps"]) == 8
+    for step in lesson.STEPS:
+        words = texts.LESSON["steps"][step.name]
+        sentences = re.findall(r"[.:?!](?:\s|$)", words["say"])
+        assert 2 <= len(sentences) <= 6 and len(words["say"]) < 300, step.name
+        assert words["do"] and words["title"]
+
+
+def test_every_step_finds_the_page_set_to_show_it(page, sampler):
+    begin(page)
+    for index, step in enumerate(lesson.STEPS):
+        at(page, index)
+        face = sampler.curated[step.face % len(sampler.curated)]
+        page.wait_for_function(IN_SIGHT, arg=step.shows)
+        assert chosen_tab(page) == {"attention": texts.ATTENTION_TAB, "inside": texts.INSIDE_TAB}[step.tab]
+        assert page.evaluate("sagan.face.seed_a") == face.seed
+        state = page.evaluate("sagan.lab.state")
+        assert [[pin["x"], pin["y"]] for pin in state["pins"]] == [[int(64 * share) for share in face.query]]
+        assert state["network"] == ("discriminator" if step.name == "discriminator" else "generator")
+        assert state["gammas"] == (dict.fromkeys(sampler.layers, 0) if step.name == "gamma" else {})
+        assert state["layer"] == ("combined" if step.name == "two_scales" else None)
+        for view in ("dials-view", "numbers-view"):
+            opened = page.locator(f"#{view} details").evaluate("details => details.open")
+            assert opened == (view == step.unfold), (step.name, view)
+        words = texts.LESSON["steps"][step.name]
+        assert card(page, ".title").text_content() == words["title"]
+        shown = card(page, ".words").text_content()
+        assert "{" not in shown and words["do"][-30:] in shown
+        assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=8)
+        assert page.locator(".toured").count() == 1
+        if index < LAST:
+            card(page, ".next").click()
+    assert card(page, ".next").text_content() == texts.TOUR["finish"]
+
+
+def test_back_and_next_go_through_the_steps_and_quick_clicks_count(page):
+    begin(page, 2)
+    card(page, ".back").click()
+    at(page, 1)
+    card(page, ".next").click()
+    card(page, ".next").click()
+    card(page, ".next").click()
+    at(page, 4)
+    begin(page, 0)
+    assert card(page, ".back").is_disabled()
+
+
+@pytest.mark.parametrize("how", ["leave", "finish", "escape"])
+def test_after_the_tour_the_page_is_what_it_was_before(page, how):
+    seed = random.randrange(2**32)
+    page.locator("#seed input[type=number]").fill(str(seed))
+    page.locator("#seed input[type=number]").press("Tab")
+    page.wait_for_function("seed => sagan.face?.seed_a === seed", arg=seed)
+    page.locator("#psi input[type=number]").fill("0.6")
+    page.locator("#psi input[type=number]").press("Tab")
+    page.wait_for_function("sagan.face.psi === 0.6")
+    page.evaluate("sagan.lab.pin(3, 60); sagan.lab.pin(50, 2); sagan.lab.set({ direction: 'backward' })")
+    page.locator("#dials-view summary").click()
+    page.evaluate("sagan.lab.set({ gammas: { '16x16': 2 } })")
+    before = page.evaluate("JSON.stringify(sagan.lab.state)"), page.evaluate("sagan.link(sagan.face)")
+    begin(page, LAST)
+    if how == "leave":
+        page.evaluate("sagan.lab.pin(9, 9)")
+        card(page, ".leave").click()
+    elif how == "finish":
+        card(page, ".next").click()
+    else:
+        card(page, ".next").focus()
+        page.keyboard.press("Escape")
+    page.wait_for_function("seed => sagan.face.seed_a === seed", arg=seed)
+    assert before == (
+        page.evaluate("JSON.stringify(sagan.lab.state)"),
+        page.evaluate("sagan.link(sagan.face)"),
+    )
+    assert not card(page).is_visible() and page.locator(".toured").count() == 0
+    page.wait_for_function(f"document.querySelector('#seed input[type=number]').value === '{seed}'")
+    assert chosen_tab(page) == texts.LESSON_TAB
+    assert page.locator("#dials-view details").evaluate("details => details.open")
+    assert not page.locator("#numbers-view details").evaluate("details => details.open")
+
+
+def test_the_tour_works_with_the_keyboard_alone(page):
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).focus()
+    page.keyboard.press("Enter")
+    page.locator("#lesson-view .start").focus()
+    page.keyboard.press("Enter")
+    at(page, 0)
+    for _ in range(40):
+        if page.evaluate("document.activeElement.matches('#tour-view .next')"):
+            break
+        page.keyboard.press("Shift+Tab")
+    for index in range(1, 4):
+        page.keyboard.press("Enter")
+        at(page, index)
+        assert page.evaluate(
+            "document.activeElement.matches('#tour-view .next')"
+        )  # it stays under the finger
+
+
+def test_a_step_that_fails_says_so_and_can_be_asked_for_again(context, address, monkeypatch):
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    with monkeypatch.context() as broken:
+        broken.setattr(lesson, "_face_of", lambda *_: 1 / 0)
+        page.locator("#lesson-view .start").click()
+        page.wait_for_selector("#lesson-view .error:not(:empty)")
+        assert not card(page).is_visible()
+    page.locator("#lesson-view .start").click()
+    at(page, 0)
+    with monkeypatch.context() as broken:
+        broken.setattr(lesson, "_face_of", lambda *_: 1 / 0)
+        card(page, ".next").click()
+        page.wait_for_selector("#tour-view .error:not(:empty)")
+        assert card(page, ".error").text_content() == texts.TOUR["failed"]
+    card(page, ".next").click()
+    at(page, 1)
+    assert card(page, ".error").text_content() == ""
+    page.close()
+
+
+def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
+    page = new_page(address, width=390, height=844)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.emit('tour', 0)")
+    for index, step in enumerate(lesson.STEPS):
+        at(page, index)
+        page.wait_for_function(IN_SIGHT, arg=step.shows)
+        box = card(page).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] < 844 / 2
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        card(page, ".next").click()
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({"g_attention": (16,)}, {"two_scales"}),
+        ({"d_attention": ()}, {"discriminator"}),
+        ({"image_size": 32}, set()),
+    ],
+)
+def test_steps_and_exercises_fit_the_model(options, left_out):
+    sampler = random_model(**options)
+    steps = lesson.steps(sampler)
+    assert {step.name for step in lesson.STEPS} - {step.name for step in steps} == left_out
+    for step in steps:
+        assert all("{" not in words for words in lesson.told_step(sampler, step).values())
+        setting = lesson.setting(sampler, step)
+        assert max(setting["pin"]) < sampler.config.image_size
+        assert set(setting["lab"].get("gammas", {})) in (set(), set(sampler.layers))
+    sheet = worksheet.page(sampler, lesson.faces(sampler)[0])
+    assert sheet.count("<li>") == 2 * (8 - ("discriminator" in left_out))
+
+
+def test_a_model_without_attention_has_no_lesson(new_page):
+    app = build_app(random_model(g_attention=()))
+    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    page = new_page(address)
+    page.get_by_role("tab", name=texts.INSIDE_TAB, exact=True).wait_for()
+    assert page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).count() == 0
+    page.close()
+    app.close(verbose=False)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_the_lesson_and_the_tour(new_page, address, theme):
+    page = new_page(f"{address}?__theme={theme}")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    page.wait_for_selector("#lesson-view .worksheet[href]")
+
+    def serious() -> list:
+        found = Axe().run(page).response["violations"]
+        return [
+            (finding["id"], [node["html"] for node in finding["nodes"]])
+            for finding in found
+            if finding["impact"] in ("serious", "critical")
+        ]
+
+    assert serious() == []
+    begin(page, 1)
+    assert serious() == []
+
+
+# The worksheet
+
+
+def softmax(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    logits = q.astype(np.float64) @ k.astype(np.float64).T
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_answers_are_the_models_own_figures(sampler, with_classes, classes):
+    model = with_classes if classes else sampler
+    label, labels = (0, np.zeros(1, int)) if classes else (None, None)
+    seed, x, y = random.randrange(2**32), random.randrange(64), random.randrange(64)
+    known = worksheet.figures(model, seed, [x, y])
+    z = latents.from_seed(seed, model.config.z_dim)
+    rows, logits = {}, {}
+    for layer, (q, k) in model.queries_keys(z, label).items():
+        side = int(layer.split("x")[0])
+        query = y * side // 64 * side + x * side // 64
+        rows[layer] = softmax(q, k)[query]
+        logits[layer] = np.sort(k.astype(np.float64) @ q[query].astype(np.float64))[::-1]
+    fine, coarse = rows["32x32"], rows["16x16"]
+    row, column = y * 32 // 64, x * 32 // 64
+    near = [
+        fine[32 * i + j]
+        for i in range(row - 1, row + 2)
+        for j in range(column - 1, column + 2)
+        if 0 <= i < 32 and 0 <= j < 32
+    ]
+    assert float(known["outside"]) == pytest.approx(100 * (1 - sum(near)), abs=0.51)
+    first, fifth = logits["32x32"][[0, 4]]
+    assert float(known["first"].replace("−", "-")) == pytest.approx(first, abs=0.006)
+    assert float(known["gap"]) == pytest.approx(first - fifth, abs=0.006)
+    assert float(known["ratio"]) == pytest.approx(math.exp(first - fifth), rel=0.01)
+    best = np.sort(fine)[::-1]
+    assert float(known["fifth_share"]) == pytest.approx(best[4], rel=0.06)
+    assert float(known["times"]) == pytest.approx(256 * coarse.max(), abs=0.06)
+    assert float(known["share"]) == pytest.approx(100 * coarse.max(), abs=0.06)
+    entropy = -sum(w * math.log2(w) for w in fine if w)
+    assert float(known["entropy"]) == pytest.approx(entropy, abs=0.06)
+    off = dict.fromkeys(model.layers, 0.0)
+    a, b = (
+        model.faces(z[None], labels, gammas)[0].astype(int)
+        for gammas in (off, off | {"32x32": model.gammas["32x32"]})
+    )
+    assert float(known["change"]) == pytest.approx(np.abs(a - b).mean(), abs=0.06)
+    scores = {}
+    for number in range(1, 7):
+        face = model.faces(latents.from_seed(number, model.config.z_dim)[None], labels)
+        scores[number] = model.score(face, labels)[0]
+    assert known["best"] == str(max(scores, key=scores.get))
+    assert known["scores"].startswith(f"1: {scores[1]:.2f}".replace("-", "−"))
+
+
+def test_the_worksheet_opens_as_two_pages_to_print(page, sampler):
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    page.wait_for_selector("#lesson-view .worksheet[href]")
+    with page.context.expect_page() as opened:
+        page.locator("#lesson-view .worksheet").click()
+    sheet = opened.value
+    sheet.wait_for_load_state()
+    assert sheet.locator(".exercises li").count() == sheet.locator(".solutions li").count() == 8
+    assert sheet.locator("h1").text_content() == texts.WORKSHEET["title"]
+    seed, (x, y) = lesson.faces(sampler)[0]
+    query = f"?seed={seed}&psi=1&pins={int(64 * x)}-{int(64 * y)}"
+    link = sheet.locator("a").get_attribute("href")
+    assert link == page.evaluate("location.origin + location.pathname") + query
+    printed = sheet.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+    sheet.goto(link)  # as somebody who reads it on paper types it
+    sheet.wait_for_selector("#attention-view [data-drawn]")
+    assert sheet.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[int(64 * x), int(64 * y)]]
+    assert sheet.evaluate("sagan.face.seed_a") == seed
+    sheet.close()
+
+
+def test_texts_reach_the_worksheet_as_text(sampler, monkeypatch):
+    wild = "<script>alert(1)</script> & $title {seed}"
+    monkeypatch.setitem(texts.WORKSHEET, "answers_note", wild)
+    sheet = worksheet.page(sampler, (5, (0.1, 0.9)))
+    assert html.escape(wild) in sheet and "<script>alert" not in sheet
