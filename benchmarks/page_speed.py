@@ -5,6 +5,7 @@ Prints each figure beside the one it has to meet. Run it on a quiet machine. Nee
 """
 
 import argparse
+import base64
 import random
 import shutil
 import socket
@@ -62,6 +63,39 @@ CHANGE_SEED = """
 })
 """
 
+# Turns the first gamma dial as a drag does; resolves once the three pictures of that value are drawn.
+TURN_DIAL = """
+(times) => new Promise((done) => {
+  const view = document.querySelector('#dials-view .content');
+  const dial = document.querySelector('#dials-view input[type=range]');
+  const before = view.dataset.shown, start = performance.now();
+  dial.value = times;
+  dial.dispatchEvent(new Event('input', { bubbles: true }));
+  const look = () => {
+    if (view.dataset.shown !== before) done(performance.now() - start);
+    else requestAnimationFrame(look);
+  };
+  look();
+})
+"""
+
+# Points at cells of a layer, one in each animation frame; resolves to the weights that were drawn for them.
+DRAW = """
+async ([layer, cells]) => {
+  const figure = document.querySelector(`#attention-view figure[data-layer="${layer}"]`);
+  const picture = figure.querySelector('.picture'), box = picture.getBoundingClientRect();
+  const side = parseInt(layer), drawn = [];
+  for (const cell of cells) {
+    const [x, y] = [cell % side, Math.floor(cell / side)].map((at) => (at + 0.5) / side);
+    const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+    picture.dispatchEvent(new PointerEvent('pointermove', { ...at, pointerType: 'mouse' }));
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    drawn.push([Number(figure.dataset.query), [...figure.weights]]);
+  }
+  return drawn;
+}
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -71,7 +105,8 @@ def main() -> None:
         "--checkpoint", default=str(ROOT / "checkpoints" / "celeba64"), help="checkpoint folder"
     )
     parser.add_argument("--moves", type=int, default=300, help="pointer events to measure")
-    parser.add_argument("--seeds", type=int, default=100, help="seed changes to measure")
+    parser.add_argument("--seeds", type=int, default=100, help="seed changes and dial turns to measure")
+    parser.add_argument("--queries", type=int, default=1000, help="attention rows to check")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
@@ -85,26 +120,65 @@ def main() -> None:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as server:
             try:
                 first_face = open_page(page, f"http://127.0.0.1:{port}") - start
-                report(page, first_face, options.moves, options.seeds)
+                report(page, first_face, options)
             finally:
                 server.terminate()
 
 
-def report(page: Page, first_face: float, moves: int, seeds: int) -> None:
+def report(page: Page, first_face: float, options: argparse.Namespace) -> None:
     """Measure and print everything after the start."""
-    costs, share, requests = hover(page, moves)
-    changes = [page.evaluate(CHANGE_SEED, random.randrange(2**32)) for _ in range(seeds + 5)][5:]
+    costs, share, requests = hover(page, options.moves)
+    changes = [page.evaluate(CHANGE_SEED, random.randrange(2**32)) for _ in range(options.seeds + 5)][5:]
+    payload = page.evaluate("new Blob([JSON.stringify({ ...sagan.face, picture: undefined })]).size")
+    worst = worst_weight(page, options.queries)
+    turns = turn_dial(page, options.seeds)
     line = "{:<58} {:>10}   {}".format
     print(line("what", "measured", "figure"))
+    print(f"{options.moves} moves, {options.seeds} seeds and dial turns, {options.queries} queries")
     print(line("python app.py to the first face on screen (s)", f"{first_face:.1f}", "<= 15"))
     for name, value in percentiles(costs).items():
         figure = "<= 8" if name == "p95" else ""
-        print(line(f"pointer event plus drawing both layers, {name} (ms)", f"{value:.2f}", figure))
+        print(line(f"pointer event, both layers, combined, measures, {name} (ms)", f"{value:.2f}", figure))
     print(line("drawn in the next animation frame (%)", f"{100 * share:.1f}", ">= 95"))
     print(line("network requests while hovering", str(requests), "0"))
     for name, value in percentiles(changes).items():
         figure = "<= 120" if name == "p95" else ""
         print(line(f"seed slider to new face, both layers ready, {name} (ms)", f"{value:.1f}", figure))
+
+    for name, value in percentiles(turns).items():
+        figure = "<= 120" if name == "p95" else ""
+        print(line(f"gamma dial to three new pictures, {name} (ms)", f"{value:.1f}", figure))
+    print(line("drawn weights against a float64 softmax, worst", f"{worst:.1e}", "<= 1e-6"))
+    print(line("first payload of a face (KB)", f"{payload / 1000:.0f}", "<= 150"))
+
+
+def turn_dial(page: Page, turns: int) -> list[float]:
+    """Milliseconds of each turn of a gamma dial until its three pictures are drawn."""
+    page.locator("#dials-view summary").click()
+    page.locator("#dials-view .content").scroll_into_view_if_needed()
+    page.wait_for_selector("#dials-view .content[data-shown]")
+    page.wait_for_timeout(500)
+    steps = [0.05 * step for step in range(61)]  # a dial goes from 0 to 3, and no value twice in a row
+    values = [random.choice(steps[i % 2 :: 2]) for i in range(turns + 5)]
+    return [page.evaluate(TURN_DIAL, value) for value in values][5:]
+
+
+def worst_weight(page: Page, queries: int) -> float:
+    """Of random queries of all layers, the largest error of a drawn weight against NumPy in float64."""
+    layers = page.evaluate("sagan.face.layers")
+    worst = 0.0
+    for at, layer in enumerate(layers):
+        positions = int(layer["name"].partition("x")[0]) ** 2
+        q, k = (np.frombuffer(base64.b64decode(layer[name]), "<f4").astype(np.float64) for name in "qk")
+        logits = q.reshape(positions, -1) @ k.reshape(positions, -1).T
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        weights /= weights.sum(1, keepdims=True)
+        count = queries // len(layers) + (at < queries % len(layers))
+        for done in range(0, count, 100):
+            cells = [random.randrange(positions) for _ in range(min(100, count - done))]
+            for query, drawn in page.evaluate(DRAW, [layer["name"], cells]):
+                worst = max(worst, float(np.abs(weights[query] - drawn).max()))
+    return worst
 
 
 def hover(page: Page, moves: int) -> tuple[np.ndarray, float, int]:
