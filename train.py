@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--start-from",
         metavar="CHECKPOINT",
-        help='weights to begin with: a checkpoint or run folder, or a Hub id "owner/name" (default none)',
+        help='weights to begin with: a checkpoint or run folder, or a Hub id "owner/name"; the optimisers '
+        "start anew, so lower rates keep more of what was learned (default none)",
     )
     add("--image-size", type=int, choices=IMAGE_SIZES, help=f"in pixels (default {model.image_size})")
     add("--z-dim", type=int, metavar="N", help=f"dimensions of the latent (default {model.z_dim})")
@@ -259,7 +260,8 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     if options.resume:
         trainer.resume()
     elif source:
-        trainer.start_from(source)
+        given = options.start_from
+        trainer.start_from(source, Path(given).resolve().name if Path(given).exists() else given)
     return trainer
 
 

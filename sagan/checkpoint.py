@@ -287,7 +287,10 @@ def save(
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     try:
+        path.touch()  # or it would be made for its owner's eyes alone
+        mode = path.stat().st_mode
         save_file(tensors, path, about)
+        path.chmod(mode)
     except SafetensorError as error:  # what it raises when the disk is full
         raise OSError(str(error)) from error
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan import checkpoint
-from sagan.layers import exact_weight
+from sagan.layers import estimate_anew, exact_weight
 from sagan.networks import Discriminator, Generator
 
 CALIBRATION_IMAGES = 512
@@ -46,10 +46,7 @@ def revive(network: Generator | Discriminator, source: Generator | Discriminator
         if parametrize.is_parametrized(module, "weight"):
             state[f"{name}.parametrizations.weight.original"] = state.pop(f"{name}.weight")
     network.load_state_dict(state)
-    for module in network.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            norm = module.parametrizations.weight[0]
-            norm.start(norm.matrix(module.parametrizations.weight.original))
+    estimate_anew(network)
 
 
 @torch.no_grad()

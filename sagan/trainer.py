@@ -22,7 +22,7 @@ from sagan import checkpoint, losses, pictures, spectra
 from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.layers import SelfAttention, normalised_once
+from sagan.layers import SelfAttention, load_state, normalised_once
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 
@@ -388,8 +388,9 @@ class Trainer:
             raise
 
     def _is_best(self, figure: str) -> bool:
-        """Whether the last row of the history has the lowest value so far."""
-        *earlier, last = [row[figure] for row in self.history if figure in row]
+        """Whether the last row of the history has the lowest value of this run, not of one before it."""
+        own = [row for row in self.history if row["step"] > self.before["step"]]
+        *earlier, last = [row[figure] for row in own if figure in row]
         return last < min(filter(math.isfinite, earlier), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
@@ -510,11 +511,12 @@ class Trainer:
                 },
             )
 
-    def start_from(self, folder: Path) -> None:
+    def start_from(self, folder: Path, source: str) -> None:
         """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
 
-        Of a run's checkpoint it takes the raw generator. Raises CheckpointError, or TrainingError where the
-        networks are other ones.
+        `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. A
+        discriminator of another kind of loss, with or without spectral norm, starts anew. Raises
+        CheckpointError, or TrainingError where the networks are other ones.
         """
         config, _ = checkpoint.load_config(folder)
         if dataclasses.replace(config, d_spectral_norm=self.config.d_spectral_norm) != self.config:
@@ -531,8 +533,12 @@ class Trainer:
         self.history = checkpoint.read_history(folder)
         last = self.history[-1] if self.history else {}
         step, images = (int(last.get(name, 0)) for name in ("step", "images"))
+        if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
+            info = read_state_info(folder)
+            step, earlier = info["step"], info["before"]
+            images = earlier["images"] + (step - earlier["step"]) * info["recipe"]["batch_size"]
         self.step, self.seconds = step, last.get("seconds", 0.0)
-        self.before = {"step": step, "images": images, "seconds": self.seconds, "source": folder.name}
+        self.before = {"step": step, "images": images, "seconds": self.seconds, "source": source}
         self._take_film(folder)
 
     def _take_film(self, folder: Path) -> None:
@@ -556,7 +562,7 @@ class Trainer:
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
             for name, network in self._networks.items():
-                network.load_state_dict(_under(tensors, name))
+                load_state(network, _under(tensors, name))
             for name, optimizer in self._optimizers.items():
                 _load_optimizer(optimizer, _under(tensors, name))
         except (RuntimeError, ValueError, IndexError) as error:
@@ -685,11 +691,14 @@ def keep_freed_memory() -> bool:
     largest step.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    most, older_most = 1 << 30, 1 << 25  # older versions of glibc take no more than 32 MiB
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # not glibc
         return False
-    return all([mallopt(mmap_threshold, 1 << 30), mallopt(trim_threshold, (1 << 31) - 1)])
+    # The second alone would do harm: it freezes the first where it is.
+    mapped = mallopt(mmap_threshold, most) or mallopt(mmap_threshold, older_most)
+    return bool(mapped and mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def describe_device(device: torch.device) -> str:

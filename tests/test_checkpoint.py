@@ -156,6 +156,21 @@ def test_a_card_may_name_files_that_are_not_valid_text(tmp_path):
     assert checkpoint.read_card(tmp_path / "model") == "Data: caf?.zip"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_everybody_may_read_what_the_umask_lets_them(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        save(tmp_path / "model")
+        tensors = {"codes": torch.zeros(2)}
+        sha = checkpoint.generator_hash(tmp_path / "model")
+        checkpoint.add_companion(tmp_path / "model", "average_maps.safetensors", tensors, sha, {})
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path.name
+
+
 def test_raw_weights_and_state_are_written_only_where_they_are_given(tmp_path):
     save(tmp_path / "shipped")
     shipped = {"config.json", "generator.safetensors", "discriminator.safetensors"}

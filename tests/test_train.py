@@ -554,7 +554,7 @@ def test_a_run_starts_from_a_checkpoint_and_takes_its_networks(capsys, make_imag
     options = "--data images --out runs/two --start-from runs/one --steps 3 --batch-size 5 --z-dim 12"
     assert train.main([*options.split(), "--precision", "fp32", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "Starting from 'checkpoint', 8 images shown before." in out and "23 images shown" in out
+    assert "Starting from 'one', 8 images shown before." in out and "23 images shown" in out
     config, _ = checkpoint.load_config(checkpoint.find(Path("runs/two")))
     assert (config.image_size, config.z_dim, config.g_width) == (32, 12, 8)
     assert resume("--steps", 4, out="runs/two") == 0

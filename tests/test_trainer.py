@@ -697,9 +697,9 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     first.train(log_every=10)
     folder = tmp_path / "first" / "checkpoint"
     run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3)
-    run.start_from(folder)
+    run.start_from(folder, "first")
     assert (run.step, run.images, run.progress) == (20, 80, 0.0)
-    assert "Starting from 'checkpoint', 80 images shown before." in run.describe()
+    assert "Starting from 'first', 80 images shown before." in run.describe()
     pairs = [
         (plain(run.averaged), checkpoint.load_generator(folder)),
         (plain(run.generator), checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR)),
@@ -724,7 +724,7 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     assert rates == pytest.approx([1e-3 * (1 - done / 8) for done in range(8)])
     assert run.film.steps == [0, 16, 24]
     card = (tmp_path / "second" / "checkpoint" / "model_card.md").read_text()
-    assert "- Images shown: 112 in 28 steps of batch 4, of which 'checkpoint' had taken 20 before\n" in card
+    assert "- Images shown: 112 in 28 steps of batch 4, of which 'first' had taken 20 before\n" in card
 
 
 def test_a_run_that_started_from_a_checkpoint_is_resumed_bit_for_bit(tmp_path):
@@ -733,7 +733,7 @@ def test_a_run_that_started_from_a_checkpoint_is_resumed_bit_for_bit(tmp_path):
 
     def begun(name: str) -> Trainer:
         run = make(tmp_path / name, data, steps=5)
-        run.start_from(tmp_path / "first" / "checkpoint")
+        run.start_from(tmp_path / "first" / "checkpoint", "first")
         return run
 
     straight, stopped = begun("straight"), begun("resumed")
@@ -747,6 +747,59 @@ def test_a_run_that_started_from_a_checkpoint_is_resumed_bit_for_bit(tmp_path):
     assert_same(learned(straight), learned(resumed))
 
 
+def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tmp_path):
+    data = random_images()
+    make(tmp_path / "first", data, steps=5).train(log_every=2)
+    folder = tmp_path / "first" / "checkpoint"
+    checkpoint.write_history(folder / "history.csv", checkpoint.read_history(folder)[:2])
+    run = make(tmp_path / "second", data, steps=3)
+    run.start_from(folder, "first")
+    assert (run.step, run.images) == (5, 20)
+    run.train()
+    again = make(tmp_path / "third", data, steps=3, batch_size=8)
+    again.start_from(tmp_path / "second" / "checkpoint", "second")
+    assert (again.step, again.images) == (8, 32)
+
+
+def test_the_best_is_the_best_of_this_run_not_of_the_one_before(tmp_path):
+    data = random_images()
+    make(tmp_path / "first", data, steps=2).train(log_every=1)
+    folder = tmp_path / "first" / "checkpoint"
+    rows = [row | {"frechet_distance": 1.0} for row in checkpoint.read_history(folder)]
+    checkpoint.write_history(folder / "history.csv", rows)
+    run = make(tmp_path / "second", data, steps=3)
+    run.start_from(folder, "first")
+    best = []
+    for step, value in ((3, 9.0), (4, 7.0), (5, 8.0)):
+        run.history.append({"step": step, "frechet_distance": value})
+        best.append(run._is_best("frechet_distance"))
+    assert best == [True, True, False]
+
+
+def test_a_run_saved_with_pytorchs_own_spectral_norm_is_resumed(tmp_path):
+    data = random_images()
+    run = make(tmp_path, data, steps=2)
+    run.train()
+    state = tmp_path / "checkpoint" / "state.safetensors"
+    tensors = load_file(state)
+    renamed = {}
+    for key, value in tensors.items():
+        stem, _, last = key.rpartition(".")
+        ours = last in ("u", "v") and ".parametrizations." in key
+        renamed[f"{stem}._{last}" if ours else key] = torch.randn_like(value) if ours else value
+    assert any(key.endswith("._u") for key in renamed)
+    save_file(renamed, state)
+    resumed = make(tmp_path, data, steps=4)
+    resumed.resume()
+    for name, network in resumed._networks.items():
+        for key, value in network.named_parameters():
+            assert torch.equal(value.detach(), tensors[f"{name}/{key}"].view_as(value)), key
+        live, exact = copy.deepcopy(network).eval(), plain(network)  # the power iterations found their way
+        x = torch.randn(5, 3, 32, 32) if name == "discriminator" else torch.randn(5, network.config.z_dim)
+        torch.testing.assert_close(live(x), exact(x), atol=0.05, rtol=0.05)
+    assert resumed.train()
+
+
 def test_minutes_count_from_the_start_of_the_run_not_of_the_one_before(tmp_path, clock):
     data = random_images()
     first = make(tmp_path / "first", data, steps=2)
@@ -756,7 +809,7 @@ def test_minutes_count_from_the_start_of_the_run_not_of_the_one_before(tmp_path,
     rows = checkpoint.read_history(history.parent)
     checkpoint.write_history(history, [row | {"seconds": 500.0} for row in rows])
     run = make(tmp_path / "second", data, steps=None, minutes=1.0)
-    run.start_from(history.parent)
+    run.start_from(history.parent, "first")
     after_each_step(run, lambda: setattr(clock, "now", clock.now + 20))
     assert without_files(run).train(log_every=1)
     assert [row["seconds"] for row in run.history[2:]] == [520, 540, 560]
@@ -766,14 +819,14 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
     make(tmp_path / "first", steps=1).train()
     run = make(tmp_path / "second", config=SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=8))
     with pytest.raises(TrainingError, match=r"g_width=8.*g_width=16"):
-        run.start_from(tmp_path / "first" / "checkpoint")
+        run.start_from(tmp_path / "first" / "checkpoint", "first")
 
 
 def test_wgan_gp_starts_from_a_hinge_checkpoint_with_a_new_discriminator(tmp_path):
     make(tmp_path / "first", steps=1).train()
     run = make(tmp_path / "second", loss="wgan-gp", steps=1)
     before = copy.deepcopy(run.discriminator.state_dict())
-    run.start_from(tmp_path / "first" / "checkpoint")
+    run.start_from(tmp_path / "first" / "checkpoint", "first")
     assert_same(before, run.discriminator.state_dict())
     run.train()
     assert run.images == 8

@@ -72,9 +72,9 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[s
 
 
 def amplified(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, int]:
-    """after - before around middle grey, times the largest power of 2 (at most 64) that clips nothing.
+    """after - before around middle grey, times the largest power of 2 from 1 to 64 that clips nothing.
 
-    uint8 (S, S, 3) and the factor.
+    uint8 (S, S, 3) and the factor. At factor 1 half the range or more is clipped all the same.
     """
     difference = after.astype(int) - before
     factor = MOST_FACTOR

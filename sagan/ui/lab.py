@@ -43,13 +43,12 @@ def view_from_link(query: Mapping[str, str], sampler: "Sampler") -> tuple[dict[s
 
 def _pins(text: str, size: int) -> tuple[list[Pin], list[str]]:
     """The first five pins that lie in a picture `size` pixels wide, and what is left out."""
-    parts = list(dict.fromkeys(text.split("_")))  # the same pin twice is one pin
-    pins = [pin for pin in map(_pin, parts) if pin and max(pin) < size][:MOST_PINS]
-    out = len(parts) - len(pins)
-    if out == 1:
-        bad = next(part for part in parts if _pin(part) not in pins)
-        return pins, [f"pins={bad}"]
-    return pins, [texts.IGNORED_PINS.format(count=out, all=len(parts))] if out else []
+    parts = {_pin(part) or part: part for part in text.split("_")}  # the same pin twice is one pin
+    pins = [pin for pin in parts if isinstance(pin, tuple) and max(pin) < size][:MOST_PINS]
+    out = [part for pin, part in parts.items() if pin not in pins]
+    if len(out) == 1:
+        return pins, [f"pins={out[0]}"]
+    return pins, [texts.IGNORED_PINS.format(count=len(out), all=len(parts))] if out else []
 
 
 def _pin(text: str) -> Pin | None:

@@ -70,8 +70,6 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
     lab = dict(step.lab)
     if lab.get("gammas") == OFF:
         lab["gammas"] = dict.fromkeys(sampler.layers, 0)
-    if lab.get("layer") == COMBINED and len(sampler.layers) < 2:
-        del lab["layer"]
     if sampler.average_maps is None:
         lab.pop("average", None)
     size = sampler.config.image_size

@@ -40,11 +40,17 @@ def figure(sampler: "Sampler", face: CurrentFace, wanted: Wanted, kind: str) -> 
         [columns[cell] for cell in cells],
         [heatmaps.PIN_COLOURS[colour] for colour in wanted.colours],
         shared=not wanted.own,
-        unit=texts.FIGURE_UNIT[wanted.backward].format(layer=wanted.layer),
+        unit=texts.FIGURE_UNIT[wanted.backward].format(layer=_named(wanted)),
     )
     buffer = BytesIO()
     drawn.savefig(buffer, format=kind, dpi=DPI)
     return buffer.getvalue()
+
+
+def _named(wanted: Wanted) -> str:
+    if wanted.network == "generator":
+        return wanted.layer
+    return texts.LAB["discriminator"].format(name=wanted.layer)
 
 
 def raw_maps(sampler: "Sampler", face: CurrentFace) -> bytes:

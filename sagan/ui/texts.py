@@ -63,6 +63,10 @@ ATTENTION = {
     "hover": "Move over the face to see more.",
     "hover_long": "Move over the face: brighter places are those that the marked point attends to. "
     "Click to pin the point; arrow keys move it too.",
+    "hover_backward": "Move over the face: brighter places are those that look at the marked point. "
+    "Click to pin the point; arrow keys move it too.",
+    "touch_backward": "Touch the face: brighter places are those that look at the marked point. Rest a "
+    "moment or start sideways, and the point follows your finger; a swipe up or down scrolls the page.",
     "touch": "Touch the face to see more.",
     "touch_long": "Touch the face: brighter places are those that the marked point attends to. Rest a moment "
     "or start sideways, and the point follows your finger; a swipe up or down scrolls the page.",
@@ -284,7 +288,7 @@ SPECTRUM = {
     "before": "before",
     "after": "after",
     "said_both": "The largest was {sigma}, the smallest {least}; divided by {sigma} they are {largest} and "
-    "{small}. On this scale the curve moves down and keeps its shape.",
+    "{small}. On this scale the curve moves and keeps its shape.",
     "said_after": "After normalisation the largest is {largest}, the smallest {small}.",
     "one_both": "One output, one singular value: it was {sigma} and is now {largest}.",
     "one_after": "One output, one singular value: normalised, it is {largest}.",
@@ -299,7 +303,7 @@ SPECTRUM = {
         "Forth again: u turns towards the first singular vector.",
         "How far W stretches v: the estimate of σ.",
         "Divided by it, the largest singular value comes to 1.",
-        "What it bounds: no output is longer than what it is made from.",
+        "What it bounds: no place’s output is longer than the patch it is made from.",
     ],
     "angle_now": "{angle}° off",
     "divided_now": "largest {largest}",
@@ -370,7 +374,7 @@ LESSON = {
             "each would have 1/{all}. The page gives a share as a multiple of that: 8 × uniform counts eight "
             "times as much as its part.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
-            "find a point whose strongest key has more than 64 ×, or as many as you can.",
+            "find a point whose strongest key has less than 8 ×, or as little as you can.",
         },
         "two_scales": {
             "title": "Two layers, two scales",
@@ -383,10 +387,10 @@ LESSON = {
         "gamma": {
             "title": "Gamma: from off to learned",
             "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that the "
-            "network first learns what convolutions can do. Here both dials are off, and the difference is "
+            "network first learns what convolutions can do. Here the dials are off, and the difference is "
             "plain grey.",
-            "do": "Press Learned under one dial, then under the other. What does attention add to this face, "
-            "and which layer adds more? What happens at three times gamma?",
+            "do": "Press Learned under a dial. What does attention add to this face, and which layer adds "
+            "most? What happens at three times gamma?",
         },
         "meaning": {
             "title": "When a map means little",
@@ -434,7 +438,7 @@ WORKSHEET = {
             "tab": "Attention, The numbers",
             "ask": "Write down q · k of the strongest and of the fifth strongest key (layer {fine}). Softmax "
             "weighs them in the ratio exp(difference). Compute it and compare with the column softmax.",
-            "answer": "{first} and {fifth}: exp({gap}) = {ratio}. The shares, {first_share} and "
+            "answer": "{first} and {fifth}: exp({gap}) is about {ratio}. The shares, {first_share} and "
             "{fifth_share}, have the same ratio, because softmax divides all by one sum.",
         },
         {
@@ -445,11 +449,10 @@ WORKSHEET = {
         },
         {
             "tab": "Attention",
-            "ask": "How many pixels of the face does a cell of layer {coarse} cover, and of layer {fine}? "
-            "How many weights does the whole attention of each layer have? Why not attend to single pixels?",
-            "answer": "{coarse_pixels} and {fine_pixels} pixels; {coarse_weights} and {fine_weights} "
-            "weights. Single pixels would need {pixel_weights}: the number grows with the fourth power of "
-            "the side.",
+            "ask": "How many pixels of the face does a cell of each layer cover? How many weights does the "
+            "whole attention of a layer have? Why not attend to single pixels?",
+            "answer": "{cells}. Single pixels would need {pixel_weights} weights: the number grows with the "
+            "fourth power of the side.",
         },
         {
             "tab": "Attention, Gamma dials",
@@ -471,7 +474,8 @@ WORKSHEET = {
             "ask": "A weight W has the singular values 4, 2 and 1. What are they after spectral norm? At "
             "most how many times as long as x can W x be, before and after?",
             "answer": "1, 0.5 and 0.25: all are divided by the largest. Before 4 times, after 1 time as "
-            "long: no layer can amplify.",
+            "long. (The patches of a convolution overlap, so that a whole layer can still amplify, but "
+            "within limits.)",
         },
         {
             "tab": "Attention, Network: discriminator",

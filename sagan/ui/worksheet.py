@@ -60,8 +60,8 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     row = sampler.attention(latent, fine, label)[query(fine)]
     coarse_row = sampler.attention(latent, coarse, label)[query(coarse)]
     computed = sampler.computation(latent, fine, query(fine), label)
-    first, last = 0, len(computed.logits) - 1
-    gap = float(computed.logits[first] - computed.logits[last])
+    first, fifth = (round(float(computed.logits[at]), 2) for at in (0, -1))
+    gap = first - fifth  # of the figures that are printed
 
     off = dict.fromkeys(sampler.layers, 0.0)
     labels = None if label is None else np.array([label])
@@ -70,27 +70,28 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
         for gammas in (off, off | {fine: sampler.gammas[fine]})
     )
     scores = _scores(sampler)
-    cells = {name: _side(layer) ** 2 for name, layer in (("coarse", coarse), ("fine", fine))}
     return {
         "coarse": coarse,
         "fine": fine,
-        "all": f"{cells['fine']:,}",
-        "coarse_all": f"{cells['coarse']:,}",
-        "nine": f"{900 / cells['fine']:.2g}",
+        "all": f"{_side(fine) ** 2:,}",
+        "coarse_all": f"{_side(coarse) ** 2:,}",
+        "nine": f"{900 / _side(fine) ** 2:.2g}",
         "outside": f"{100 * heatmaps.share_outside(row, query(fine), _side(fine)):.0f}",
-        "first": _signed(computed.logits[first]),
-        "fifth": _signed(computed.logits[last]),
+        "first": _signed(first),
+        "fifth": _signed(fifth),
         "gap": f"{gap:.2f}",
-        "ratio": f"{math.exp(gap):.3g}",
-        "first_share": f"{computed.weights[first]:.2g}",
-        "fifth_share": f"{computed.weights[last]:.2g}",
+        "ratio": f"{math.exp(gap):,.3g}",
+        "first_share": f"{computed.weights[0]:.3g}",
+        "fifth_share": f"{computed.weights[-1]:.3g}",
         "times": f"{heatmaps.times_uniform(coarse_row).max():.1f}",
         "share": f"{100 * coarse_row.max():.1f}",
-        **{f"{name}_pixels": f"{size * size // count}" for name, count in cells.items()},
-        **{f"{name}_weights": f"{count**2:,}" for name, count in cells.items()},
+        "cells": "; ".join(
+            f"{layer}: {size * size // _side(layer) ** 2} pixels, {_side(layer) ** 4:,} weights"
+            for layer in by_side
+        ),
         "pixel_weights": f"{size**4:,}",
         "change": f"{np.abs(with_fine - without).mean():.1f}",
-        "bits": f"{math.log2(cells['fine']):g}",
+        "bits": f"{math.log2(_side(fine) ** 2):g}",
         "entropy": f"{heatmaps.entropy_bits(row):.1f}",
         "scores": ", ".join(f"{seed}: {_signed(score)}" for seed, score in scores.items()),
         "best": str(max(scores, key=scores.get)) if scores else "",

@@ -72,6 +72,12 @@ def test_of_many_pins_the_first_five_in_the_picture_are_taken(sampler):
     assert ignored == [f"{different - 5} of {different} pins"]
 
 
+def test_a_pin_written_twice_in_different_ways_is_one_pin(sampler):
+    assert view_from_link({"pins": "1-1_2-2_3-3_4-4_5-5_01-1"}, sampler)[1] == []
+    view, ignored = view_from_link({"pins": "1-1_01-1_001-001_2-2_3-3_4-4_5-5_70-1"}, sampler)
+    assert view == {"pins": [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]} and ignored == ["pins=70-1"]
+
+
 def test_one_bad_pin_among_good_ones_is_named(sampler):
     view, ignored = view_from_link({"pins": "1-2_70-3_4-5_1-2"}, sampler)
     assert view == {"pins": [(1, 2), (4, 5)]} and ignored == ["pins=70-3"]

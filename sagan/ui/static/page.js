@@ -3,6 +3,7 @@ globalThis.sagan = (() => {
   const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
+  const LOST = 20000; // ms after which an answer is not waited for any more
   let requests = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them
 
@@ -48,6 +49,9 @@ globalThis.sagan = (() => {
 
     /** What the controls have to say for the newest face: seed A, seed B, t, truncation, class. */
     values: () => [newest.seed_a, newest.seed_b, newest.t, newest.psi, newest.label],
+
+    /** Whether a newer face is on its way. */
+    pending: () => newest.asked < requests,
 
     /** The same after "late"; but while a newer face is on its way, the controls stay as they are `now`. */
     returned(now) {
@@ -103,6 +107,7 @@ globalThis.sagan = (() => {
     keepFresh(element, sorry, ask, rest = 120) {
       let stale = true, seen = false, pending = 0, timer = 0;
       const check = () => {
+        if (Date.now() - pending > LOST) pending = 0;
         element.classList.toggle('waiting', stale || pending > 0);
         if (!stale || !seen || pending) return;
         clearTimeout(timer);

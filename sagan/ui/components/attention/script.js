@@ -45,7 +45,7 @@ function receiveDiscriminator({ number, of, score: given, layers: vectorsOf }) {
 
 // The average over many faces comes once, as a file
 
-let averages = 'none'; // then 'asked', then 'here'
+let averages = 'none'; // then 'asked', 'coming' and 'here'
 
 function wantAverages() {
   if (!props.averages) {
@@ -58,7 +58,8 @@ function wantAverages() {
 }
 
 async function receiveAverages({ file }) {
-  if (averages === 'here') return;
+  if (averages !== 'asked') return;
+  averages = 'coming';
   const progress = (share) => { status.textContent = sagan.fill(texts.averages_loading, { percent: Math.round(100 * share) }); };
   try {
     const codes = sagan.files.arrays(await sagan.files.fetch(file, progress));
@@ -67,6 +68,7 @@ async function receiveAverages({ file }) {
     averages = 'here';
     sayScore();
   } catch {
+    averages = 'asked';
     sagan.emit('failed', element.closest('.view').id);
   }
 }

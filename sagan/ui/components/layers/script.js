@@ -8,8 +8,10 @@ const layers = (() => {
   const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
   const touch = matchMedia('(hover: none)').matches;
   element.classList.toggle('touched', touch);
-  const [hover, hoverLong, pinned] = touch
-    ? [texts.touch, texts.touch_long, texts.pinned_touch] : [texts.hover, texts.hover_long, texts.pinned];
+  const [hover, forwardHint, backwardHint, pinned] = touch
+    ? [texts.touch, texts.touch_long, texts.touch_backward, texts.pinned_touch]
+    : [texts.hover, texts.hover_long, texts.hover_backward, texts.pinned];
+  const hint = () => (backward() ? backwardHint : forwardHint);
   const part = (selector) => element.querySelector(selector);
   const caption = part('.caption'), spoken = part('.spoken'), unit = part('.scale .unit');
   const panels = [...element.querySelectorAll('figure[data-layer]')].map((figure, i) =>
@@ -108,7 +110,7 @@ const layers = (() => {
 
   function sayPins() {
     const { length } = lab.state.pins;
-    caption.textContent = length ? sagan.fill(pinned, { count: length, most: lab.MOST }) : hoverLong;
+    caption.textContent = length ? sagan.fill(pinned, { count: length, most: lab.MOST }) : hint();
   }
 
   // Pointing
@@ -177,7 +179,7 @@ const layers = (() => {
   }
   if (panels.length) { // a film may have no attention layers
     drawBar();
-    caption.textContent = hoverLong;
+    caption.textContent = hint();
     lab.on((state, changes) => {
       if (changes.chosen) point = placeOf(changes.chosen);
       else if (changes.place) point = middle(changes.place);
@@ -185,6 +187,7 @@ const layers = (() => {
       if ('pins' in changes && (changes !== state || state.pins.length)) sayPins();
       if ('scale' in changes) sayScale();
       if ('direction' in changes) sayDirection();
+      if ('direction' in changes && changes !== state) sayPins();
       if (props.lab && ('network' in changes || 'layer' in changes)) inTurn();
       ask();
     });

@@ -58,6 +58,7 @@ function show(index) {
 
 /** Leave the tour: the page becomes what it was before. */
 function leave() {
+  if (!before) return;
   const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
   wanted = shown = before = null;
   card.hidden = true;
@@ -73,7 +74,11 @@ next.addEventListener('click', () => (wanted === steps.length - 1 ? leave() : go
 part('.leave').addEventListener('click', leave);
 card.addEventListener('keydown', ({ key }) => { if (key === 'Escape') leave(); });
 sagan.on('tour', go);
-sagan.on('face', ({ step }) => { if (step !== undefined && step === wanted) show(step); });
+sagan.on('face', ({ step }) => {
+  const ours = step !== undefined && before !== null;
+  if (!sagan.pending()) wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
+  if (ours) show(step);
+});
 sagan.on('failed', (id) => {
   if (!element.closest(`#${id}`)) return;
   const said = shown === null ? document.querySelector('#lesson-view .error') : error;
