@@ -135,6 +135,22 @@ def test_a_second_escape_does_nothing(page):
     assert not card(page).is_visible()
 
 
+def test_the_tour_is_shown_in_large_type_too_and_leaving_it_leads_out_of_the_projector(page):
+    page.locator("#attention-view .projector").click()
+    page.evaluate("sagan.emit('tour', 0)")
+    for index in range(8):
+        at(page, index)
+        card(page, ".next").wait_for()
+        boxes = [page.locator(part).bounding_box() for part in ("#dice", "#tour-view .card")]
+        (top, bottom), (above, below) = ((box["y"], box["y"] + box["height"]) for box in boxes)
+        assert bottom <= above or top >= below  # New face is never under the card
+        assert card(page, ".say").evaluate("said => parseFloat(getComputedStyle(said).fontSize)") > 18
+        card(page, ".next").click()
+    page.locator("#lesson-view .start").wait_for()
+    assert page.locator("#header-view h1").is_visible()
+    assert page.evaluate("document.body.className").split() == []
+
+
 @pytest.mark.parametrize("how", ["leave", "finish", "escape"])
 def test_after_the_tour_the_page_is_what_it_was_before(page, how):
     seed = random.randrange(2**32)

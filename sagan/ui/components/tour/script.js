@@ -62,6 +62,7 @@ function leave() {
   const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
   wanted = shown = before = null;
   card.hidden = true;
+  document.querySelector('.projector[aria-pressed="true"]')?.click(); // it leads back to the Attention tab alone
   document.body.classList.remove('touring');
   mark(null);
   lab.set(state);
