@@ -179,7 +179,13 @@ class Sampler:
 
     def discriminator_queries_keys(self, image: np.ndarray, label: int | None = None) -> QueriesKeys:
         """`queries_keys` of the discriminator's attention layers for one image uint8 (S, S, 3)."""
-        return next(self._discriminate([image], _one(label), "queries_keys"))[1]
+        return self.score_and_queries_keys(image, label)[1]
+
+    def score_and_queries_keys(
+        self, image: np.ndarray, label: int | None = None
+    ) -> tuple[float, QueriesKeys]:
+        """The discriminator's score of one image and its `discriminator_queries_keys`, from one forward."""
+        return next(self._discriminate([image], _one(label), "queries_keys"))
 
     def discriminator_activations(self, image: np.ndarray, label: int | None = None) -> list[Block]:
         """What every block of the discriminator puts out for one image, from the first to the score."""
@@ -230,7 +236,7 @@ class Sampler:
             if value.ndim or value.dtype.kind not in "biufU":
                 raise ValueError(f"{name} must be a number or a word, but was {value.tolist()!r}.")
         face, queries_keys = self.face_and_queries_keys(latent, label, gammas)
-        score, of_discriminator = next(self._discriminate([face], _one(label), "queries_keys"))
+        score, of_discriminator = self.score_and_queries_keys(face, label)
         arrays = {"face": face, "score": np.float32(score), "latent": np.asarray(latent, np.float32)}
         if label is not None:
             arrays["label"] = np.int64(label)

@@ -200,9 +200,9 @@ def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
     label = check_label(face.label, sampler.config.num_classes)
     labels = None if label is None else np.array([label])
     (image,) = sampler.faces(face.latent(sampler.config.z_dim)[None], labels)
-    vectors = sampler.discriminator_queries_keys(image, label)
+    score, vectors = sampler.score_and_queries_keys(image, label)
     return {
         "of": [face.seed_a, face.seed_b, face.t, face.psi, face.label],
-        "score": float(sampler.score(image[None], labels)[0]),
+        "score": score,
         "layers": layers_of(vectors, sampler.discriminator_gammas),
     }

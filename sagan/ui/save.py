@@ -29,8 +29,7 @@ class Wanted(NamedTuple):
 
 def figure(sampler: "Sampler", face: CurrentFace, wanted: Wanted, kind: str) -> bytes:
     """A figure for a slide as the bytes of a file, kind "png" or "svg". Raises ValueError."""
-    image = _image(sampler, face)
-    side, columns = _maps(sampler, face, image, wanted)
+    image, side, columns = _maps(sampler, face, wanted)
     size = sampler.config.image_size
     shares = [((x + 0.5) / size, (y + 0.5) / size) for x, y in wanted.pins]
     cells = [int(y * side) * side + int(x * side) for x, y in shares]
@@ -63,25 +62,18 @@ def raw_maps(sampler: "Sampler", face: CurrentFace) -> bytes:
     return buffer.getvalue()
 
 
-def _image(sampler: "Sampler", face: CurrentFace) -> np.ndarray:
+def _maps(sampler: "Sampler", face: CurrentFace, wanted: Wanted) -> tuple[np.ndarray, int, np.ndarray]:
+    """The face, the side of the grid, and by position its row or, backward, its column: (n*n, n*n)."""
     label = check_label(face.label, sampler.config.num_classes)
-    labels = None if label is None else np.array([label])
-    return sampler.faces(face.latent(sampler.config.z_dim)[None], labels)[0]
-
-
-def _maps(sampler: "Sampler", face: CurrentFace, image: np.ndarray, wanted: Wanted) -> tuple[int, np.ndarray]:
-    """The side of the grid, and by position its row or, backward, its column: (n*n, n*n)."""
-    label = check_label(face.label, sampler.config.num_classes)
-    if wanted.network == "generator":
-        latent = face.latent(sampler.config.z_dim)
-        vectors, gammas = sampler.queries_keys(latent, label), sampler.gammas
-    else:
+    image, vectors = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
+    gammas = sampler.gammas
+    if wanted.network == "discriminator":
         vectors = sampler.discriminator_queries_keys(image, label)
         gammas = sampler.discriminator_gammas
     names = list(vectors) if wanted.layer == COMBINED else [wanted.layer]
     maps = {name: inside.attention(*vectors[name]).astype(np.float64) for name in names}
     whole = combined(maps, {name: gammas[name] for name in names})
-    return round(len(whole) ** 0.5), whole.T if wanted.backward else whole
+    return image, round(len(whole) ** 0.5), whole.T if wanted.backward else whole
 
 
 def combined(maps: dict[str, np.ndarray], gammas: dict[str, float]) -> np.ndarray:
