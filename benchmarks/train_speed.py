@@ -9,7 +9,8 @@ includes choosing and flipping images, bf16 where the hardware has it, and the a
 tutorial's loop gets its batches ready-made. Figures hold only on a machine that does nothing else.
 
 Operations are counted by PyTorch (convolutions, matrix products, attention; 2 for a multiply and add), and
-set against the rate at which the same device multiplies two large bf16 matrices in the same run.
+set against the rate at which the same device multiplies two large matrices in the same run, in bf16 where it
+has that, else in float32.
 """
 
 import argparse
@@ -109,10 +110,15 @@ def operations() -> int:
     return counter.get_total_flops()
 
 
+def precision(device: str) -> torch.dtype:
+    """What the heavy products of training are computed in: bf16 where the hardware has it."""
+    return torch.bfloat16 if has_native_bf16(torch.device(device)) else torch.float32
+
+
 def matrix_rate(device: str) -> float:
-    """Operations a second of a large bf16 matrix product, the best of six."""
+    """Operations a second of a large matrix product in the precision of training, the best of six."""
     side = 8192 if device.startswith("cuda") else 2048
-    a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    a, b = torch.randn(2, side, side, device=device, dtype=precision(device))
     return 2 * side**3 / min(elapsed(lambda: a @ b, 1, device) for _ in range(6))
 
 
@@ -140,7 +146,7 @@ def compare(batch_size: int, rounds: int, steps: int, device: str, rate: float, 
     for name, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
         share = statistics.median(values) * needed[name] / rate
-        work = f"{needed[name] / 1e9:.2f} GFLOP an image, {share:.0%} of the bf16 rate"
+        work = f"{needed[name] / 1e9:.2f} GFLOP an image, {share:.0%} of the matrix rate"
         print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB, {work}")
     ratios = [ours / theirs for ours, theirs in zip(speed["ours"], speed["tutorial"], strict=True)]
     print(f"  ratio    {statistics.median(ratios):8.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -177,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     device = str(pick_device(options.device))
     rate = matrix_rate(device)
-    print(f"{describe(device)}; bf16 matrix products at {rate / 1e12:.2f} TFLOP/s")
+    print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s")
     for batch_size in options.batch_sizes:
         compare(batch_size, options.rounds, options.steps, device, rate, options.profile)
 

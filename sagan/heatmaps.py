@@ -164,8 +164,8 @@ def attention_figure(
     """A figure for a slide: the face with a numbered point for each pin, and beside it the map of each pin.
 
     pins are (x, y) in shares of the picture, maps a row (n*n,) or column for each, titles what is written
-    above them (default their numbers). All maps share one scale from 0 to the largest of them, or with
-    shared=False each has its own; a scale ends at 4 x uniform or more, and its bar is in `unit`. Save it by
+    above them (default their numbers). All maps share one scale from 0 to the largest of them, 4 x uniform at
+    least; with shared=False each has its own, to its own maximum. Bars are in `unit`. Save it by
     `figure.savefig("x.png", dpi=200)` or `figure.savefig("x.svg")`. Raises ValueError where there is no pin,
     or one without a map, a title, a colour or a place in the picture.
     """
@@ -192,7 +192,7 @@ def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "F
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    scales = [full_scale(row) * row.size for row in maps]  # times uniform
+    scales = [(full_scale(row) if shared else row.max() or 1) * row.size for row in maps]  # times uniform
     scales = [max(scales)] * len(maps) if shared else scales
     height = 3 if shared else 3.6  # the bars lie beside the maps, or below them
     figure = Figure(figsize=(2.5 * (len(pins) + 1) + shared, height), layout="compressed")

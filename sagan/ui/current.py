@@ -73,7 +73,9 @@ def from_link(
             except ValueError:
                 ignored.append(f"{name}={query[name]}")
     ignored += also_ignored
-    named = [value[:32] for value in ignored[:NAMED]] + ["…"] * (len(ignored) > NAMED)
+    named = [value if len(value) <= 32 else f"{value[:31]}…" for value in ignored[:NAMED]] + ["…"] * (
+        len(ignored) > NAMED
+    )
     return face, texts.IGNORED.format(values=", ".join(named)) if ignored else ""
 
 

@@ -40,7 +40,7 @@ class Step:
 STEPS = (
     Step("short_sight", "#attention-view .layers"),
     Step("query_key_value", "#numbers-view", unfold="numbers-view"),
-    Step("softmax", "#attention-view .legend"),
+    Step("softmax", "#attention-view .layers"),
     Step("two_scales", "#attention-view .layers", face=1, lab={"layer": COMBINED}),
     Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
     Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),

@@ -55,7 +55,7 @@ def _named(wanted: Wanted) -> str:
 def raw_maps(sampler: "Sampler", face: CurrentFace) -> bytes:
     """`Sampler.raw_maps` of a face as the bytes of an .npz file. Raises ValueError."""
     label = check_label(face.label, sampler.config.num_classes)
-    about = {"seed_a": face.seed_a, "seed_b": face.seed_b, "t": face.t, "psi": face.psi}
+    about = {"seed_a": face.seed_a, "seed_b": face.seed_b, "t": float(face.t), "psi": float(face.psi)}
     buffer = BytesIO()
     latent = face.latent(sampler.config.z_dim)
     np.savez_compressed(buffer, **sampler.raw_maps(latent, label, about=about))

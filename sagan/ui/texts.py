@@ -21,7 +21,7 @@ SEED = "Seed"
 DICE = "New face"
 TRUNCATION = "Truncation"
 CLASS = "Class"
-IGNORED = "Ignored in the link, because it is not valid: {values}."
+IGNORED = "Ignored in the link, because it is not valid or too much: {values}."
 IGNORED_PINS = "{count} of {all} pins"
 
 FACES_TAB = "Faces"
@@ -165,12 +165,11 @@ DIALS = {
 NUMBERS = {
     "title": "The numbers: how this point is computed",
     "layer": "Layer",
-    "where": "Layer {name}, {place} (counted from 0), {width} channels",
+    "where": "Generator, layer {name}, {place} (counted from 0), {width} channels",
     "place": "column {column}, row {row}",
     "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
     "product": "q times k",
-    "hint": "Move over a part of the formula, or choose it: its numbers light up. Pin a point to see its "
-    "computation.",
+    "hint": "Move over a part of the formula, or choose it: its numbers light up.",
     "numbers": "The numbers of the computation",
     "key": "five strongest keys",
     "first": "first 8 channels",

@@ -81,7 +81,10 @@ const pins = (() => {
   }
 
   const ask = () => { frame ||= requestAnimationFrame(draw); };
-  clear.addEventListener('click', lab.clear);
+  clear.addEventListener('click', () => {
+    lab.clear();
+    element.querySelector('.picture').focus({ preventScroll: true }); // the button has nothing left to do
+  });
   section.querySelector('.pin-here').addEventListener('click', () => layers.pin());
   lab.on((state, changes) => {
     if (['pins', 'chosen', 'direction', 'scale', 'network'].some((name) => name in changes)) ask();

@@ -36,8 +36,16 @@ function point(index, frames = FRAMES) {
   } else if (frames) requestAnimationFrame(() => point(index, frames - 1));
 }
 
+/** Keep what a step is about beside the card, also when the card becomes another size. */
+function keepRoom() {
+  if (shown === null) return;
+  document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
+  point(shown);
+}
+
 function show(index) {
   const { title, say, do: task, lab: state, pin, unfold } = steps[index];
+  const first = shown === null;
   shown = index;
   card.hidden = false;
   document.body.classList.add('touring');
@@ -52,8 +60,15 @@ function show(index) {
   lab.set({ ...USUAL, ...state });
   lab.pin(...pin);
   for (const details of folds()) details.open = unfold !== '' && details.closest(`#${unfold}`) !== null;
-  document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
-  point(index);
+  keepRoom();
+  if (first) next.focus({ preventScroll: true });
+}
+
+/** Give the focus back to where the tour begins, once that tab is there. */
+function focusStart(frames = FRAMES) {
+  const start = document.querySelector('#lesson-view .start');
+  if (start?.offsetParent) start.focus({ preventScroll: true });
+  else if (frames && shown === null) requestAnimationFrame(() => focusStart(frames - 1));
 }
 
 /** Leave the tour: the page becomes what it was before. */
@@ -68,12 +83,16 @@ function leave() {
   lab.set(state);
   for (const details of folds()) details.open = open.includes(details);
   trigger('leave', { seed_a, seed_b, t, psi, label });
+  focusStart();
 }
 
 back.addEventListener('click', () => go(wanted - 1));
 next.addEventListener('click', () => (wanted === steps.length - 1 ? leave() : go(wanted + 1)));
 part('.leave').addEventListener('click', leave);
-card.addEventListener('keydown', ({ key }) => { if (key === 'Escape') leave(); });
+document.addEventListener('keydown', ({ key }) => { // before others: of projector and tour, one at a time
+  if (key === 'Escape' && !document.body.classList.contains('projector')) leave();
+}, true);
+new ResizeObserver(keepRoom).observe(card);
 sagan.on('tour', go);
 sagan.on('face', ({ step }) => {
   const ours = step !== undefined && before !== null;
