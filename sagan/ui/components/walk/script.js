@@ -113,6 +113,8 @@ strip.style.setProperty('--count', props.count);
 new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(canvas);
 sagan.on('pause', pause);
 sagan.on('asked', stop); // somebody touched a control
+// The slider itself at once, or a tick on its way would take it back.
+document.addEventListener('input', ({ target }) => { if (playing && target.closest('#t')) stop(); }, true);
 sagan.on('face', (face) => {
   const same = wanted === key(face);
   if (same && playing) return;
