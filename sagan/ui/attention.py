@@ -11,7 +11,7 @@ from sagan import heatmaps
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, check_label, layers_of
+from sagan.ui.current import CurrentFace, check_label, layers_of, side_of
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS
 from sagan.ui.numbers import the_numbers
@@ -85,7 +85,7 @@ def _layer(name: str) -> dict[str, Any]:
     return {
         "id": name,
         "name": name,
-        "side": int(name.partition("x")[0]),
+        "side": side_of(name),
         "title": texts.ATTENTION["layer"].format(name=name),
         "short": name,
         "label": texts.ATTENTION["picture"].format(name=name),

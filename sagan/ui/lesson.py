@@ -8,7 +8,7 @@ import gradio as gr
 from sagan.ui import texts, worksheet
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
-from sagan.ui.current import CurrentFace
+from sagan.ui.current import CurrentFace, side_of
 from sagan.ui.lab import COMBINED
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
@@ -84,7 +84,7 @@ def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
 
 def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
     """The words of a step, with what is known of the model filled in."""
-    sides = [int(name.partition("x")[0]) for name in sampler.layers]
+    sides = [side_of(name) for name in sampler.layers]
     size = sampler.config.image_size
     known = {
         "all": f"{max(sides) ** 2:,}",

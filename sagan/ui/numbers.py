@@ -8,7 +8,7 @@ import numpy as np
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace, check_label, side_of
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ CHANNELS = 8  # that are shown of vectors as wide as the feature map
 def the_numbers(controls: Controls) -> None:
     """Build the section and its event."""
     sampler = controls.sampler
-    sides = [int(name.partition("x")[0]) for name in sampler.layers]
+    sides = [side_of(name) for name in sampler.layers]
     layers = [{"name": name, "side": side} for name, side in zip(sampler.layers, sides, strict=True)]
     numbers = view(
         "numbers",

@@ -11,7 +11,7 @@ import numpy as np
 from sagan import heatmaps
 from sagan.latents import from_seed
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace, check_label, side_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -50,12 +50,12 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     size, classes = sampler.config.image_size, sampler.config.num_classes
     label = 0 if classes else None
     latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
-    by_side = sorted(sampler.layers, key=_side)
+    by_side = sorted(sampler.layers, key=side_of)
     coarse, fine = by_side[0], by_side[-1]
 
     def query(layer: str) -> int:
-        column, row = (at * _side(layer) // size for at in pixel)
-        return row * _side(layer) + column
+        column, row = (at * side_of(layer) // size for at in pixel)
+        return row * side_of(layer) + column
 
     row = sampler.attention(latent, fine, label)[query(fine)]
     coarse_row = sampler.attention(latent, coarse, label)[query(coarse)]
@@ -73,10 +73,10 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     return {
         "coarse": coarse,
         "fine": fine,
-        "all": f"{_side(fine) ** 2:,}",
-        "coarse_all": f"{_side(coarse) ** 2:,}",
-        "nine": f"{900 / _side(fine) ** 2:.2g}",
-        "outside": f"{100 * heatmaps.share_outside(row, query(fine), _side(fine)):.0f}",
+        "all": f"{side_of(fine) ** 2:,}",
+        "coarse_all": f"{side_of(coarse) ** 2:,}",
+        "nine": f"{900 / side_of(fine) ** 2:.2g}",
+        "outside": f"{100 * heatmaps.share_outside(row, query(fine), side_of(fine)):.0f}",
         "first": _signed(first),
         "fifth": _signed(fifth),
         "gap": f"{gap:.2f}",
@@ -86,12 +86,12 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
         "times": f"{heatmaps.times_uniform(coarse_row).max():.1f}",
         "share": f"{100 * coarse_row.max():.1f}",
         "cells": "; ".join(
-            f"{layer}: {size * size // _side(layer) ** 2} pixels, {_side(layer) ** 4:,} weights"
+            f"{layer}: {size * size // side_of(layer) ** 2} pixels, {side_of(layer) ** 4:,} weights"
             for layer in by_side
         ),
         "pixel_weights": f"{size**4:,}",
         "change": f"{np.abs(with_fine - without).mean():.1f}",
-        "bits": f"{math.log2(_side(fine) ** 2):g}",
+        "bits": f"{math.log2(side_of(fine) ** 2):g}",
         "entropy": f"{heatmaps.entropy_bits(row):.1f}",
         "scores": ", ".join(f"{seed}: {_signed(score)}" for seed, score in scores.items()),
         "best": str(max(scores, key=scores.get)) if scores else "",
@@ -106,10 +106,6 @@ def _scores(sampler: "Sampler") -> dict[int, float]:
     label = check_label(0, sampler.config.num_classes)
     labels = None if label is None else np.full(len(latents), label)
     return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
-
-
-def _side(layer: str) -> int:
-    return int(layer.partition("x")[0])
 
 
 def _signed(value: float) -> str:
