@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from screen import painted
 
 from sagan import latents
 from sagan.ui import dials, texts
@@ -47,10 +48,7 @@ def reduced(enlarged: np.ndarray) -> np.ndarray:
 
 def canvas(page, name: str) -> np.ndarray:
     """A picture of the row, at the size of the face."""
-    rgba = part(page, f'[data-picture="{name}"]').evaluate(
-        "canvas => [...canvas.getContext('2d').getImageData(0, 0, 384, 384).data]"
-    )
-    return reduced(np.array(rgba).reshape(384, 384, 4))
+    return reduced(painted(part(page, f'[data-picture="{name}"]')))
 
 
 def assert_shows(page, name: str, face: np.ndarray) -> None:

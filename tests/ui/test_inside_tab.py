@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from screen import painted
 
 from sagan import checkpoint, latents, spectra
 from sagan.export import plain
@@ -219,12 +220,8 @@ def hooked(sampler: Sampler, seed: int) -> dict[str, np.ndarray]:
 
 def drawn(page) -> list[np.ndarray]:
     """The colours of every map that is shown, (H, W, 3)."""
-    pictures = page.evaluate(
-        """() => [...document.querySelectorAll('#inside-view .cells figure:not([hidden]) canvas')].map(
-            (canvas) => [canvas.height, canvas.width,
-                [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]])"""
-    )
-    return [np.array(data).reshape(height, width, 4)[..., :3] for height, width, data in pictures]
+    maps = page.locator("#inside-view .cells figure:not([hidden]) canvas").all()
+    return [painted(canvas)[..., :3].astype(int) for canvas in maps]
 
 
 def assert_drawn(page, output: np.ndarray) -> None:

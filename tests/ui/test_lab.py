@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from screen import painted
 
 from sagan import heatmaps, latents
 from sagan.ui import texts
@@ -180,8 +181,7 @@ def test_the_combined_panel_says_how_much_each_layer_counts(page, sampler):
 def colours_of(page, layer: str) -> np.ndarray:
     """The pixels of a heatmap, RGBA (256, 256, 4)."""
     field = page.locator(f'#attention-view figure[data-layer="{layer}"] .field')
-    painted = field.evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, 256, 256).data]")
-    return np.array(painted).reshape(256, 256, 4)
+    return painted(field).astype(int)
 
 
 def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(page):

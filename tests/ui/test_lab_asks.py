@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
+from screen import painted
 
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -378,12 +379,7 @@ def test_the_view_is_saved_as_a_picture_without_a_request(page):
     seed = page.evaluate("sagan.face.seed_a")
     assert download.suggested_filename == f"sagan-attention-{seed}.png"
     assert picture.width > 3 * 384 and picture.height > 384
-    field = (
-        figure(page, "16x16")
-        .locator(".face")
-        .evaluate("c => [...c.getContext('2d').getImageData(0, 0, 384, 384).data]")
-    )
-    face = np.array(field).reshape(384, 384, 4)[..., :3]
+    face = painted(figure(page, "16x16").locator(".face"))[..., :3]
 
     def panel(picture: Image.Image) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))[72 : 72 + 384, 24 : 24 + 384]

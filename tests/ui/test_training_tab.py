@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from screen import painted
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
@@ -107,12 +108,8 @@ def expected(moment: dict, face: int, layer: str, x: float, y: float) -> dict[st
 
 def small_faces(page) -> np.ndarray:
     """What the browser keeps of the eight faces, reduced from 128 to 64 pixels by taking means."""
-    pixels = page.evaluate(
-        """() => [...document.querySelectorAll('#training-view .strip canvas')].map((canvas) =>
-            [...canvas.getContext('2d').getImageData(0, 0, 128, 128).data])"""
-    )
-    faces = np.array(pixels, np.float64).reshape(8, 64, 2, 64, 2, 4)[..., :3]
-    return faces.mean((2, 4))
+    faces = np.stack([painted(canvas) for canvas in part(page, ".strip canvas").all()])
+    return faces.reshape(8, 64, 2, 64, 2, 4)[..., :3].mean((2, 4))
 
 
 # What is shown
