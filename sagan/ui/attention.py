@@ -4,14 +4,13 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import numpy as np
 from gradio import processing_utils
 
 from sagan import heatmaps
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, check_label, layers_of, side_of
+from sagan.ui.current import CurrentFace, check_label, labels_of, layers_of, side_of
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS
 from sagan.ui.numbers import the_numbers
@@ -198,7 +197,7 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
 def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
     """What the discriminator makes of a face: its score, queries, keys and gammas. Raises ValueError."""
     label = check_label(face.label, sampler.config.num_classes)
-    labels = None if label is None else np.array([label])
+    labels = labels_of(label)
     (image,) = sampler.faces(face.latent(sampler.config.z_dim)[None], labels)
     score, vectors = sampler.score_and_queries_keys(image, label)
     return {

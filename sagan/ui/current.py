@@ -41,10 +41,15 @@ def check_label(label: Any, num_classes: int) -> int | None:
     return int(label)
 
 
+def labels_of(label: int | None, count: int = 1) -> np.ndarray | None:
+    """One class for `count` faces, as `Sampler.faces` takes them: (count,), or None without classes."""
+    return None if label is None else np.full(count, label)
+
+
 def pictures_of(sampler: "Sampler", z: np.ndarray, psi: float, label: int | None) -> np.ndarray:
     """The faces of latents (N, z_dim), truncated by psi, of one class: uint8 (N, S, S, 3), or ValueError."""
     label = check_label(label, sampler.config.num_classes)
-    return sampler.faces(latents.truncate(z, psi), None if label is None else np.full(len(z), label))
+    return sampler.faces(latents.truncate(z, psi), labels_of(label, len(z)))
 
 
 NAMED = 5  # of what is ignored in a link

@@ -8,7 +8,7 @@ import numpy as np
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace, check_label, labels_of
 from sagan.ui.lab import MOST_TIMES
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
@@ -55,7 +55,7 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[s
     """
     label = check_label(face.label, sampler.config.num_classes)
     latents = face.latent(sampler.config.z_dim)[None]
-    labels = None if label is None else np.array([label])
+    labels = labels_of(label)
     dialled = {
         name: factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)
     }

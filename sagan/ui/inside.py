@@ -12,7 +12,7 @@ from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace, check_label, labels_of
 from sagan.ui.spectrum import spectral_norm
 from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, told
 
@@ -151,7 +151,7 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     try:
         label = check_label(face.label, sampler.config.num_classes)
         z = face.latent(sampler.config.z_dim)
-        image = sampler.faces(z[None], None if label is None else np.array([label]))[0]
+        image = sampler.faces(z[None], labels_of(label))[0]
         networks = {
             "generator": (sampler.activations(z, label), sampler.gammas),
             "discriminator": (sampler.discriminator_activations(image, label), sampler.discriminator_gammas),

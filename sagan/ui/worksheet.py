@@ -11,7 +11,7 @@ import numpy as np
 from sagan import heatmaps
 from sagan.latents import from_seed
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, check_label, side_of
+from sagan.ui.current import CurrentFace, check_label, labels_of, side_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -64,7 +64,7 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     gap = first - fifth  # of the figures that are printed
 
     off = dict.fromkeys(sampler.layers, 0.0)
-    labels = None if label is None else np.array([label])
+    labels = labels_of(label)
     without, with_fine = (
         sampler.faces(latent[None], labels, gammas)[0].astype(int)
         for gammas in (off, off | {fine: sampler.gammas[fine]})
@@ -104,7 +104,7 @@ def _scores(sampler: "Sampler") -> dict[int, float]:
         return {}
     latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in SCORED])
     label = check_label(0, sampler.config.num_classes)
-    labels = None if label is None else np.full(len(latents), label)
+    labels = labels_of(label, len(latents))
     return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
 
 
