@@ -1,5 +1,6 @@
 """The gamma dials of the Attention tab: the face without attention, as dialled, and the difference."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -53,15 +54,8 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[s
     Also the factor that the difference was amplified by, and its mean over pixels in grey levels. Raises
     ValueError for a face that cannot be.
     """
-    label = check_label(face.label, sampler.config.num_classes)
-    latents = face.latent(sampler.config.z_dim)[None]
-    labels = labels_of(label)
-    dialled = {
-        name: factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)
-    }
-    without, with_it = (
-        sampler.faces(latents, labels, gammas)[0] for gammas in (dict.fromkeys(sampler.layers, 0.0), dialled)
-    )
+    gammas = (factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True))
+    without, with_it = _without(sampler, face), _made(sampler, face, *gammas)
     difference, factor = amplified(without, with_it)
     change = float(np.abs(with_it.astype(int) - without).mean())
     shown = {"off": without, "dialled": with_it, "difference": difference}
@@ -69,6 +63,19 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[s
         "factor": factor,
         "change": change,
     }
+
+
+def _made(sampler: "Sampler", face: CurrentFace, *gammas: float) -> np.ndarray:
+    """A face with one gamma for each layer, uint8 (S, S, 3)."""
+    label = check_label(face.label, sampler.config.num_classes)
+    z = face.latent(sampler.config.z_dim)[None]
+    return sampler.faces(z, labels_of(label), dict(zip(sampler.layers, gammas, strict=True)))[0]
+
+
+@lru_cache(maxsize=32)
+def _without(sampler: "Sampler", face: CurrentFace) -> np.ndarray:
+    """A face with attention off, which stays while its dials turn."""
+    return _made(sampler, face, *(0.0 for _ in sampler.layers))
 
 
 def amplified(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, int]:
