@@ -39,12 +39,21 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
 
 
 @torch.no_grad()
-def revive(network: Generator | Discriminator, source: Generator | Discriminator) -> None:
-    """Give a network in training the weights of a `plain` one, whose largest singular values are 1."""
+def revive(
+    network: Generator | Discriminator,
+    source: Generator | Discriminator,
+    sigmas: dict[str, float] | None = None,
+) -> None:
+    """Give a network in training the weights of a `plain` one, multiplied by sigmas, by layer.
+
+    Layers without a sigma keep the largest singular value 1. It changes nothing that the network computes,
+    but how far an update of Adam turns a weight.
+    """
     state = network.state_dict() | source.state_dict()
     for name, module in network.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            state[f"{name}.parametrizations.weight.original"] = state.pop(f"{name}.weight")
+            weight = state.pop(f"{name}.weight") * (sigmas or {}).get(name, 1.0)
+            state[f"{name}.parametrizations.weight.original"] = weight
     network.load_state_dict(state)
     estimate_anew(network)
 

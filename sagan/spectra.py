@@ -125,6 +125,16 @@ def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Ten
     }
 
 
+def largest(generator: Generator, discriminator: Discriminator, folder: Path) -> dict[str, float]:
+    """What the weights of a checkpoint's two plain networks were divided by, {name of the layer: sigma}.
+
+    Empty where the checkpoint does not have it.
+    """
+    modules = layers(generator, discriminator).items()
+    before = _read(folder, {name: min(matrix(module).shape) for name, module in modules})
+    return {name: float(values[0]) for name, values in before.items() if values[0] > 0}
+
+
 def describe(
     generator: Generator, discriminator: Discriminator, folder: Path | None
 ) -> dict[str, dict[str, object]]:

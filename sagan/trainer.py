@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +28,10 @@ from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
+Value = TypeVar("Value")
+
 # Streams of random numbers, each a function of (seed, update) alone.
 DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY = range(3)
-
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
@@ -514,9 +516,11 @@ class Trainer:
     def start_from(self, folder: Path, source: str) -> None:
         """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
 
-        `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. A
-        discriminator of another kind of loss, with or without spectral norm, starts anew. Raises
-        CheckpointError, or TrainingError where the networks are other ones.
+        `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. Weights
+        get back the scale that they had before they were normalised, where the checkpoint tells: it grows in
+        training, and so the same rates turn them less and less. A discriminator of another kind of loss, with
+        or without spectral norm, starts anew. Raises CheckpointError, or TrainingError where the networks are
+        other ones.
         """
         config, _ = checkpoint.load_config(folder)
         if dataclasses.replace(config, d_spectral_norm=self.config.d_spectral_norm) != self.config:
@@ -526,10 +530,12 @@ class Trainer:
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
-        revive(self.generator, raw)
-        revive(self.averaged, averaged)
+        discriminator = checkpoint.load_discriminator(folder)
+        sigmas = spectra.largest(averaged, discriminator, folder)
+        revive(self.generator, raw, _under(sigmas, "generator"))
+        revive(self.averaged, averaged, _under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
-            revive(self.discriminator, checkpoint.load_discriminator(folder))
+            revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
         last = self.history[-1] if self.history else {}
         step, images = (int(last.get(name, 0)) for name in ("step", "images"))
@@ -712,11 +718,9 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _under(named: dict[str, Value], prefix: str) -> dict[str, Value]:
     return {
-        key.removeprefix(f"{prefix}/"): value
-        for key, value in tensors.items()
-        if key.startswith(f"{prefix}/")
+        key.removeprefix(f"{prefix}/"): value for key, value in named.items() if key.startswith(f"{prefix}/")
     }
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sagan import checkpoint, pictures, trainer
+from sagan import checkpoint, pictures, spectra, trainer
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, shippable
@@ -730,6 +730,31 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     assert run.film.steps == [0, 16, 24]
     card = (tmp_path / "second" / "checkpoint" / "model_card.md").read_text()
     assert "- Images shown: 112 in 28 steps of batch 4, of which 'first' had taken 20 before\n" in card
+
+
+def test_weights_start_with_the_scale_that_they_had_before_they_were_normalised(tmp_path):
+    first = make(tmp_path / "first", steps=20, g_lr=1e-2, d_lr=1e-2)
+    first.train()
+    folder = tmp_path / "first" / "checkpoint"
+    theirs = spectra.measure(first.averaged, first.discriminator)
+    assert max(float(values[0]) for values in theirs.values()) > 1.5
+
+    def begun() -> Trainer:
+        run = make(tmp_path / "second", steps=1)
+        run.start_from(folder, "first")
+        return run
+
+    ours = begun()
+    for network in (ours.averaged, ours.generator):
+        for name, values in spectra.measure(network, ours.discriminator).items():
+            assert float(values[0]) == pytest.approx(float(theirs[name][0]), rel=2e-3), name
+
+    (folder / "spectra.safetensors").unlink()
+    unknown = begun()
+    for name, values in spectra.measure(unknown.averaged, unknown.discriminator).items():
+        assert float(values[0]) == pytest.approx(1, rel=2e-3), name
+    for name, value in plain(unknown.averaged).state_dict().items():
+        torch.testing.assert_close(value, plain(ours.averaged).state_dict()[name], atol=1e-5, rtol=1e-4)
 
 
 def test_a_run_that_started_from_a_checkpoint_is_resumed_bit_for_bit(tmp_path):
