@@ -42,7 +42,7 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
 def revive(
     network: Generator | Discriminator,
     source: Generator | Discriminator,
-    sigmas: dict[str, float] | None = None,
+    sigmas: dict[str, float],
 ) -> None:
     """Give a network in training the weights of a `plain` one, multiplied by sigmas, by layer.
 
@@ -52,7 +52,7 @@ def revive(
     state = network.state_dict() | source.state_dict()
     for name, module in network.named_modules():
         if parametrize.is_parametrized(module, "weight"):
-            weight = state.pop(f"{name}.weight") * (sigmas or {}).get(name, 1.0)
+            weight = state.pop(f"{name}.weight") * sigmas.get(name, 1.0)
             state[f"{name}.parametrizations.weight.original"] = weight
     network.load_state_dict(state)
     estimate_anew(network)

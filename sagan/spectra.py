@@ -125,13 +125,15 @@ def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Ten
     }
 
 
-def largest(generator: Generator, discriminator: Discriminator, folder: Path) -> dict[str, float]:
-    """What the weights of a checkpoint's two plain networks were divided by, {name of the layer: sigma}.
+def largest(folder: Path) -> dict[str, float]:
+    """What the weights of a checkpoint were divided by, {name of the layer: sigma}.
 
-    Empty where the checkpoint does not have it.
+    Empty where the checkpoint does not have it. Raises CheckpointError where its config.json is unusable.
     """
-    modules = layers(generator, discriminator).items()
-    before = _read(folder, {name: min(matrix(module).shape) for name, module in modules})
+    config, _ = checkpoint.load_config(folder)
+    with torch.device("meta"):  # only their shapes matter
+        modules = layers(Generator(config, spectral=False), Discriminator(config, spectral=False))
+    before = _read(folder, {name: min(matrix(module).shape) for name, module in modules.items()})
     return {name: float(values[0]) for name, values in before.items() if values[0] > 0}
 
 

@@ -530,11 +530,11 @@ class Trainer:
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
-        discriminator = checkpoint.load_discriminator(folder)
-        sigmas = spectra.largest(averaged, discriminator, folder)
+        sigmas = spectra.largest(folder)
         revive(self.generator, raw, _under(sigmas, "generator"))
         revive(self.averaged, averaged, _under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
+            discriminator = checkpoint.load_discriminator(folder)
             revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
         last = self.history[-1] if self.history else {}
