@@ -308,9 +308,10 @@ def test_a_tab_opened_before_the_first_face_is_there_shows_it_when_it_comes(
     )
     page = new_page(trained_address)
     page.get_by_role("tab", name="Inside", exact=True).click()
-    page.wait_for_selector("#inside-view .waiting")
+    page.wait_for_selector("#inside-view .waiting", timeout=WAIT)
     assert "32x32" in part(page, ".name").text_content()  # what needs no face is there already
     page.wait_for_timeout(500)
+    assert page.is_visible("#inside-view .waiting")  # until the face comes
     where = """() => ['.networks', '.does', '.cells', '.counted'].map((part) => {
         const box = document.querySelector(`#inside-view ${part}`).getBoundingClientRect();
         return [box.x, box.y, box.width, box.height];

@@ -101,8 +101,9 @@ globalThis.sagan = (() => {
 
     /**
      * Keep what a view shows up to date: `ask(number)` sends a request to Python when the view is on screen and
-     * stale, one at a time. Call `stale()` when its inputs changed and `answered(number)` on the reply. A request
-     * that failed is told by `sorry` in the view's `.error`. What follows a dragged slider waits `rest` ms for it.
+     * stale, one at a time; it returns false where it cannot ask yet. Call `stale()` when its inputs changed and
+     * `answered(number)` on the reply. A request that failed is told by `sorry` in the view's `.error`. What follows
+     * a dragged slider waits `rest` ms for it.
      */
     keepFresh(element, sorry, ask, rest = 120) {
       let stale = true, seen = false, pending = 0, timer = 0;
@@ -112,8 +113,9 @@ globalThis.sagan = (() => {
         if (!stale || !seen || pending) return;
         clearTimeout(timer);
         timer = setTimeout(() => {
-          stale = false;
-          ask((pending = Date.now()));
+          const number = Date.now();
+          [stale, pending] = [false, number];
+          if (ask(number) === false) [stale, pending] = [true, 0];
         }, rest);
       };
       page.on('failed', (id) => { // the next try is when something changes or the view is opened

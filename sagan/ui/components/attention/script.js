@@ -22,8 +22,8 @@ function offerCurated() {
 
 const inTurn = () => lab.state.network === 'discriminator';
 const fresh = sagan.keepFresh(element, texts.failed, (number) => {
-  if (inTurn() && sagan.face) trigger('discriminator', { number });
-  else fresh.answered(number);
+  if (inTurn()) return sagan.face ? trigger('discriminator', { number }) : false;
+  fresh.answered(number);
 }, 0);
 let score = null; // of the face that is shown, once it is known
 

@@ -6,7 +6,7 @@ const part = (selector) => element.querySelector(selector);
 const buttons = [...element.querySelectorAll('[data-block]')];
 const cells = [...element.querySelectorAll('.cells figure')];
 const error = part('.error'), open = part('.open');
-const fresh = sagan.keepFresh(element, texts.failed, (number) => (sagan.face ? trigger('want', { number }) : fresh.answered(number)));
+const fresh = sagan.keepFresh(element, texts.failed, (number) => (sagan.face ? trigger('want', { number }) : false));
 
 let chosen = props.first;
 let drawn = null; // by block: {low, high, levels, gamma}, of the newest face that is here

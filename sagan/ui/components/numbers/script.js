@@ -5,8 +5,7 @@ const part = (selector) => element.querySelector(selector);
 const content = part('.content'), explain = part('.explain');
 const fresh = sagan.keepFresh(content, texts.failed, (number) => {
   const { query, index } = subject();
-  if (sagan.face) trigger('want', { number, layer: index, query });
-  else fresh.answered(number);
+  return sagan.face ? trigger('want', { number, layer: index, query }) : false;
 });
 
 /** The layer in focus or, where that has no numbers, the finest, and in it the position of the pin or place. */

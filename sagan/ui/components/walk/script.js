@@ -4,7 +4,7 @@ const canvas = element.querySelector('.picture');
 const strip = element.querySelector('.strip');
 const play = element.querySelector('.play');
 const error = element.querySelector('.error');
-const fresh = sagan.keepFresh(element, texts.failed, (number) => (wanted ? trigger('want', { number }) : fresh.answered(number)));
+const fresh = sagan.keepFresh(element, texts.failed, (number) => (wanted ? trigger('want', { number }) : false));
 const SECONDS = 4; // from A to B
 
 let way = null; // {key, frames, picture}: all frames below each other in one picture
