@@ -206,10 +206,10 @@ def images(tmp_path) -> Path:
 
 def command(folder: Path, *options: object, count: int = 2) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    torchrun = torchrun if count > 1 else []
     tiny = ["--image-size=32", "--z-dim=8", "--g-width=8", "--d-width=8", "--batch-size=4", "--device=cpu"]
     return [
-        *(sys.executable, *torchrun, str(ROOT / "train.py"), "--out", str(folder / "run")),
+        *(sys.executable, *(torchrun if count > 1 else ())),
+        *(str(ROOT / "train.py"), "--out", str(folder / "run")),
         *(*tiny, "--log-every=1", *map(str, options)),
     ]
 
