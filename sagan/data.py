@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from PIL import AvifImagePlugin, Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
@@ -225,6 +224,8 @@ class _Rejected(NamedTuple):
 
 def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: int, entry: Path) -> None:
     """Decode into a folder beside `entry`, then rename it: an entry is there whole or not at all."""
+    from torchvision.transforms import v2  # as slow to import as torch; a filled cache needs none of it
+
     if crop is None:
         transform = v2.Compose([v2.Resize(image_size), v2.CenterCrop(image_size)])
     else:
@@ -278,7 +279,10 @@ def _check_rejected(files: list[_File], crop: int | None, small: dict, unreadabl
 
 
 def _decode(
-    file: _File, archives: dict[Path, zipfile.ZipFile], crop: int | None, transform: v2.Compose
+    file: _File,
+    archives: dict[Path, zipfile.ZipFile],
+    crop: int | None,
+    transform: Callable[[Image.Image], Image.Image],
 ) -> np.ndarray | _Rejected:
     """One file as uint8 (S, S, 3), or why not."""
     try:

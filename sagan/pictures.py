@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torchvision.utils import make_grid
 
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
@@ -22,8 +21,7 @@ QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, 
 def faces(generator: Generator, path: Path) -> None:
     """Save 64 faces, from seeds 0 to 63, as one picture. The generator is in eval mode."""
     images = torch.cat([generator(*inputs(generator, [seed])) for seed in range(FACES)])
-    grid = make_grid(images, nrow=8, normalize=True, value_range=(-1, 1))  # (3, height, width) in [0, 1]
-    _save(Image.fromarray(grid.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()), path)
+    _save(heatmaps.sheet(to_uint8(images), columns=8), path)
 
 
 @torch.inference_mode()
