@@ -1,7 +1,7 @@
 """The page over a small random generator, served once for all tests, and a browser to look at it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -39,10 +39,18 @@ def random_sampler(num_classes: int = 0) -> Sampler:
     return Sampler.from_parts(config, generator, discriminator)
 
 
-def serve(app) -> str:
-    """Launch an app in this process on a free port; returns its address."""
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    return address
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., str]]:
+    """serve(...) of what build_app takes -> the address of the page, there until the last test is over."""
+    apps = []
+
+    def launch(*args) -> str:
+        apps.append(build_app(*args))
+        return apps[-1].launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+
+    yield launch
+    for app in apps:
+        app.close(verbose=False)
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +69,8 @@ def with_classes() -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def address(sampler: Sampler) -> Iterator[str]:
-    app = build_app(sampler)
-    yield serve(app)
-    app.close(verbose=False)
+def address(sampler: Sampler, serve) -> str:
+    return serve(sampler)
 
 
 @pytest.fixture(scope="session")

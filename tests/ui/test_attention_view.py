@@ -3,8 +3,8 @@
 import math
 import random
 
-import numpy as np
 import pytest
+from screen import described
 
 from sagan import latents
 from sagan.ui import texts
@@ -25,13 +25,7 @@ def drawn(page, layer: str) -> dict[str, float]:
 
 def expected(sampler, seed: int, layer: str, x: float, y: float) -> dict[str, float]:
     z = latents.from_seed(seed, sampler.config.z_dim)
-    q, k = (array.astype(np.float64) for array in sampler.queries_keys(z)[layer])
-    side = math.isqrt(len(q))
-    query = int(y * side) * side + int(x * side)
-    weights = np.exp(k @ q[query] - (k @ q[query]).max())
-    weights /= weights.sum()
-    entropy = -(weights[weights > 0] * np.log2(weights[weights > 0])).sum()
-    return {"query": query, "key": weights.argmax(), "weight": weights.max(), "entropy": entropy}
+    return described(*sampler.queries_keys(z)[layer], x, y)
 
 
 def shown_seed(page) -> int:

@@ -21,18 +21,13 @@ from sagan.export import plain
 from sagan.inside import Block
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, inside, launch_options, spectrum
+from sagan.ui import build_app, inside, spectrum
 from sagan.ui.current import CurrentFace
 
 CONFIG = SaganConfig(g_width=4, d_width=4, z_dim=16)
 NETWORKS = ("generator", "discriminator")
 START = "generator/32x32"  # the block that the tab opens with
 WAIT = 60_000  # ms: two cores may be busy
-
-
-def serve(app) -> str:
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    return address
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +47,8 @@ def trained(tmp_path_factory) -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def trained_address(trained):
-    app = build_app(trained)
-    yield serve(app)
-    app.close(verbose=False)
+def trained_address(trained, serve) -> str:
+    return serve(trained)
 
 
 def modules(sampler: Sampler) -> dict[str, torch.nn.Module]:
@@ -348,17 +341,14 @@ def test_only_attention_blocks_open_in_attention(tab):
     tab.locator("#attention-view .picture").first.wait_for()
 
 
-def test_without_an_attention_tab_there_is_nothing_to_open(new_page):
+def test_without_an_attention_tab_there_is_nothing_to_open(new_page, serve):
     config = SaganConfig(image_size=32, g_width=4, d_width=4, z_dim=8, g_attention=(), d_attention=(4,))
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    app = build_app(Sampler.from_parts(config, *networks))
-    page = new_page(serve(app))
+    page = new_page(serve(Sampler.from_parts(config, *networks)))
     open_inside(page)
     assert part(page, "button.attention").count() == 1
     choose(page, "discriminator/attention 4x4")
     assert not part(page, ".open").is_visible()
-    page.close()
-    app.close(verbose=False)
 
 
 def test_a_face_that_cannot_be_looked_into_says_why_and_the_next_one_is_shown(

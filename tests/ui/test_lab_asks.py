@@ -13,7 +13,7 @@ from screen import painted
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, launch_options, save, texts
+from sagan.ui import save, texts
 from sagan.ui.current import CurrentFace, describe
 from sagan.ui.numbers import computed
 
@@ -175,11 +175,8 @@ def averaged(tmp_path_factory) -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def averaged_address(averaged):
-    app = build_app(averaged)
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield address
-    app.close(verbose=False)
+def averaged_address(averaged, serve) -> str:
+    return serve(averaged)
 
 
 def wait_for_averages(page) -> None:
@@ -531,12 +528,10 @@ def test_a_narrow_screen_never_scrolls_sideways_with_everything_open(new_page, a
 @pytest.mark.parametrize(
     "layers", [{"g_attention": (16,)}, {"d_attention": ()}, {"g_attention": (8, 16, 32)}]
 )
-def test_models_with_other_layers_have_a_lab_too(new_page, layers):
+def test_models_with_other_layers_have_a_lab_too(new_page, serve, layers):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, **layers)
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    app = build_app(Sampler.from_parts(config, *networks))
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    page = new_page(address)
+    page = new_page(serve(Sampler.from_parts(config, *networks)))
     page.wait_for_selector(f"{LAB} [data-drawn]")
     names = [f"{side}x{side}" for side in config.g_attention]
     shown = page.locator(f"{LAB} figure:not([hidden])").evaluate_all("all => all.map((f) => f.dataset.layer)")
@@ -546,5 +541,3 @@ def test_models_with_other_layers_have_a_lab_too(new_page, layers):
     for name in shown:
         weights = drawn(page, name)
         assert weights.sum() == pytest.approx(1) and math.isqrt(len(weights)) ** 2 == len(weights)
-    page.close()
-    app.close(verbose=False)

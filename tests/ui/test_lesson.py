@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, launch_options, lesson, texts, worksheet
+from sagan.ui import lesson, texts, worksheet
 
 LAST = len(lesson.STEPS) - 1
 IN_SIGHT = """selector => {
@@ -271,14 +271,10 @@ def test_steps_and_exercises_fit_the_model(options, left_out):
         assert sheet.count(cells) == 1
 
 
-def test_a_model_without_attention_has_no_lesson(new_page):
-    app = build_app(random_model(g_attention=()))
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    page = new_page(address)
+def test_a_model_without_attention_has_no_lesson(new_page, serve):
+    page = new_page(serve(random_model(g_attention=())))
     page.get_by_role("tab", name=texts.INSIDE_TAB, exact=True).wait_for()
     assert page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).count() == 0
-    page.close()
-    app.close(verbose=False)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sagan.sampler import Sampler
-from sagan.ui import build_app, launch_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,15 +33,12 @@ def test_the_app_opens_without_a_checkpoint_and_says_what_to_do(new_page, tmp_pa
 
 
 @pytest.mark.parametrize("config", [None, "[]", "{"])
-def test_the_page_says_what_is_wrong_with_a_checkpoint(new_page, tmp_path, config):
+def test_the_page_says_what_is_wrong_with_a_checkpoint(new_page, serve, tmp_path, config):
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError) as error:
         Sampler.load(tmp_path)
-    app = build_app(None, str(error.value))
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    assert_says_what_to_do(new_page(address), tmp_path)
-    app.close(verbose=False)
+    assert_says_what_to_do(new_page(serve(None, str(error.value))), tmp_path)
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path):

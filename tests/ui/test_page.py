@@ -13,7 +13,7 @@ from PIL import Image
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, faces, launch_options, texts, walk
+from sagan.ui import faces, texts, walk
 
 
 def open_tab(page, name: str) -> None:
@@ -430,24 +430,18 @@ def test_opening_the_page_asks_nobody_but_this_server(browser, address):
     page.close()
 
 
-def test_a_model_without_attention_has_the_other_tabs(new_page):
+def test_a_model_without_attention_has_the_other_tabs(new_page, serve):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, g_attention=())
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    app = build_app(Sampler.from_parts(config, *networks))
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    page = new_page(address)
+    page = new_page(serve(Sampler.from_parts(config, *networks)))
     page.wait_for_function("globalThis.sagan?.face")
     sheet_is_ready(page, 24)
     assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk", "Inside"]
     assert texts.HEADER["how"] not in page.locator("#header-view").text_content()
-    page.close()
-    app.close(verbose=False)
 
 
-def test_the_class_changes_the_face_the_sheet_and_the_link(new_page, with_classes):
-    app = build_app(with_classes)
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    page = new_page(f"{address}?seed=4&class=2")
+def test_the_class_changes_the_face_the_sheet_and_the_link(new_page, serve, with_classes):
+    page = new_page(f"{serve(with_classes)}?seed=4&class=2")
     wait_for_face(page, 4)
     z = latents.from_seed(4, with_classes.config.z_dim)[None]
     np.testing.assert_array_equal(current_picture(page), with_classes.faces(z, np.array([2]))[0])
@@ -459,5 +453,3 @@ def test_the_class_changes_the_face_the_sheet_and_the_link(new_page, with_classe
     open_tab(page, "Faces")
     z = latents.from_seed(0, with_classes.config.z_dim)[None]
     first_picture_is(page, faces.pictures.png_uri(with_classes.faces(z, np.array([1]))[0]))
-    page.close()
-    app.close(verbose=False)

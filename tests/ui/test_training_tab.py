@@ -6,13 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from screen import painted
+from screen import described, painted
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, launch_options
 from sagan.ui.training import curves, moments, points
 
 CONFIG = SaganConfig(g_width=8, d_width=8, z_dim=16)
@@ -20,11 +19,6 @@ STEPS = (0, 16, 24, 32, 40)
 BATCH = 64
 LAYERS = ("16x16", "32x32")
 CHOSEN = 1  # the page opens with the face of seed 1, which is in the film
-
-
-def serve(app) -> str:
-    _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    return address
 
 
 def random_generator() -> Generator:
@@ -56,10 +50,8 @@ def filmed(tmp_path_factory) -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def filmed_address(filmed):
-    app = build_app(filmed)
-    yield serve(app)
-    app.close(verbose=False)
+def filmed_address(filmed, serve) -> str:
+    return serve(filmed)
 
 
 def open_training(page) -> None:
@@ -97,13 +89,7 @@ def drawn(page, layer: str) -> dict[str, float]:
 
 
 def expected(moment: dict, face: int, layer: str, x: float, y: float) -> dict[str, float]:
-    q, k = (moment[f"{layer}/{name}"][face].astype(np.float64) for name in "qk")
-    side = math.isqrt(len(q))
-    query = int(y * side) * side + int(x * side)
-    weights = np.exp(k @ q[query] - (k @ q[query]).max())
-    weights /= weights.sum()
-    entropy = -(weights[weights > 0] * np.log2(weights[weights > 0])).sum()
-    return {"query": query, "key": weights.argmax(), "weight": weights.max(), "entropy": entropy}
+    return described(*(moment[f"{layer}/{name}"][face] for name in "qk"), x, y)
 
 
 def small_faces(page) -> np.ndarray:
@@ -316,12 +302,11 @@ def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
 # Without a film, and on other screens
 
 
-def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(new_page, filmed):
+def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(new_page, serve, filmed):
     networks = random_generator(), Discriminator(CONFIG, spectral=False)
     sampler = Sampler.from_parts(CONFIG, *networks)
     sampler.history = filmed.history
-    app = build_app(sampler)
-    page = new_page(serve(app))
+    page = new_page(serve(sampler))
     page.wait_for_selector("#attention-view [data-drawn]")
     open_training(page)
     assert part(page, ".strip").count() == 0 and part(page, ".picture").count() == 0
@@ -331,7 +316,6 @@ def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(n
     shown = part(page, '[data-chart="losses"] .lines b').first.text_content()
     assert float(shown.replace("−", "-")) == pytest.approx(filmed.history[3]["d_loss"], abs=0.001, rel=0.005)
     assert "no film" in part(page, ".help").text_content()
-    app.close(verbose=False)
 
 
 def test_without_film_and_history_there_is_no_such_tab(page):
