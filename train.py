@@ -38,9 +38,10 @@ MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
-SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS)
-# On --resume: the length, where the images lie, and how often they are compared.
-MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference")
+INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
+SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
+# On --resume: the length, where the images lie, and what never changes what is learned.
+MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -168,9 +169,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode images (default all cores)",
     )
-    add("--log-every", type=_count, default=50, metavar="STEPS", help="history row and bar (default 50)")
-    add("--sample-every", type=_count, default=500, metavar="STEPS", help="pictures (default 500)")
-    add("--save-every", type=_count, default=500, metavar="STEPS", help="checkpoint (default 500)")
+    for name, what in zip(INTERVALS, ("history row and bar", "pictures", "checkpoint"), strict=True):
+        option, help_text = f"--{name.replace('_', '-')}", f"{what} (default {INTERVALS[name]})"
+        add(option, type=_count, metavar="STEPS", help=help_text)
     return parser
 
 
@@ -192,7 +193,7 @@ def run(options: argparse.Namespace, team: Processes, device: str) -> int:
     try:
         trainer = start(options, team, device)
         say(trainer.describe())
-        complete = trainer.train(options.log_every, options.sample_every, options.save_every)
+        complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 130
@@ -223,7 +224,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
-    settings = PRESETS["sagan"] | {"measure_features": INCEPTION} | stored | settings
+    settings = PRESETS["sagan"] | INTERVALS | {"measure_features": INCEPTION} | stored | settings
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
@@ -251,7 +252,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
     if command not in earlier.split(" && "):
         earlier = f"{earlier} && {command}" if earlier else command
-    about = {"command": earlier} | {name: settings.get(name) for name in DATA_OPTIONS}
+    about = {"command": earlier} | {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
@@ -308,8 +309,11 @@ def _stored(out: Path) -> dict:
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
     about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
-    # A run that never measured has nothing stored of it, and may begin.
-    about |= {name: info["about"][name] for name in MEASURE_OPTIONS if name in info["about"]}
+    # A run that never measured has nothing stored of it, and may begin; older runs have no intervals.
+    about |= {name: info["about"][name] for name in (*MEASURE_OPTIONS, *INTERVALS) if name in info["about"]}
+    for name in INTERVALS:
+        if name in about and not (type(about[name]) is int and about[name] >= 1):
+            raise TrainingError(f"The {name} of the run in '{out}' is damaged: it is {about[name]!r}.")
     return info["recipe"] | model | about
 
 

@@ -115,8 +115,8 @@ def test_help_names_the_defaults_that_are_used():
             ), option
     assert "default 0.0,0.9" in actions()["--betas"].help
     assert "default 8,4" in actions()["--d-attention"].help
-    for option in ("--log-every", "--sample-every", "--save-every"):
-        assert f"default {actions()[option].default}" in actions()[option].help
+    for name, steps in train.INTERVALS.items():
+        assert f"(default {steps})" in actions()[f"--{name.replace('_', '-')}"].help
 
 
 class Seen(Exception):
@@ -140,6 +140,7 @@ def handed_on(monkeypatch) -> dict:
         def __init__(self, config, recipe, data, out, device, about, processes, **measuring) -> None:
             seen.update(vars(config) | vars(recipe), out=out, device=device, about=about, **measuring)
             seen.update(processes=processes)
+            self.about = about
 
         def describe(self) -> str:
             return ""
@@ -492,13 +493,34 @@ def test_settings_that_are_repeated_as_they_were_are_accepted_on_resume(stopped)
 def test_a_run_keeps_its_settings_on_resume(make_images):
     make_images(4)
     options = ("--loss", "wgan-gp", "--d-steps", 2, "--g-lr", 3e-4, "--betas", "0.5,0.9", "--crop", 20)
-    assert start("--preset", "tutorial", "--steps", 1, *options) == 0
+    assert start("--preset", "tutorial", "--steps", 1, "--save-every", 7, *options) == 0
     before = json.loads(Path("runs/one/checkpoint/state.json").read_text())
-    assert resume("--steps", 2) == 0
+    assert resume("--steps", 2, "--log-every", 1) == 0
     after = json.loads(Path("runs/one/checkpoint/state.json").read_text())
     assert after["recipe"] == before["recipe"] | {"steps": 2}
-    assert after["about"] | {"command": None} == before["about"] | {"command": None}
+    assert after["about"] == before["about"] | {"command": after["about"]["command"], "log_every": 1}
     assert after["recipe"]["flips"] is False and after["about"]["crop"] == 20
+    assert after["about"]["save_every"] == 7 and after["about"]["sample_every"] == 500
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "9", None])
+def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
+    state = Path("runs/one/checkpoint/state.json")
+    info = json.loads(state.read_text())
+    info["about"]["save_every"] = value
+    state.write_text(json.dumps(info))
+    assert resume() == 2
+    assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
+
+
+def test_a_run_from_before_intervals_were_kept_goes_on_with_the_defaults(stopped):
+    state = Path("runs/one/checkpoint/state.json")
+    info = json.loads(state.read_text())
+    for name in train.INTERVALS:
+        del info["about"][name]
+    state.write_text(json.dumps(info))
+    assert resume("--steps", 2) == 0
+    assert json.loads(state.read_text())["about"].items() >= train.INTERVALS.items()
 
 
 def test_a_run_may_go_on_by_minutes_and_its_images_may_have_moved(stopped):
