@@ -169,9 +169,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode images (default all cores)",
     )
-    for name, what in zip(INTERVALS, ("history row and bar", "pictures", "checkpoint"), strict=True):
-        option, help_text = f"--{name.replace('_', '-')}", f"{what} (default {INTERVALS[name]})"
-        add(option, type=_count, metavar="STEPS", help=help_text)
+    default = {name: f"(default {steps})" for name, steps in INTERVALS.items()}
+    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar {default['log_every']}")
+    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures {default['sample_every']}")
+    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint {default['save_every']}")
     return parser
 
 

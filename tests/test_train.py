@@ -505,20 +505,17 @@ def test_a_run_keeps_its_settings_on_resume(make_images):
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "9", None])
 def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
-    state = Path("runs/one/checkpoint/state.json")
-    info = json.loads(state.read_text())
-    info["about"]["save_every"] = value
-    state.write_text(json.dumps(info))
+    stopped["about"]["save_every"] = value
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
     assert resume() == 2
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
 def test_a_run_from_before_intervals_were_kept_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
-    info = json.loads(state.read_text())
     for name in train.INTERVALS:
-        del info["about"][name]
-    state.write_text(json.dumps(info))
+        del stopped["about"][name]
+    state.write_text(json.dumps(stopped))
     assert resume("--steps", 2) == 0
     assert json.loads(state.read_text())["about"].items() >= train.INTERVALS.items()
 
