@@ -6,6 +6,8 @@
     faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; of classes, if any, seed % classes
     LAYER/q, LAYER/k    float16 (M, 8, n*n, d) of each attention layer of the generator, as in "16x16/q"
     LAYER/gamma         float32 (M,)
+    other_run           uint8 (M,), 1 where the moment is of another run that was set up in the same way;
+                        where it is missing, all are of this one
 
 Every moment is the averaged generator as it would have been shipped then; the last is the checkpoint's own.
 """
@@ -27,6 +29,7 @@ SEEDS = tuple(range(8))
 MOST_MOMENTS = 20
 MAX_BYTES = 10_000_000  # so that no large-file storage is needed
 HEADER_BYTES = 1 << 14  # enough for names and shapes
+OTHER_RUN = "other_run"
 FIRST_STEP = 16  # the first moment after step 0: before it there is nothing to see
 
 Moment = dict[str, np.ndarray]
@@ -99,7 +102,12 @@ def most_moments(config: SaganConfig) -> int:
 def shoot(generator: Generator, step: int, images: int) -> Moment:
     """One moment of a plain generator in eval mode, after `step` updates and `images` real images shown."""
     faces, queries_keys = generator(*inputs(generator, SEEDS), extras="queries_keys")
-    moment = {"step": np.array(step), "images": np.array(images), "faces": to_uint8(faces)}
+    moment = {
+        "step": np.array(step),
+        "images": np.array(images),
+        "faces": to_uint8(faces),
+        OTHER_RUN: np.array(0, np.uint8),
+    }
     largest = torch.finfo(torch.float16).max
     for layer, (q, k) in queries_keys.items():
         for name, vectors in (("q", q), ("k", k)):
@@ -114,6 +122,7 @@ def _read(path: Path, config: SaganConfig) -> list[Moment]:
     count = next((len(tensor) for tensor in tensors.values() if tensor.ndim), 0)
     if not 1 <= count <= most:
         raise CheckpointError(f"'{path}' holds {count} moments, but must hold 1 to {most}.")
+    tensors.setdefault(OTHER_RUN, torch.zeros(count, dtype=torch.uint8))
     expected = {name: (dtype, (count, *shape)) for name, (dtype, shape) in _layout(config).items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     if found != expected:
@@ -139,6 +148,7 @@ def _layout(config: SaganConfig) -> dict[str, tuple[torch.dtype, tuple[int, ...]
         "step": (torch.int64, ()),
         "images": (torch.int64, ()),
         "faces": (torch.uint8, (count, size, size, 3)),
+        OTHER_RUN: (torch.uint8, ()),
     }
     for side in config.g_attention:
         inner = max(1, config.channels(config.g_width, side) // 8)

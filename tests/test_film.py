@@ -175,6 +175,26 @@ def test_a_film_comes_back_as_it_was_saved_with_its_checkpoint(tmp_path, config)
         assert file.metadata() == {"generator_sha256": checkpoint.generator_hash(tmp_path / "model")}
 
 
+def test_moments_of_another_run_stay_marked_when_a_run_goes_on(tmp_path):
+    save(tmp_path / "model")
+    tensors = load_file(tmp_path / "model/film.safetensors")
+    assert tensors["other_run"].tolist() == [0, 0, 0]
+    tensors["other_run"][:2] = 1
+    sha256 = checkpoint.generator_hash(tmp_path / "model")
+    checkpoint.add_companion(tmp_path / "model", "film.safetensors", tensors, sha256, {})
+    film = Film.load(tmp_path / "model", PLAIN).going_on()
+    assert film.ending_with(24, 1536, random_generator(PLAIN))["other_run"].tolist() == [1, 1, 0]
+
+
+def test_a_film_from_before_runs_were_marked_is_of_one_run(tmp_path):
+    save(tmp_path / "model")
+    tensors = load_file(tmp_path / "model/film.safetensors")
+    del tensors["other_run"]
+    sha256 = checkpoint.generator_hash(tmp_path / "model")
+    checkpoint.add_companion(tmp_path / "model", "film.safetensors", tensors, sha256, {})
+    assert [moment["other_run"] for moment in Film.load(tmp_path / "model", PLAIN).moments] == [0, 0, 0]
+
+
 def test_a_checkpoint_without_a_film_is_fine(tmp_path):
     save(tmp_path / "model")
     (tmp_path / "model/film.safetensors").unlink()

@@ -2,10 +2,12 @@
 
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from screen import described, painted
 
 from sagan import checkpoint
@@ -320,6 +322,19 @@ def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(n
 
 def test_without_film_and_history_there_is_no_such_tab(page):
     assert page.get_by_role("tab", name="Training").count() == 0
+
+
+def test_moments_of_another_run_are_marked_and_explained(new_page, serve, filmed, tmp_path):
+    folder = shutil.copytree(filmed.source, tmp_path / "model")
+    tensors = load_file(folder / checkpoint.FILM)
+    tensors["other_run"][:2] = 1
+    checkpoint.add_companion(folder, checkpoint.FILM, tensors, checkpoint.generator_hash(folder), {})
+    page = new_page(serve(Sampler.load(folder)))
+    open_training(page)
+    for at, mark in enumerate(["*", "*", "", "", ""]):
+        scrub_to(page, at)
+        assert part(page, ".moment").text_content().endswith(f"images shown{mark}")
+    assert part(page, ".help").text_content().count("* Another run") == 1
 
 
 def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, filmed_address):

@@ -8,7 +8,7 @@ const buttons = [...element.querySelectorAll('.strip button')];
 const SECONDS = 8; // from the first moment to the last
 const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
 
-let moments = []; // [{step, images}]
+let moments = []; // [{step, images, otherRun}]
 let film = null; // arrays by name, those of all moments and faces one after the other
 let at = 0, chosen = 0, playing = 0;
 
@@ -118,8 +118,8 @@ function drawCursors() {
 function show(moment) {
   at = moment;
   slider.value = at;
-  const { step, images } = moments[at];
-  said.textContent = sagan.fill(texts.at, { step: whole(step), images: whole(images) });
+  const { step, images, otherRun } = moments[at];
+  said.textContent = sagan.fill(texts.at, { step: whole(step), images: whole(images) }) + (otherRun ? '*' : '');
   slider.setAttribute('aria-valuetext', said.textContent);
   Object.assign(element.dataset, { step, images });
   if (film) {
@@ -173,12 +173,14 @@ async function receive() {
     if (value.film) {
       const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
       film = sagan.files.arrays(await sagan.files.fetch(value.film, progress));
-      moments = Array.from(film.step, (step, i) => ({ step: Number(step), images: Number(film.images[i]) }));
+      moments = Array.from(film.step, (step, i) => (
+        { step: Number(step), images: Number(film.images[i]), otherRun: Boolean(film.other_run?.[i]) }));
     } else moments = value.moments;
   } catch {
     return sagan.emit('failed', element.closest('.view').id);
   }
   error.textContent = '';
+  if (moments.some(({ otherRun }) => otherRun)) element.querySelector('.help').append(` ${texts.other_run}`);
   slider.max = moments.length - 1;
   drawCurves(value.curves);
   show(moments.length - 1);
