@@ -3,28 +3,33 @@
     python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
 
 Runs that are complete are not trained again, and one that was stopped goes on. Every variant leaves a run
-folder; table.csv beside them holds the figures of `python -m sagan.metrics`, and sheets.png a row of faces of
-each from the same seeds. Differences between runs of other seeds are the yardstick: repeat one with --seed.
+folder; beside them table.csv holds what its attention does and the figures of `python -m sagan.metrics`,
+and NAME.png its faces, from the same seeds for all. Differences between runs of other seeds are the
+yardstick: repeat one with --seed.
 """
 
 import argparse
 import csv
+import math
+import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import train
-from sagan import checkpoint, heatmaps
+from sagan import checkpoint, film, heatmaps
 from sagan.data import load_images
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
+from sagan.networks import Generator
 from sagan.trainer import pick_device
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
-FACES = 12  # of each variant on the sheet
+FACES = 24  # on the picture of a variant
+ATTENTION_FACES = 100  # that its attention is measured over
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,9 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
 
 
 def compare(variants: list[Variant], options: argparse.Namespace) -> None:
-    """Write table.csv and sheets.png."""
+    """Write table.csv and a picture of each."""
     device = pick_device(options.device)
-    measurement, rows, faces = None, [], []
+    measurement, rows = None, []
     for variant in variants:
         folder = checkpoint.find(options.out / variant.name)
         history = checkpoint.read_history(folder)[-1]
@@ -109,15 +114,38 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
                 measurement = Measurement(features, images, options.count, device)
             figures = measurement(generator) if measurement else {}
             known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
-            rows.append(known | figures | {k: v for k, v in history.items() if "gamma" in k})
-            faces.append(torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy())
+            rows.append(known | attention(generator) | figures)
             print(rows[-1], flush=True)
+            faces = torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy()
+            picture = variant.name + ("-raw" if weights == "raw" else "")
+            heatmaps.sheet(faces, columns=FACES // 2).save(options.out / f"{picture}.png")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with (options.out / "table.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    heatmaps.sheet(np.concatenate(faces), columns=FACES).save(options.out / "sheets.png")
+
+
+@torch.inference_mode()
+def attention(generator: Generator) -> dict[str, float]:
+    """Of each layer its gamma and, over 100 faces, two medians: share and bits.
+
+    The share is |gamma * attended| / |x|, one number a face; the bits are the entropy of the rows.
+    """
+    shares, bits = defaultdict(list), defaultdict(list)
+    for seed in range(ATTENTION_FACES):
+        _, parts = generator(*film.inputs(generator, [seed]), extras="parts")
+        for layer, (x, q, k, v) in parts.items():
+            maps = torch.softmax(q @ k.transpose(1, 2), dim=-1)  # (1, n*n, n*n)
+            attended = generator.attention[layer].gamma * (maps @ v)
+            shares[layer].append((attended.norm() / x.norm()).item())
+            bits[layer].append(torch.special.entr(maps).sum(-1).median().item() / math.log(2))
+    figures = {}
+    for layer, module in generator.attention.items():
+        figures[f"{layer} gamma"] = round(module.gamma.item(), 3)
+        figures[f"{layer} share"] = round(statistics.median(shares[layer]), 3)
+        figures[f"{layer} bits"] = round(statistics.median(bits[layer]), 2)
+    return figures
 
 
 if __name__ == "__main__":

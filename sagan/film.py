@@ -6,8 +6,8 @@
     faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; of classes, if any, seed % classes
     LAYER/q, LAYER/k    float16 (M, 8, n*n, d) of each attention layer of the generator, as in "16x16/q"
     LAYER/gamma         float32 (M,)
-    other_run           uint8 (M,), 1 where the moment is of another run that was set up in the same way;
-                        where it is missing, all are of this one
+    other_run           uint8 (M,), 1 where the moment is of another run of the same recipe; where this is
+                        missing, all are of one run
 
 Every moment is the averaged generator as it would have been shipped then; the last is the checkpoint's own.
 """

@@ -212,7 +212,7 @@ TRAINING = {
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
-    "other_run": "* Another run that was set up in the same way: this one kept no film at that time.",
+    "other_run": "* Another, shorter run of the same recipe: this one kept no film at that time.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
 }
 

@@ -334,7 +334,7 @@ def test_moments_of_another_run_are_marked_and_explained(new_page, serve, filmed
     for at, mark in enumerate(["*", "*", "", "", ""]):
         scrub_to(page, at)
         assert part(page, ".moment").text_content().endswith(f"images shown{mark}")
-    assert part(page, ".help").text_content().count("* Another run") == 1
+    assert part(page, ".help").text_content().count("* Another, shorter run") == 1
 
 
 def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, filmed_address):
