@@ -24,6 +24,7 @@ from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
 from sagan.trainer import (
+    INTERVALS,
     LOSSES,
     PRECISIONS,
     PRESETS,
@@ -38,7 +39,6 @@ MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
-INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
 # On --resume: the length, where the images lie, and what never changes what is learned.
 MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)

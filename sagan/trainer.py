@@ -28,6 +28,7 @@ from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 
 LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
+INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 Value = TypeVar("Value")
 
 # Streams of random numbers, each a function of (seed, update) alone.
@@ -295,7 +296,12 @@ class Trainer:
 
     # The run
 
-    def train(self, log_every: int = 50, sample_every: int = 500, save_every: int = 500) -> bool:
+    def train(
+        self,
+        log_every: int = INTERVALS["log_every"],
+        sample_every: int = INTERVALS["sample_every"],
+        save_every: int = INTERVALS["save_every"],
+    ) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
         The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
