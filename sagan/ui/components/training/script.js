@@ -180,7 +180,7 @@ async function receive() {
     return sagan.emit('failed', element.closest('.view').id);
   }
   error.textContent = '';
-  if (moments.some(({ otherRun }) => otherRun)) element.querySelector('.help').append(` ${texts.other_run}`);
+  if (moments.some(({ otherRun }) => otherRun)) element.querySelector('.help').append(document.createElement('br'), texts.other_run);
   slider.max = moments.length - 1;
   drawCurves(value.curves);
   show(moments.length - 1);
