@@ -3,9 +3,10 @@
     python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
 
 Runs that are complete are not trained again, and one that was stopped goes on. Every variant leaves a run
-folder; beside them table.csv holds what its attention does and the figures of `python -m sagan.metrics`,
-and NAME.png its faces, from the same seeds for all. Differences between runs of other seeds are the
-yardstick: repeat one with --seed.
+folder; beside them table.csv holds how long a training step takes for each image, as a multiple of the
+fastest variant's, what attention does, and the figures of `python -m sagan.metrics`; and NAME.png the faces
+of each, from the same seeds for all. Differences between runs of other seeds are the yardstick: repeat one
+with --seed.
 """
 
 import argparse
@@ -21,15 +22,17 @@ from pathlib import Path
 import torch
 
 import train
+from benchmarks.train_speed import elapsed, random_images
 from sagan import checkpoint, film, heatmaps
-from sagan.data import load_images
+from sagan.data import ImageSet, load_images
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
-from sagan.trainer import pick_device
+from sagan.trainer import Recipe, Trainer, pick_device
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant
 ATTENTION_FACES = 100  # that its attention is measured over
+TIMED_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
     """Write table.csv and a picture of each."""
     device = pick_device(options.device)
     measurement, rows = None, []
+    times = relative_times(variants, options.out, str(device))
     for variant in variants:
         folder = checkpoint.find(options.out / variant.name)
         history = checkpoint.read_history(folder)[-1]
@@ -114,7 +118,7 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
                 measurement = Measurement(features, images, options.count, device)
             figures = measurement(generator) if measurement else {}
             known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
-            rows.append(known | attention(generator) | figures)
+            rows.append(known | {"time": times[variant.name]} | attention(generator) | figures)
             print(rows[-1], flush=True)
             faces = torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy()
             picture = variant.name + ("-raw" if weights == "raw" else "")
@@ -124,6 +128,25 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str, float]:
+    """Seconds a training step takes for each image, over those of the fastest variant; they take turns.
+
+    Only on a machine that does nothing else do they mean anything.
+    """
+    images, steps = ImageSet(random_images()), {}
+    for variant in variants:
+        config, _ = checkpoint.load_config(checkpoint.find(runs / variant.name))
+        recipe = Recipe(batch_size=variant.batch_size())
+        steps[variant] = Trainer(config, recipe, images, runs / variant.name, device).train_step
+    for step in steps.values():
+        step()
+    best = dict.fromkeys(steps, math.inf)
+    for _ in range(TIMED_STEPS):
+        for variant, step in steps.items():
+            best[variant] = min(best[variant], elapsed(step, 1, device) / variant.batch_size())
+    return {variant.name: round(time / min(best.values()), 2) for variant, time in best.items()}
 
 
 @torch.inference_mode()
