@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,15 @@ def save(folder: Path, config: SaganConfig = PLAIN, steps: tuple[int, ...] = (0,
     return film
 
 
+def edit(folder: Path, change: Callable[[dict], object]) -> Path:
+    """Let `change` edit the tensors of the film in this checkpoint; returns its path."""
+    path = folder / "film.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    save_file(tensors, path, {"generator_sha256": checkpoint.generator_hash(folder)})
+    return path
+
+
 @both_configs
 def test_a_film_comes_back_as_it_was_saved_with_its_checkpoint(tmp_path, config):
     film = save(tmp_path / "model", config)
@@ -177,21 +187,15 @@ def test_a_film_comes_back_as_it_was_saved_with_its_checkpoint(tmp_path, config)
 
 def test_moments_of_another_run_stay_marked_when_a_run_goes_on(tmp_path):
     save(tmp_path / "model")
-    tensors = load_file(tmp_path / "model/film.safetensors")
-    assert tensors["other_run"].tolist() == [0, 0, 0]
-    tensors["other_run"][:2] = 1
-    sha256 = checkpoint.generator_hash(tmp_path / "model")
-    checkpoint.add_companion(tmp_path / "model", "film.safetensors", tensors, sha256, {})
+    assert load_file(tmp_path / "model/film.safetensors")["other_run"].tolist() == [0, 0, 0]
+    edit(tmp_path / "model", lambda t: t["other_run"][:2].fill_(1))
     film = Film.load(tmp_path / "model", PLAIN).going_on()
     assert film.ending_with(24, 1536, random_generator(PLAIN))["other_run"].tolist() == [1, 1, 0]
 
 
 def test_a_film_from_before_runs_were_marked_is_of_one_run(tmp_path):
     save(tmp_path / "model")
-    tensors = load_file(tmp_path / "model/film.safetensors")
-    del tensors["other_run"]
-    sha256 = checkpoint.generator_hash(tmp_path / "model")
-    checkpoint.add_companion(tmp_path / "model", "film.safetensors", tensors, sha256, {})
+    edit(tmp_path / "model", lambda t: t.pop("other_run"))
     assert [moment["other_run"] for moment in Film.load(tmp_path / "model", PLAIN).moments] == [0, 0, 0]
 
 
@@ -216,10 +220,7 @@ def test_a_film_of_another_generator_is_left_out_with_a_warning(tmp_path):
 
 def refusal(folder: Path, config: SaganConfig, change) -> str:
     """The sentence with which a film is left out after `change` has edited its tensors."""
-    path = folder / "film.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    change(tensors)
-    save_file(tensors, path, {"generator_sha256": checkpoint.generator_hash(folder)})
+    path = edit(folder, change)
     with pytest.warns(UserWarning, match="^The film is left out: ") as caught:
         assert Film.load(folder, config) is None
     (sentence,) = {str(warning.message) for warning in caught}
