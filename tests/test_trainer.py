@@ -737,7 +737,8 @@ def test_weights_start_with_the_scale_that_they_had_before_they_were_normalised(
     first.train()
     folder = tmp_path / "first" / "checkpoint"
     theirs = spectra.measure(first.averaged, first.discriminator)
-    assert max(float(values[0]) for values in theirs.values()) > 1.5
+    # what follows would see it if they were divided by this
+    assert max(float(values[0]) for values in theirs.values()) > 1.1
 
     def begun() -> Trainer:
         run = make(tmp_path / "second", steps=1)
