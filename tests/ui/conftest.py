@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -94,9 +95,9 @@ def context(browser, address: str) -> Iterator:
     context.close()
 
 
-@pytest.fixture
-def new_page(context) -> Iterator:
-    """new_page(address, width=1280, height=800) opens a page; any error in its scripts fails the test."""
+@contextmanager
+def opening(context) -> Iterator:
+    """open_page(address, width=1280, height=800) opens a page; any error in its scripts is one at the end."""
     pages, errors = [], []
 
     def open_page(address: str, width: int = 1280, height: int = 800):
@@ -115,8 +116,50 @@ def new_page(context) -> Iterator:
 
 
 @pytest.fixture
-def page(new_page, address: str):
-    """The page as a first visitor sees it, with the attention drawn."""
-    page = new_page(address)
+def new_page(context) -> Iterator:
+    """new_page(address, width=1280, height=800) opens a page; any error in its scripts fails the test."""
+    with opening(context) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def shared_page(context) -> Iterator:
+    """shared_page(address, prepare) is one page at each address for all tests of a file, prepared once."""
+    pages = {}
+    with opening(context) as open_page:
+
+        def page_at(address: str, prepare: Callable):
+            if address not in pages:
+                page = open_page(address)
+                prepare(page)
+                pages[address] = page
+            return pages[address]
+
+        yield page_at
+
+
+@pytest.fixture
+def prepared(request):
+    """prepared(address, prepare) is a page of the test's own, or, where it is marked one_page, its file's.
+
+    A page load takes seconds. So marked are tests that set all that they look at, and leave what others need.
+    """
+
+    def page_at(address: str, prepare: Callable):
+        if request.node.get_closest_marker("one_page"):
+            return request.getfixturevalue("shared_page")(address, prepare)
+        page = request.getfixturevalue("new_page")(address)
+        prepare(page)
+        return page
+
+    return page_at
+
+
+def wait_for_attention(page) -> None:
     page.wait_for_selector("#attention-view [data-drawn]")
-    return page
+
+
+@pytest.fixture
+def page(prepared, address: str):
+    """The page as a first visitor sees it, with the attention drawn."""
+    return prepared(address, wait_for_attention)

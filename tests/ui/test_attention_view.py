@@ -41,6 +41,7 @@ def test_first_visit_lights_the_first_curated_query_without_a_click(page, sample
     assert caption.startswith(text) and "Move over the face" in caption
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("hovered", LAYERS)
 def test_hover_draws_the_query_of_the_pointed_place_in_both_layers_without_a_request(page, sampler, hovered):
     requests = []
@@ -55,6 +56,7 @@ def test_hover_draws_the_query_of_the_pointed_place_in_both_layers_without_a_req
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_numbers_are_in_words_beside_each_layer(page, sampler):
     point_at(page, "16x16", 0.4, 0.6)
     for layer in LAYERS:
@@ -70,6 +72,7 @@ def test_numbers_are_in_words_beside_each_layer(page, sampler):
         )
 
 
+@pytest.mark.one_page
 def test_the_query_square_covers_the_cell_of_the_query(page):
     point_at(page, "32x32", 0.3, 0.8)
     for layer in LAYERS:
@@ -82,6 +85,7 @@ def test_the_query_square_covers_the_cell_of_the_query(page):
         assert square["y"] - picture["y"] == pytest.approx(int(0.8 * side) * cell, abs=1)
 
 
+@pytest.mark.one_page
 def test_the_strongest_key_is_the_brightest_place_of_the_field(page):
     point_at(page, "16x16", 0.7, 0.2)
     for layer in LAYERS:
@@ -99,6 +103,7 @@ def test_the_strongest_key_is_the_brightest_place_of_the_field(page):
         assert max(lights) > 2 * min(lights)
 
 
+@pytest.mark.one_page
 def test_a_field_shows_nothing_of_the_one_before(page):
     def field() -> str:
         return page.locator('figure[data-layer="32x32"] .field').evaluate("canvas => canvas.toDataURL()")
@@ -110,6 +115,7 @@ def test_a_field_shows_nothing_of_the_one_before(page):
     assert field() == first
 
 
+@pytest.mark.one_page
 def test_arrow_keys_move_the_query_by_one_cell_and_speak_the_numbers(page):
     point_at(page, "16x16", 0.5, 0.5)
     picture = page.locator('figure[data-layer="16x16"] .picture')

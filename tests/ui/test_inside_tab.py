@@ -155,11 +155,9 @@ def open_inside(page) -> None:
 
 
 @pytest.fixture
-def tab(new_page, trained_address):
+def tab(prepared, trained_address):
     """The page with the Inside tab open and the first face in it."""
-    page = new_page(trained_address)
-    open_inside(page)
-    return page
+    return prepared(trained_address, open_inside)
 
 
 def choose(page, block: str) -> None:
@@ -248,6 +246,7 @@ def test_all_blocks_are_buttons_with_their_shape_and_attention_is_marked(tab, tr
     assert "16 numbers" in part(tab, ".network").first.inner_text()
 
 
+@pytest.mark.one_page
 def test_the_maps_of_every_block_are_those_of_a_forward_hook(tab, trained):
     seen = hooked(trained, tab.evaluate("sagan.face.seed_a"))
     (score,) = seen.pop("discriminator/score").flatten()
@@ -383,6 +382,7 @@ def said_number(text: str) -> float:
     return float(text.replace("−", "-"))
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("layer", ["generator/blocks.1.conv", "discriminator/attention.8x8.value"])
 def test_the_curves_are_the_singular_values_before_and_after(tab, trained, layer):
     spectrum_of(tab, layer, trained)
@@ -435,6 +435,7 @@ def moment(page) -> dict[str, float]:
     return {name: float(data[name]) for name in ("moment", "round", "line", "angle", "sigma") if data[name]}
 
 
+@pytest.mark.one_page
 def test_step_by_step_the_line_that_acts_lights_up_and_the_numbers_are_those_of_the_algebra(tab, trained):
     layer = "generator/blocks.2.conv"
     spectrum_of(tab, layer, trained)
@@ -503,6 +504,7 @@ def test_play_runs_to_the_end_without_a_request_and_stops_when_the_tab_is_left(t
     tab.wait_for_function("document.querySelector('#spectrum-view .play').textContent === 'Play'")
 
 
+@pytest.mark.one_page
 def test_a_chosen_block_shows_its_layer(tab, trained):
     titles = {layer["block"]: layer["title"] for layer in reversed(all_layers(trained))}
     for block in (START, "discriminator/attention 4x4", "discriminator/score"):

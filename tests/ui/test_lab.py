@@ -110,6 +110,7 @@ def anywhere() -> tuple[float, float]:
 # The pointer
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_all_panels_draw_the_map_of_the_pointed_place_without_a_request(page, sampler, direction):
     requests = []
@@ -124,6 +125,7 @@ def test_all_panels_draw_the_map_of_the_pointed_place_without_a_request(page, sa
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_rows_and_columns_are_those_of_a_float64_softmax_of_the_same_queries_and_keys(page, sampler):
     maps = maps_of(sampler, current_seed(page))
     for layer, wanted in maps.items():
@@ -142,6 +144,7 @@ def test_rows_and_columns_are_those_of_a_float64_softmax_of_the_same_queries_and
         np.testing.assert_allclose(columns, wanted[:, positions].T, rtol=0, atol=1e-6)
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
     switch(page, "direction", direction)
@@ -171,6 +174,7 @@ def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
         assert following == pytest.approx(times[1:], rel=0.06, abs=0.051)
 
 
+@pytest.mark.one_page
 def test_the_combined_panel_says_how_much_each_layer_counts(page, sampler):
     sizes = np.abs([sampler.gammas[layer] for layer in LAYERS])
     shares = [round(float(share)) for share in 100 * sizes / sizes.sum()]

@@ -62,12 +62,14 @@ def open_training(page) -> None:
 
 
 @pytest.fixture
-def training(new_page, filmed_address):
+def training(prepared, filmed_address):
     """The page with the Training tab open and its film loaded."""
-    page = new_page(filmed_address)
-    page.wait_for_selector("#attention-view [data-drawn]")
-    open_training(page)
-    return page
+
+    def prepare(page) -> None:
+        page.wait_for_selector("#attention-view [data-drawn]")
+        open_training(page)
+
+    return prepared(filmed_address, prepare)
 
 
 def scrub_to(page, moment: int) -> None:
@@ -111,6 +113,7 @@ def test_the_tab_opens_with_the_finished_faces(training, filmed):
         assert np.corrcoef(seen.ravel(), face.astype(float).ravel())[0, 1] > 0.9
 
 
+@pytest.mark.one_page
 def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(training, filmed):
     x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
     point_at(training, "32x32", x, y)
@@ -128,6 +131,7 @@ def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(tr
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_hover_moves_the_query_in_both_layers_without_a_request(training, filmed):
     scrub_to(training, 2)
     requests = []
@@ -175,8 +179,10 @@ def test_the_last_moment_is_the_checkpoint_itself(filmed):
 # The slider
 
 
+@pytest.mark.one_page
 def test_keys_move_the_slider_by_one_moment_and_it_says_where_it_is(training):
     slider = part(training, "input[type=range]")
+    scrub_to(training, 4)
     slider.focus()
     for key, at in (("ArrowLeft", 3), ("ArrowLeft", 2), ("ArrowRight", 3), ("Home", 0), ("End", 4)):
         slider.press(key)
@@ -212,6 +218,7 @@ def test_playing_stops_when_another_tab_is_opened(training):
 # The curves
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("at", [1, 3, 4])
 def test_values_at_the_cursor_are_the_newest_rows_of_the_history(training, filmed, at):
     scrub_to(training, at)
@@ -229,11 +236,13 @@ def test_values_at_the_cursor_are_the_newest_rows_of_the_history(training, filme
         assert all(text in label for text in shown)
 
 
+@pytest.mark.one_page
 def test_before_the_first_row_there_is_no_value(training):
     scrub_to(training, 0)
     assert set(part(training, ".lines b").all_text_contents()) == {"–"}
 
 
+@pytest.mark.one_page
 def test_a_curve_passes_through_the_rows_of_the_history(training, filmed):
     d = part(training, '[data-chart="losses"] .curves path').first.get_attribute("d")
     seen = np.array([pair.split() for pair in d.removeprefix("M").split("L")], float)
@@ -245,8 +254,10 @@ def test_a_curve_passes_through_the_rows_of_the_history(training, filmed):
     np.testing.assert_allclose(seen[:, 1], 95 - 90 * y, atol=0.01)
 
 
+@pytest.mark.one_page
 def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
     plot = part(training, '[data-chart="gammas"] .plot')
+    scrub_to(training, 4)
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     place = math.log2(1 + 24 * BATCH / 1000) / math.log2(1 + 40 * BATCH / 1000)
