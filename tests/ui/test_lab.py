@@ -204,7 +204,8 @@ def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(pag
         field = colours_of(page, panel)
         side, best = math.isqrt(len(weights)), int(weights.argmax())
         y, x = (int((cell + 0.5) * 256 / side) for cell in divmod(best, side))
-        assert field[y, x, 3] > 0.9 * field[..., 3].max()
+        # Smoothing takes an eighth from a single bright cell, and nothing where several lie together.
+        assert field[y, x, 3] > 0.8 * field[..., 3].max()
         assert (field != before).any()
     assert ticks.all_text_contents()[-1] == texts.ATTENTION["largest"]
     switch(page, "scale", "shared")
