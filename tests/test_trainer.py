@@ -671,8 +671,8 @@ def faults():
         torch.ones(1 << 24)  # 64 MiB, freed at once
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-# The first tensors after it still have to grow the heap, once or twice.
-print(faults(), keep_freed_memory(), min(faults() for _ in range(4)))
+# The first tensors after it still have to grow the heap.
+print(faults(), keep_freed_memory(), [faults() for _ in range(4)][-1])
 """
 
 
@@ -734,12 +734,11 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
 
 
 def test_weights_start_with_the_scale_that_they_had_before_they_were_normalised(tmp_path):
-    first = make(tmp_path / "first", steps=20, g_lr=1e-2, d_lr=1e-2)
+    first = make(tmp_path / "first", steps=40, g_lr=1e-2, d_lr=1e-2)
     first.train()
     folder = tmp_path / "first" / "checkpoint"
     theirs = spectra.measure(first.averaged, first.discriminator)
-    # what follows would see it if they were divided by this
-    assert max(float(values[0]) for values in theirs.values()) > 1.1
+    assert max(float(values[0]) for values in theirs.values()) > 1.5
 
     def begun() -> Trainer:
         run = make(tmp_path / "second", steps=1)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import torch
@@ -122,37 +123,33 @@ def new_page(context) -> Iterator:
         yield open_page
 
 
-@pytest.fixture(scope="module")
-def shared_page(context) -> Iterator:
-    """shared_page(address, prepare) is one page at each address for all tests of a file, prepared once."""
-    pages = {}
-    with opening(context) as open_page:
-
-        def page_at(address: str, prepare: Callable):
-            if address not in pages:
-                page = open_page(address)
-                prepare(page)
-                pages[address] = page
-            return pages[address]
-
-        yield page_at
-
-
-@pytest.fixture
-def prepared(request):
-    """prepared(address, prepare) is a page of the test's own, or, where it is marked one_page, its file's.
-
-    A page load takes seconds. So marked are tests that set all that they look at, and leave what others need.
-    """
+def preparing(open_page: Callable) -> Callable:
+    """page_at(address, prepare) opens a page and prepares it."""
 
     def page_at(address: str, prepare: Callable):
-        if request.node.get_closest_marker("one_page"):
-            return request.getfixturevalue("shared_page")(address, prepare)
-        page = request.getfixturevalue("new_page")(address)
+        page = open_page(address)
         prepare(page)
         return page
 
     return page_at
+
+
+@pytest.fixture(scope="module")
+def shared_page(context) -> Iterator:
+    """shared_page(address, prepare) is one page for all tests of a file."""
+    with opening(context) as open_page:
+        yield cache(preparing(open_page))
+
+
+@pytest.fixture
+def prepared(request) -> Callable:
+    """prepared(address, prepare) is a page of the test's own, or, where it is marked one_page, its file's.
+
+    A page load takes seconds. So marked are tests that set all that they look at, and leave what others need.
+    """
+    if request.node.get_closest_marker("one_page"):
+        return request.getfixturevalue("shared_page")
+    return preparing(request.getfixturevalue("new_page"))
 
 
 def wait_for_attention(page) -> None:

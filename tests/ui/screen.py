@@ -18,6 +18,28 @@ def painted(canvas) -> np.ndarray:
     return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
 
 
+ENLARGED = """([data, width, height, size]) => {
+    const canvas = (w, h) => Object.assign(document.createElement('canvas'), {width: w, height: h});
+    const small = canvas(width, height), large = canvas(size, size), context = large.getContext('2d');
+    const bytes = Uint8ClampedArray.from(atob(data), (letter) => letter.charCodeAt());
+    small.getContext('2d').putImageData(new ImageData(bytes, width, height), 0, 0);
+    context.imageSmoothingQuality = 'high';
+    context.drawImage(small, 0, 0, size, size);
+    document.body.append(large);
+}"""
+
+
+def enlarged(page, picture: np.ndarray, size: int) -> np.ndarray:
+    """RGBA pixels (h, w, 4) uint8 as this browser enlarges them, smoothly: (size, size, 4) uint8."""
+    height, width, _ = picture.shape
+    data = base64.b64encode(np.ascontiguousarray(picture).tobytes()).decode()
+    page.evaluate(ENLARGED, [data, width, height, size])
+    canvas = page.locator("body > canvas")
+    pixels = painted(canvas)
+    canvas.evaluate("canvas => canvas.remove()")
+    return pixels
+
+
 def described(queries: np.ndarray, keys: np.ndarray, x: float, y: float) -> dict[str, float]:
     """What an attention map should say of the query at (x, y), from queries and keys (n*n, d)."""
     side = math.isqrt(len(queries))
