@@ -191,9 +191,8 @@ def colours_of(page, layer: str) -> np.ndarray:
 def coloured(shares: np.ndarray) -> np.ndarray:
     """The cells of a map, RGBA (n, n, 4): from share 0, faint, to share 1, opaque."""
     side = math.isqrt(len(shares))
-    colours = heatmaps.colour_table()[np.floor(255 * shares + 0.5).astype(int)]
     opacity = np.floor(255 * (0.4 + 0.6 * np.sqrt(shares)) + 0.5)
-    return np.column_stack([colours, opacity]).astype(np.uint8).reshape(side, side, 4)
+    return np.column_stack([heatmaps.colour(shares, 1), opacity]).astype(np.uint8).reshape(side, side, 4)
 
 
 def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(page):
