@@ -1,12 +1,13 @@
 """Training images a second: the tutorial's loop against ours, taking turns, each in a process of its own.
 
     python -m benchmarks.train_speed
-    python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
+    python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --compile --profile
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
 the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
-includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator. The
-tutorial's loop gets its batches ready-made. Figures hold only on a machine that does nothing else.
+includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator; --compile
+adds it as `train.py --compile` runs it. The tutorial's loop gets its batches ready-made. Figures hold only on
+a machine that does nothing else.
 
 Operations are counted by PyTorch (convolutions, matrix products, attention; 2 for a multiply and add), and
 set against the rate at which the same device multiplies two large matrices in the same run, in bf16 where it
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -46,14 +48,21 @@ def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[
     return lambda: loop.train_step(real)
 
 
-def our_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
+def our_step(
+    images: np.ndarray, batch_size: int, device: str, compiler: str | None = None
+) -> Callable[[], None]:
     """A function that runs one step of ours."""
     config = SaganConfig(d_attention=(8, 4))  # the tutorial's
+    recipe = Recipe(batch_size=batch_size)
     out = Path(tempfile.gettempdir()) / "never-written"  # only Trainer.train saves
-    return Trainer(config, Recipe(batch_size=batch_size), ImageSet(images), out, device).train_step
+    return Trainer(config, recipe, ImageSet(images), out, device, compiler=compiler).train_step
 
 
-CONTESTANTS = {"tutorial": tutorial_step, "ours": our_step}
+CONTESTANTS = {
+    "tutorial": tutorial_step,
+    "ours": our_step,
+    "compiled": partial(our_step, compiler="inductor"),
+}
 
 
 def random_images() -> np.ndarray:
@@ -132,26 +141,31 @@ def print_profile() -> None:
     print(seen.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
 
 
-def compare(batch_size: int, rounds: int, steps: int, device: str, rate: float, profiled: bool) -> None:
-    """Print images a second of both contestants at this batch size, and how they compare."""
-    contestants = {name: Contestant(name, batch_size, device) for name in CONTESTANTS}
+def compare(
+    names: list[str], batch_size: int, rounds: int, steps: int, device: str, rate: float, profiled: bool
+) -> None:
+    """Print images a second of these contestants at this batch size, and how they compare to the first."""
+    contestants = {name: Contestant(name, batch_size, device) for name in names}
     memory = {name: contestant.run(peak_memory) for name, contestant in contestants.items()}
     speed = {name: [] for name in contestants}
     for turn in range(rounds):
         for name in sorted(contestants, reverse=turn % 2 == 0):
             speed[name].append(steps * batch_size / contestants[name].run(seconds, steps))
 
-    needed = {name: contestant.run(operations) / batch_size for name, contestant in contestants.items()}
+    needed = {name: contestants[name].run(operations) / batch_size for name in ("tutorial", "ours")}
+    needed["compiled"] = needed["ours"]  # which a compiled pass does not tell
     print(f"\nbatch {batch_size}: {rounds} rounds of {steps} steps in turn")
     for name, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
         share = statistics.median(values) * needed[name] / rate
         work = f"{needed[name] / 1e9:.2f} GFLOP an image, {share:.0%} of the matrix rate"
         print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB, {work}")
-    ratios = [ours / theirs for ours, theirs in zip(speed["ours"], speed["tutorial"], strict=True)]
-    print(f"  ratio    {statistics.median(ratios):8.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
+    for name in names[1:]:
+        ratios = [ours / theirs for ours, theirs in zip(speed[name], speed["tutorial"], strict=True)]
+        times = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"  {name} against tutorial: {times}")
     if profiled:
-        contestants["ours"].run(print_profile)
+        contestants[names[-1]].run(print_profile)
     for contestant in contestants.values():
         contestant.pool.shutdown()
 
@@ -179,13 +193,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--compile", action="store_true", help="also run ours with compiled networks")
     parser.add_argument("--profile", action="store_true", help="also show where the time of ours goes")
     options = parser.parse_args()
     device = str(pick_device(options.device))
     rate = matrix_rate(device)
     print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s")
+    names = [name for name in CONTESTANTS if name != "compiled" or options.compile]
     for batch_size in options.batch_sizes:
-        compare(batch_size, options.rounds, options.steps, device, rate, options.profile)
+        compare(names, batch_size, options.rounds, options.steps, device, rate, options.profile)
 
 
 if __name__ == "__main__":

@@ -119,12 +119,20 @@ class Trainer:
         processes: Processes = ALONE,
         measure: Callable[[Generator], dict[str, float]] | None = None,
         measure_kimg: float = 100.0,
+        compiler: str | Callable | None = None,
     ) -> None:
         """about: plain data for the model card (command, sources, crop).
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
-        the run; returns figures by name, the first of them better when lower. Raises TrainingError.
+        the run; returns figures by name, the first of them better when lower.
+
+        compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
+        as "inductor"; they compute the same up to rounding. None: as they are. Raises TrainingError.
         """
+        if compiler and recipe.loss == "wgan-gp":
+            raise TrainingError(
+                "wgan-gp needs derivatives of derivatives, which compiled networks lack: leave out --compile."
+            )
         if recipe.batch_size % processes.count:
             raise TrainingError(
                 f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
@@ -157,6 +165,9 @@ class Trainer:
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
+        if compiler:
+            for network in (self.generator, self.discriminator):
+                network.compile(backend=compiler, fullgraph=True, dynamic=False)
         # The same networks, for passes with a gradient that all processes average.
         self._g, self._d = (processes.together(net) for net in (self.generator, self.discriminator))
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
@@ -314,6 +325,11 @@ class Trainer:
                 raise TrainingError(
                     f"At step {self.step}, {self.device} ran out of memory; {self._kept()}. "
                     "Start a run with a smaller --batch-size."
+                ) from error
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                reason = str(error).strip().splitlines()[0].removesuffix(".")
+                raise TrainingError(
+                    f"The networks cannot be compiled here ({reason}): leave out --compile."
                 ) from error
             if not is_lost_connection(error):
                 raise

@@ -42,7 +42,7 @@ OPTIONS = (
     ),
     *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--g-attention", "--sync-batch-norm", "--log-every", "--sample-every", "--save-every"),
+    *("--g-attention", "--sync-batch-norm", "--compile", "--log-every", "--sample-every", "--save-every"),
     "--start-from",
     *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
 )
@@ -98,7 +98,7 @@ def test_help_gives_the_meaning_of_every_option_and_its_default(option):
     assert re.search(rf"^  {option}\b", shown, re.MULTILINE)
     assert len(action.help.split()) >= 3
     assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
-    switches = ("--resume", "--deterministic", "--sync-batch-norm")
+    switches = ("--resume", "--deterministic", "--sync-batch-norm", "--compile")
     without_default = ("--data", "--out", "--minutes", "--label-columns", "--measure-reference")
     without_default += ("--resume", "--deterministic")
     assert ("default" in action.help) == (option not in without_default)
@@ -193,6 +193,7 @@ def hand_on(*options: object) -> None:
         (("--deterministic",), "deterministic", True),
         (("--sync-batch-norm",), "sync_batch_norm", True),
         (("--device", "cuda:1"), "device", "cuda:1"),
+        (("--compile",), "compiler", "inductor"),
         (("--log-every", 7), "log_every", 7),
         (("--sample-every", 8), "sample_every", 8),
         (("--save-every", 9), "save_every", 9),
@@ -397,6 +398,26 @@ def test_the_progress_bar_shows_where_the_run_stands(capsys, make_images):
     assert re.search(r"gamma=-?\d\.\d+ -?\d\.\d+", bar)
 
 
+def test_where_nothing_can_be_compiled_is_one_line_and_costs_nothing(make_images):
+    make_images(4)
+    command = [sys.executable, str(PROGRAM), "--data", "images", "--out", "run", *TINY, "--steps", "2"]
+    elsewhere = os.environ | {"CXX": "none-such", "PATH": "none", "TORCHINDUCTOR_CACHE_DIR": "cache"}
+    done = subprocess.run([*command, "--compile"], capture_output=True, text=True, env=elsewhere)
+    *_, last = re.split(r"[\r\n]+", done.stderr.strip())
+    reason = re.fullmatch(
+        r"train.py: The networks cannot be compiled here \((.*)\): leave out --compile.", last
+    )
+    assert reason and "compiler" in reason.group(1), done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert subprocess.run(command, capture_output=True, env=elsewhere).returncode == 0
+
+
+def test_wgan_gp_cannot_be_compiled(capsys, make_images):
+    make_images(4)
+    assert start("--loss", "wgan-gp", "--compile") == 2
+    assert "wgan-gp needs derivatives of derivatives, which compiled networks lack" in complaint(capsys)
+
+
 def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
     make_images(4)
     assert start("--steps", 1) == 0
@@ -463,6 +484,7 @@ CHANGES = {
 }
 MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
 MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic", "--sync-batch-norm")
+MAY_CHANGE += ("--compile",)
 MAY_CHANGE += ("--measure-every", "--measure-reference")
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from sagan import checkpoint, pictures, spectra, trainer
 from sagan.checkpoint import CheckpointError
@@ -52,9 +53,15 @@ def random_images(count: int = 22, classes: int = 0) -> ImageSet:
     )
 
 
-def make(out: Path, data: ImageSet | None = None, config: SaganConfig = CONFIG, **recipe) -> Trainer:
+def make(
+    out: Path,
+    data: ImageSet | None = None,
+    config: SaganConfig = CONFIG,
+    compiler: Callable | None = None,
+    **recipe,
+) -> Trainer:
     settings = {"batch_size": 4, "steps": 6, "precision": "fp32", **recipe}
-    return Trainer(config, Recipe(**settings), data or random_images(), out, "cpu")
+    return Trainer(config, Recipe(**settings), data or random_images(), out, "cpu", compiler=compiler)
 
 
 def measuring(run: Trainer, kimg: float, distances: list[float] | None = None) -> list[int]:
@@ -196,8 +203,20 @@ class PlainTraining:
 @pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
 def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps, fresh_fakes):
-    flips = bool(np.random.default_rng().integers(2))
-    recipe = {"loss": loss, "d_steps": d_steps, "fresh_fakes": fresh_fakes, "flips": flips, "lambda_gp": 7.0}
+    recipe = {"loss": loss, "d_steps": d_steps, "fresh_fakes": fresh_fakes, "lambda_gp": 7.0}
+    assert_two_steps_of_plain_autograd(tmp_path, classes, **recipe)
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
+def test_compiled_networks_learn_the_same(tmp_path, classes):
+    torch._dynamo.reset()
+    backend = CompileCounterWithBackend("aot_eager")  # needs no C++ compiler
+    assert_two_steps_of_plain_autograd(tmp_path, classes, compiler=backend, d_steps=2)
+    assert backend.frame_count >= 4  # G with and without gradients, D of both steps
+
+
+def assert_two_steps_of_plain_autograd(tmp_path: Path, classes: int, **recipe) -> None:
+    recipe["flips"] = bool(np.random.default_rng().integers(2))
     run = make(tmp_path, random_images(22, classes), steps=2, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3, **recipe)
     for optimizer in (run.g_optimizer, run.d_optimizer):
         optimizer.param_groups[0]["eps"] = EPSILON
