@@ -327,7 +327,10 @@ class Trainer:
                     "Start a run with a smaller --batch-size."
                 ) from error
             if isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                reason = str(error).strip().splitlines()[0].removesuffix(".")
+                if self._signal:  # Ctrl-C ends the compiler as well, in the first step
+                    raise KeyboardInterrupt from error
+                cause = getattr(error, "inner_exception", error)  # what the compiler said
+                reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
                 raise TrainingError(
                     f"The networks cannot be compiled here ({reason}): leave out --compile."
                 ) from error

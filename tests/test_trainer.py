@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +214,23 @@ def test_compiled_networks_learn_the_same(tmp_path, classes):
     backend = CompileCounterWithBackend("aot_eager")  # needs no C++ compiler
     assert_two_steps_of_plain_autograd(tmp_path, classes, compiler=backend, d_steps=2)
     assert backend.frame_count >= 4  # G with and without gradients, D of both steps
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_compiler_that_fails_is_one_sentence_unless_ctrl_c_ended_it(tmp_path, interrupted):
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+        raise OSError("g++ is gone.\nUsage: g++ FILE")
+
+    torch._dynamo.reset()
+    with pytest.raises(KeyboardInterrupt if interrupted else TrainingError) as caught:
+        make(tmp_path, compiler=backend).train()
+    if not interrupted:
+        sentence = str(caught.value)
+        assert re.fullmatch(
+            r"The networks cannot be compiled here \(.*g\+\+ is gone\): leave out --compile.", sentence
+        )
 
 
 def assert_two_steps_of_plain_autograd(tmp_path: Path, classes: int, **recipe) -> None:
