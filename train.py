@@ -4,9 +4,9 @@
     python train.py --data faces/ --out runs/faces --resume
     torchrun --nproc-per-node 4 train.py --data faces/ --out runs/faces    # on four GPUs
 
-Everything lands in the --out folder: checkpoint/ (what the app and `python -m sagan.sample` load, and what
---resume needs), best/ (with --measure-every), samples/, curves.png and history.csv. Ctrl-C saves and
-leaves; a second one leaves at once.
+Everything but the decoded images, which .cache/images keeps, lands in the --out folder: checkpoint/ (what the
+app and `python -m sagan.sample` load, and what --resume needs), best/ (with --measure-every), samples/,
+curves.png and history.csv. Ctrl-C saves and leaves; a second one leaves at once.
 """
 
 import argparse
@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    add("--resume", action="store_true", default=False, help="go on with the run in --out, as it was set up")
+    again = "go on with the run in --out, as it was set up; --device, --workers and --compile are given again"
+    add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",
         type=int,

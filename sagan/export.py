@@ -131,7 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m sagan.export",
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder of train.py")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, replaced if it exists")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoint folder; a model that it holds is replaced"
+    )
     options = parser.parse_args(arguments)
     try:
         ship(options.run, options.out)

@@ -459,7 +459,7 @@ WORKSHEET = {
             "ask": "Turn all dials off. By how many grey levels does the face change on average when only "
             "the {fine} layer is then set to Learned? Why does gamma start at 0 in training?",
             "answer": "By {change} of 255. At 0 the layer lets everything through unchanged, so the network "
-            "first learns with convolutions and adds attention as far as it helps.",
+            "first learns with convolutions, and training then decides how much attention to add.",
         },
         {
             "tab": "Attention",
