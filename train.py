@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -186,21 +187,25 @@ def main(arguments: list[str] | None = None) -> int:
         with processes(options.device) as (team, device):
             return run(options, team, device)
     except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
-        number = os.environ.get("RANK", "0")
-        print(f"train.py{f' (process {number})' if number != '0' else ''}: {error}", file=sys.stderr)
-        return 2
+        sentence = str(error)
+    except OSError as error:  # a path that this user may not see
+        sentence = f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
+    number = os.environ.get("RANK", "0")
+    print(f"train.py{f' (process {number})' if number != '0' else ''}: {sentence}", file=sys.stderr)
+    return 2
 
 
 def run(options: argparse.Namespace, team: Processes, device: str) -> int:
     """Train as one of the processes of `team`; only the first reports progress. Returns the exit code."""
     say = print if team.leads else lambda *_, **__: None
+    trainer = None
     try:
         trainer = start(options, team, device)
         say(trainer.describe())
         complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
-        return 130
+        return 128 + ((trainer and trainer.stopped_by) or signal.SIGINT)
     say(f"Step {trainer.step}, {trainer.images:,} images shown; the checkpoint is in '{options.out}'.")
     if not complete:
         say("Stopped before the end; go on with --resume.")
@@ -294,7 +299,10 @@ def _measurement(
     settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
 ) -> Measurement | None:
     """What the run is measured against; None where it is not."""
-    if "measure_every" not in settings and "measure_reference" not in settings:
+    asked = {"measure_every", "measure_reference"} & settings.keys() | {*MEASURE_OPTIONS} & vars(
+        options
+    ).keys()
+    if not asked:
         return None
     if "measure_every" not in settings or "measure_reference" not in settings:
         raise TrainingError(

@@ -183,9 +183,22 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
 
 
 def _list_folder(source: Path) -> Iterator[_File]:
-    for path in source.rglob("*"):
-        if path.is_file():
-            yield _File(source, path.relative_to(source).as_posix(), _stamp(path))
+    """Its files at any depth, also behind links to folders, each folder once; hidden folders are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"data source {source} can't be read: {error.filename}: {error.strerror}") from error
+
+    seen = set()
+    for folder, inside, names in os.walk(source, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        if real in seen:  # a link back to where we came from
+            inside.clear()
+            continue
+        seen.add(real)
+        for path in (Path(folder, name) for name in names):
+            if path.is_file():
+                yield _File(source, path.relative_to(source).as_posix(), _stamp(path))
 
 
 def _list_archive(source: Path) -> Iterator[_File]:

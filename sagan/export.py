@@ -98,6 +98,7 @@ def ship(run: Path, out: Path) -> None:
     holds anything but a shipped one.
     """
     source = checkpoint.find(run)
+    made = checkpoint.generator_hash(source)
     for load in (checkpoint.load_generator, checkpoint.load_discriminator):
         load(source)  # nothing broken is shipped
     checkpoint.recover(out)
@@ -121,6 +122,8 @@ def ship(run: Path, out: Path) -> None:
         for name in (checkpoint.FILM, checkpoint.SPECTRA):
             if companion := checkpoint.companion(source, name):
                 shutil.copyfile(companion, new / name)
+        if {checkpoint.generator_hash(folder) for folder in (source, new)} != {made}:
+            raise checkpoint.CheckpointError(f"'{run}' was saved meanwhile: run it again.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -131,13 +131,16 @@ def load_features(name: str, device: torch.device | str = "cpu") -> Features:
         )
     try:
         make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise MetricsError(f"The feature network '{name}' could not be imported: {error}.") from error
     if isinstance(make, nn.Module) or not callable(make):
         raise MetricsError(
             f"The feature network '{name}' must be a class or function that makes the network."
         )
-    network = make()
+    try:
+        network = make()
+    except TypeError as error:  # it wants arguments
+        raise MetricsError(f"The feature network '{name}' could not be made: {error}.") from error
     return network.to(device).eval() if isinstance(network, nn.Module) else network
 
 
@@ -171,10 +174,11 @@ def describe(
     with tqdm(total=count, desc=label, unit="image", leave=False) as bar:
         for images in batches:
             described = features(images.to(device))
-            if described.ndim != 2 or len(described) != len(images):
+            shape = tuple(described.shape) if isinstance(described, Tensor) else type(described).__name__
+            if isinstance(shape, str) or len(shape) != 2 or len(described) != len(images):
                 raise MetricsError(
                     f"The feature network must map {len(images)} images to ({len(images)}, D), but gave "
-                    f"{tuple(described.shape)}."
+                    f"{shape}."
                 )
             if not described.isfinite().all():
                 raise MetricsError("The feature network gave numbers that are not finite.")
@@ -305,8 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(run(options)) if options.json else table(run(options)))
     except (ValueError, TrainingError) as error:
         parser.error(str(error))
-    except OSError as error:
-        parser.error(f"'{PICTURE}' could not be written: {error.strerror or error}.")
+    except OSError as error:  # a path that this user may not see
+        parser.error(
+            f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
+        )
     except KeyboardInterrupt:
         print("Stopped before anything was measured.", file=sys.stderr)
         return 130
@@ -337,7 +343,10 @@ def run(options: argparse.Namespace) -> dict:
     if picture:
         faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
         image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
-        checkpoint.replace_file(picture, image.save)
+        try:
+            checkpoint.replace_file(picture, image.save)
+        except OSError as error:
+            raise MetricsError(f"'{PICTURE}' could not be written: {error.strerror or error}.") from error
         result["neighbours"] = str(picture)
     return result
 

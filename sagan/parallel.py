@@ -1,5 +1,6 @@
 """One run in several processes, one a device, as `torchrun` starts them."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ class Processes:
         if self.count == 1:
             return network
         # Batch norm stays each process's own; the power iterations agree because the weights do.
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        newer, older = "forward_sync_buffers", "broadcast_buffers"  # PyTorch 2.14 renamed the option
+        name = newer if newer in inspect.signature(DistributedDataParallel).parameters else older
+        return DistributedDataParallel(network, **{name: False})
 
     def most(self, *values: float) -> list[float]:
         """The largest that any process gave, of each value."""

@@ -165,9 +165,13 @@ class Trainer:
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
+        self._compiles = compiler is not None  # in the first step
         if compiler:
-            for network in (self.generator, self.discriminator):
-                network.compile(backend=compiler, fullgraph=True, dynamic=False)
+            try:
+                for network in (self.generator, self.discriminator):
+                    network.compile(backend=compiler, fullgraph=True, dynamic=False)
+            except (RuntimeError, OSError, KeyError) as error:  # no place for its files, too new a Python
+                raise _not_compiled(error) from error
         # The same networks, for passes with a gradient that all processes average.
         self._g, self._d = (processes.together(net) for net in (self.generator, self.discriminator))
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
@@ -328,12 +332,9 @@ class Trainer:
                 ) from error
             if isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 if self._signal:  # Ctrl-C ends the compiler as well, in the first step
+                    self.stopped_by = self._signal
                     raise KeyboardInterrupt from error
-                cause = getattr(error, "inner_exception", error)  # what the compiler said
-                reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
-                raise TrainingError(
-                    f"The networks cannot be compiled here ({reason}): leave out --compile."
-                ) from error
+                raise _not_compiled(error) from error
             if not is_lost_connection(error):
                 raise
             raise TrainingError(
@@ -362,6 +363,10 @@ class Trainer:
                 if leads and is_moment(self.step):
                     self.film.record(self.step, self.images, self.snapshot())
                 self.train_step()
+                if self._compiles:  # a step that took a minute: not one of training, see below
+                    self._compiles = False
+                    clock = logged_at = time.monotonic()
+                    logged_step = self.step
                 seconds = started + time.monotonic() - clock
                 signalled, self.seconds = self.processes.most(self._signal, seconds)
                 self.stopped_by = int(signalled) or None
@@ -567,7 +572,9 @@ class Trainer:
         if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
             info = read_state_info(folder)
             step, earlier = info["step"], info["before"]
-            images = earlier["images"] + (step - earlier["step"]) * info["recipe"]["batch_size"]
+            recipe = info["recipe"]
+            a_step = recipe["batch_size"] * recipe.get("d_steps", 1)
+            images = earlier["images"] + (step - earlier["step"]) * a_step
         self.step, self.seconds = step, last.get("seconds", 0.0)
         self.before = {"step": step, "images": images, "seconds": self.seconds, "source": source}
         self._take_film(folder)
@@ -730,6 +737,12 @@ def keep_freed_memory() -> bool:
     # The second alone would do harm: it freezes the first where it is.
     mapped = mallopt(mmap_threshold, most) or mallopt(mmap_threshold, older_most)
     return bool(mapped and mallopt(trim_threshold, (1 << 31) - 1))
+
+
+def _not_compiled(error: Exception) -> TrainingError:
+    cause = getattr(error, "inner_exception", error)  # what the compiler said
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
+    return TrainingError(f"The networks cannot be compiled here ({reason}): leave out --compile.")
 
 
 def describe_device(device: torch.device) -> str:

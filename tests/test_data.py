@@ -1,4 +1,6 @@
 import csv
+import errno
+import os
 import subprocess
 import sys
 import warnings
@@ -80,6 +82,33 @@ def test_images_of_every_kind_at_any_depth_are_read_in_the_order_of_their_names(
     wanted = np.stack([colours[name] for name in sorted(colours)])
     # The three lossy formats keep a flat colour within a few grey levels.
     assert np.abs(images.images.astype(int) - wanted[:, None, None]).max() <= 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_folders_behind_links_are_read_once(load, make_images, tmp_path):
+    make_images(3, folder="elsewhere")
+    make_images(2)
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "back").symlink_to(tmp_path / "images")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "images")
+    assert len(load([tmp_path / "images"], 8)) == 5
+
+
+def test_a_folder_that_cannot_be_read_is_named_though_others_can(load, make_images, monkeypatch, tmp_path):
+    make_images(2)
+    make_images(2, folder="images/locked")
+    make_images(2, folder="images/.hidden")
+    scandir = os.scandir
+
+    def locked(path):
+        if Path(path).name in ("locked", ".hidden"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    sentence = error_of(load, [tmp_path / "images"], 8)
+    images = tmp_path / "images"
+    assert sentence == f"data source {images} can't be read: {images / 'locked'}: Permission denied"
 
 
 def test_a_zip_gives_the_same_images_as_its_folder(load, make_images, tmp_path):

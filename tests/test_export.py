@@ -227,6 +227,24 @@ def test_a_film_of_another_generator_is_not_shipped(run, tmp_path):
     assert not (tmp_path / "without/film.safetensors").exists()
 
 
+def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
+    copyfile = shutil.copyfile
+
+    def saving(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if source.name == "generator.safetensors":
+            generator = shippable(in_training(Generator, PLAIN))
+            discriminator = plain(in_training(Discriminator, PLAIN))
+            checkpoint.save(
+                run / "checkpoint", PLAIN, (), generator, discriminator, [{"step": 2}], "# Card\n"
+            )
+
+    monkeypatch.setattr(shutil, "copyfile", saving)
+    with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):
+        export.ship(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_shipping_replaces_what_was_shipped_before(run, tmp_path):
     ship(run, tmp_path / "out")
     card = (run / "checkpoint/model_card.md").write_text("# Another\n")

@@ -212,10 +212,11 @@ def test_features_come_in_the_order_of_the_images_behind_a_bar(capsys):
     ("network", "sentence"),
     [
         (lambda x: x.float(), r"must map 4 images to \(4, D\), but gave \(4, 3, 8, 8\)\."),
+        (lambda x: (x.float().flatten(1),), r"must map 4 images to \(4, D\), but gave tuple\."),
         (lambda x: x.float().flatten(1)[:3], r"must map 4 images to \(4, D\), but gave \(3, 192\)\."),
         (lambda x: x.float().flatten(1) / 0, r"^The feature network gave numbers that are not finite\.$"),
     ],
-    ids=["maps", "too few", "not finite"],
+    ids=["maps", "tuple", "too few", "not finite"],
 )
 def test_features_that_are_not_a_row_of_numbers_an_image_are_refused(network, sentence):
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
@@ -235,6 +236,8 @@ def test_another_network_is_made_by_its_name_in_eval_mode():
         ("no_such_module:Net", "could not be imported: No module named 'no_such_module'"),
         ("json:Net", "could not be imported: module 'json' has no attribute 'Net'"),
         (":Net", "could not be imported: Empty module name"),
+        ("./my.py:Net", "could not be imported: the 'package' argument is required"),
+        ("torch.nn:Linear", "could not be made: "),
         ("json:__name__", "must be a class or function that makes the network."),
     ],
 )
@@ -572,6 +575,15 @@ def test_a_run_that_git_ignores_may_keep_the_picture(make_images):
     Path(".gitignore").write_text("/runs/\n")
     assert measure("--checkpoint", make_run(), "--neighbours", "images") == 0
     assert Path("runs/one/neighbours.png").is_file()
+
+
+def test_a_path_that_this_user_may_not_see_is_one_sentence(make_images, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "private/images")
+
+    monkeypatch.setattr(metrics, "load_images", refuse)
+    sentence = refused(capsys, "--checkpoint", make_run())
+    assert sentence == "'private/images' cannot be used: Permission denied."
 
 
 def test_a_disk_that_refuses_the_picture_is_one_sentence(make_images, capsys, monkeypatch):

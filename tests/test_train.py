@@ -1,6 +1,7 @@
 """train.py as its user runs it: options, refusals, the run folder, signals, resuming."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -328,6 +329,15 @@ def test_data_that_cannot_be_used_is_one_line_before_training_starts(
 def test_no_data_at_all_is_said_in_one_line(capsys):
     assert train.main(["--out", "run"]) == 2
     assert complaint(capsys) == "train.py: Say which images to train on: --data FOLDER_OR_ZIP."
+
+
+def test_a_path_that_this_user_may_not_see_is_one_line(capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "private/images")
+
+    monkeypatch.setattr(train, "load_images", refuse)
+    assert start() == 2
+    assert complaint(capsys) == "train.py: 'private/images' cannot be used: Permission denied."
 
 
 def test_a_few_unreadable_images_are_named_and_left_out(make_images):
@@ -684,6 +694,7 @@ def test_a_run_that_was_never_measured_may_begin_to(stopped, make_images):
     [
         (MEASURE[:2], "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."),
         (MEASURE[2:], "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."),
+        (("--measure-count", 10), "Measuring needs both --measure-every KIMG and --measure-reference"),
         ((*MEASURE, *COLOURS), "The reference holds 4 images, but two halves need at least 20."),
         (
             (*MEASURE, "--measure-features", "x"),
@@ -708,6 +719,21 @@ def test_ctrl_c_while_images_are_decoded_leaves_without_a_traceback(capsys, monk
 
     monkeypatch.setattr(train, "load_images", interrupted)
     assert start() == 130
+    assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, make_images, number, code):
+    class Trainer:
+        about, stopped_by = dict(train.INTERVALS), number
+        __init__ = describe = lambda *_, **__: None
+
+        def train(self, **_) -> bool:
+            raise KeyboardInterrupt
+
+    make_images(4)
+    monkeypatch.setattr(train, "Trainer", Trainer)
+    assert start("--compile") == code
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
 
 

@@ -224,13 +224,24 @@ def test_a_compiler_that_fails_is_one_sentence_unless_ctrl_c_ended_it(tmp_path, 
         raise OSError("g++ is gone.\nUsage: g++ FILE")
 
     torch._dynamo.reset()
+    run = make(tmp_path, compiler=backend)
     with pytest.raises(KeyboardInterrupt if interrupted else TrainingError) as caught:
-        make(tmp_path, compiler=backend).train()
+        run.train()
+    assert run.stopped_by == (signal.SIGINT if interrupted else None)
     if not interrupted:
         sentence = str(caught.value)
         assert re.fullmatch(
             r"The networks cannot be compiled here \(.*g\+\+ is gone\): leave out --compile.", sentence
         )
+
+
+def test_a_compiler_that_finds_no_place_for_its_files_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x")
+
+    monkeypatch.setattr(nn.Module, "compile", refuse)
+    with pytest.raises(TrainingError, match=r"cannot be compiled here .*'/proc/x'.*: leave out --compile"):
+        make(tmp_path, compiler="inductor")
 
 
 def assert_two_steps_of_plain_autograd(tmp_path: Path, classes: int, **recipe) -> None:
@@ -408,6 +419,17 @@ def test_minutes_end_a_run_and_set_the_horizon_of_the_rates_also_when_it_is_resu
     assert [row["seconds"] for row in run.history] == [10, 20, 30, 40, 50, 60]
     for done, row in enumerate(run.history):
         assert row["g_lr"] == pytest.approx(1e-3 * min(1, (60 - 10 * done) / 36))
+
+
+def test_the_step_that_compiles_takes_none_of_the_minutes(tmp_path, clock):
+    def tick() -> None:
+        clock.now += 300 if run.step == 1 else 10
+
+    run = make(tmp_path, steps=None, minutes=0.5, compiler=CompileCounterWithBackend("eager"))
+    after_each_step(run, tick)
+    assert without_files(run).train(log_every=2)
+    assert [row["seconds"] for row in run.history] == [10, 30]
+    assert [row["images_per_second"] for row in run.history] == [0.4, 0.4]
 
 
 # The same run
@@ -827,6 +849,13 @@ def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tm
     again = make(tmp_path / "third", data, steps=3, batch_size=8)
     again.start_from(tmp_path / "second" / "checkpoint", "second")
     assert (again.step, again.images) == (8, 32)
+
+
+def test_a_run_starts_from_all_images_that_several_d_steps_saw(tmp_path):
+    make(tmp_path / "first", steps=3, d_steps=2).train(log_every=2)
+    run = make(tmp_path / "second", steps=1)
+    run.start_from(tmp_path / "first" / "checkpoint", "first")
+    assert (run.step, run.images) == (3, 24)
 
 
 def test_the_best_is_the_best_of_this_run_not_of_the_one_before(tmp_path):
