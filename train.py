@@ -163,7 +163,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("machine and intervals").add_argument
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
-    compiling = "a tenth faster or so after a minute's start; needs a C++ compiler (default not compiled)"
+    compiling = (
+        "networks through torch.compile: a minute to start, then hardly faster on a CPU, untried on a GPU; "
+    )
+    compiling += "needs a C++ compiler (default not compiled)"
     add("--compile", action="store_true", default=False, help=compiling)
     cores = os.cpu_count() or 1
     add(
