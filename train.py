@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from sagan import checkpoint
-from sagan.data import DataError, load_images
+from sagan.data import DataError, load_images, refusal
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
@@ -165,8 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
     compiling = (
         "networks through torch.compile: a minute to start, then hardly faster on a CPU, untried on a GPU; "
+        "needs a C++ compiler (default not compiled)"
     )
-    compiling += "needs a C++ compiler (default not compiled)"
     add("--compile", action="store_true", default=False, help=compiling)
     cores = os.cpu_count() or 1
     add(
@@ -191,8 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
             return run(options, team, device)
     except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
         sentence = str(error)
-    except OSError as error:  # a path that this user may not see
-        sentence = f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
+    except OSError as error:
+        sentence = refusal(error)
     number = os.environ.get("RANK", "0")
     print(f"train.py{f' (process {number})' if number != '0' else ''}: {sentence}", file=sys.stderr)
     return 2
@@ -236,7 +236,7 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
-    settings = PRESETS["sagan"] | INTERVALS | {"measure_features": INCEPTION} | stored | settings
+    settings = PRESETS["sagan"] | INTERVALS | stored | settings
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
 
@@ -301,16 +301,14 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
 def _measurement(
     settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
 ) -> Measurement | None:
-    """What the run is measured against; None where it is not."""
-    asked = {"measure_every", "measure_reference"} & settings.keys() | {*MEASURE_OPTIONS} & vars(
-        options
-    ).keys()
-    if not asked:
+    """What the run is measured against, with its features, if not given, in the settings; None: nothing."""
+    if not settings.keys() & {*MEASURE_OPTIONS}:
         return None
     if "measure_every" not in settings or "measure_reference" not in settings:
         raise TrainingError(
             "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."
         )
+    settings.setdefault("measure_features", INCEPTION)
     device = pick_device(device_name)
     features = load_features(settings["measure_features"], device)
     sources = [Path(source) for source in settings["measure_reference"]]

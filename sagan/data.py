@@ -151,6 +151,11 @@ def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None
     return unreadable if whole else None
 
 
+def refusal(error: OSError) -> str:
+    """What to say of a path that this user may not see."""
+    return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
+
+
 @dataclass(frozen=True)
 class _File:
     source: Path

@@ -94,8 +94,8 @@ def ship(run: Path, out: Path) -> None:
     """Copy the newest checkpoint of a run to the folder `out`, in the place of a shipped one that is there.
 
     Whatever else lies in `out` stays, and so does each model card, as model_card.previous.md, then
-    model_card.previous-2.md and so on. Raises CheckpointError where there is no checkpoint, or where `out`
-    holds anything but a shipped one.
+    model_card.previous-2.md and so on. Raises CheckpointError where there is no checkpoint, where the
+    run saves another one meanwhile, or where `out` holds anything but a shipped one.
     """
     source = checkpoint.find(run)
     made = checkpoint.generator_hash(source)

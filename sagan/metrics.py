@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
-from sagan.data import load_images
+from sagan.data import load_images, refusal
 from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
@@ -174,11 +174,12 @@ def describe(
     with tqdm(total=count, desc=label, unit="image", leave=False) as bar:
         for images in batches:
             described = features(images.to(device))
-            shape = tuple(described.shape) if isinstance(described, Tensor) else type(described).__name__
-            if isinstance(shape, str) or len(shape) != 2 or len(described) != len(images):
+            is_tensor = isinstance(described, Tensor)
+            if not is_tensor or described.ndim != 2 or len(described) != len(images):
+                gave = tuple(described.shape) if is_tensor else type(described).__name__
                 raise MetricsError(
                     f"The feature network must map {len(images)} images to ({len(images)}, D), but gave "
-                    f"{shape}."
+                    f"{gave}."
                 )
             if not described.isfinite().all():
                 raise MetricsError("The feature network gave numbers that are not finite.")
@@ -309,10 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(run(options)) if options.json else table(run(options)))
     except (ValueError, TrainingError) as error:
         parser.error(str(error))
-    except OSError as error:  # a path that this user may not see
-        parser.error(
-            f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
-        )
+    except OSError as error:
+        parser.error(refusal(error))
     except KeyboardInterrupt:
         print("Stopped before anything was measured.", file=sys.stderr)
         return 130

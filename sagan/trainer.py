@@ -165,7 +165,7 @@ class Trainer:
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
-        self._compiles = compiler is not None  # in the first step
+        self._compiles = bool(compiler)  # in the first step
         if compiler:
             try:
                 for network in (self.generator, self.discriminator):
