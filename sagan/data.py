@@ -83,7 +83,6 @@ def load_images(
 
     entry = Path(cache) / _cache_key(files, image_size, crop)
     if (unreadable := _left_out(entry, len(files), image_size)) is None:
-        shutil.rmtree(entry, ignore_errors=True)
         _decode_all(files, image_size, crop, workers, entry)
         unreadable = _left_out(entry, len(files), image_size)
     if unreadable:
@@ -275,8 +274,10 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
             try:
                 building.rename(entry)
             except OSError:
-                if not entry.exists():  # otherwise another process was faster, with the same bytes
-                    raise
+                # Either another process was faster, with the same bytes, or what is there is damaged.
+                if _left_out(entry, len(files), image_size) is None:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    building.rename(entry)
     except OSError as error:
         raise DataError(f"the decoded images can't be written to {entry.parent}: {error}") from error
 

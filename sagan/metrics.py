@@ -330,6 +330,13 @@ def run(options: argparse.Namespace) -> dict:
     reference = load_images(options.reference, size, options.crop).images
     training = load_images(options.neighbours, size, options.crop).images if picture else None
     measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
+    if picture:  # before the figures, which a disk that refuses it would take along
+        faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
+        image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
+        try:
+            checkpoint.replace_file(picture, image.save)
+        except OSError as error:
+            raise MetricsError(f"'{PICTURE}' could not be written: {error.strerror or error}.") from error
     result = {
         "checkpoint": str(options.checkpoint),
         "weights": options.weights,
@@ -340,12 +347,6 @@ def run(options: argparse.Namespace) -> dict:
         **measurement(generator),
     }
     if picture:
-        faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
-        image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
-        try:
-            checkpoint.replace_file(picture, image.save)
-        except OSError as error:
-            raise MetricsError(f"'{PICTURE}' could not be written: {error.strerror or error}.") from error
         result["neighbours"] = str(picture)
     return result
 

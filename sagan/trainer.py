@@ -90,6 +90,11 @@ class Recipe:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {allowed}")
 
+    @property
+    def images_per_step(self) -> int:
+        """Real images shown in one step, over all processes and all updates of D."""
+        return self.batch_size * self.d_steps
+
 
 # What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
 # each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
@@ -255,12 +260,11 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        images = self.recipe.batch_size * self.recipe.d_steps
         half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
         if self.recipe.ema_ramp:
             half_life = min(half_life, self.recipe.ema_ramp * self.images)
         averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (images / half_life))
+        torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (self.recipe.images_per_step / half_life))
 
     # What a step is made of
 
@@ -268,7 +272,7 @@ class Trainer:
     def images(self) -> int:
         """Real images shown so far, those before this run included."""
         steps = self.step - self.before["step"]
-        return self.before["images"] + steps * self.recipe.d_steps * self.recipe.batch_size
+        return self.before["images"] + steps * self.recipe.images_per_step
 
     @property
     def progress(self) -> float:
@@ -377,7 +381,7 @@ class Trainer:
                     speed = (self.step - logged_step) / (time.monotonic() - logged_at)
                     paused = time.monotonic()
                     figures = self._measured() if measuring and leads else {}
-                    self._log(bar, speed * self.recipe.batch_size * self.recipe.d_steps, figures)
+                    self._log(bar, speed * self.recipe.images_per_step, figures)
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # --minutes are minutes of training
                 if leads and measuring and self._is_best(next(iter(figures))):
@@ -408,7 +412,7 @@ class Trainer:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
         if self.measure is None or self.stopped_by is not None:
             return False
-        before = self.images - self.recipe.d_steps * self.recipe.batch_size
+        before = self.images - self.recipe.images_per_step
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
 

@@ -292,6 +292,23 @@ def test_racing_loads_agree(load, make_images):
         np.testing.assert_array_equal(images.images, sets[0].images)
 
 
+def test_what_a_faster_process_decoded_stays(load, make_images, monkeypatch):
+    folder, looked, faster = make_images(3), data._left_out, []
+
+    def left_out(*entry):
+        found = looked(*entry)
+        if not faster:
+            faster.append(None)
+            theirs = load([folder], 16).images  # done right after ours looked, in vain
+            faster.extend([theirs, Path(theirs.filename).stat()])
+        return found
+
+    monkeypatch.setattr(data, "_left_out", left_out)
+    ours = load([folder], 16).images
+    assert os.path.samestat(Path(ours.filename).stat(), faster[2])
+    np.testing.assert_array_equal(ours, faster[1])
+
+
 def test_a_cache_that_cannot_be_written_is_one_sentence(make_images, tmp_path):
     (tmp_path / "file").write_text("in the way")
     error = error_of(load_images, [make_images(1)], 16, cache=tmp_path / "file" / "cache")

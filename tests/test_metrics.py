@@ -593,5 +593,6 @@ def test_a_disk_that_refuses_the_picture_is_one_sentence(make_images, capsys, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(metrics.Measurement, "__call__", None)  # its figures would be lost
     sentence = refused(capsys, "--checkpoint", make_run(), "--neighbours", "images")
     assert sentence == "'neighbours.png' could not be written: No space left on device."
