@@ -19,6 +19,8 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
+
 from sagan import checkpoint
 from sagan.data import DataError, load_images, refusal
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
@@ -27,11 +29,13 @@ from sagan.parallel import Processes, processes
 from sagan.trainer import (
     INTERVALS,
     LOSSES,
+    OUT_OF_MEMORY,
     PRECISIONS,
     PRESETS,
     Recipe,
     Trainer,
     TrainingError,
+    make_deterministic,
     pick_device,
     read_state_info,
 )
@@ -191,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             return run(options, team, device)
     except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
         sentence = str(error)
+    except torch.OutOfMemoryError:  # before the first step; later ones know more
+        sentence = OUT_OF_MEMORY
     except OSError as error:
         sentence = refusal(error)
     number = os.environ.get("RANK", "0")
@@ -246,6 +252,8 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
     except TypeError as error:  # text where a number belongs
         raise TrainingError(f"The recipe of the run in '{options.out}' is damaged: {error}.") from error
+    if recipe.deterministic:
+        make_deterministic()  # before the first matrix product, which may be one of measuring
     sources, columns = settings["data"], settings.get("label_columns") or ""
     with team.leader_first():
         measurement = _measurement(settings, config, options, device)

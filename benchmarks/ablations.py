@@ -92,7 +92,7 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     out = options.out / variant.name
     steps = round(1000 * options.kimg / variant.batch_size())
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
-    if (out / checkpoint.RUN_CHECKPOINT).exists():
+    if checkpoint.find_local(out):
         arguments.append("--resume")
     else:
         arguments += ["--data", *options.data, "--seed", str(options.seed), *variant.options]

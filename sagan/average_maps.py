@@ -8,8 +8,8 @@ the discriminator as it sees the same faces. Row i is query position i; a code s
 
     2 ** (LOW + code * (HIGH - LOW) / 255) times uniform
 
-at most 2.2 percent off, and code 0 for anything less. The header gives the count of faces: those of the seeds
-from 0 on; with classes, seed n shows class n modulo their number.
+at most 2.2 percent off, code 0 for anything less and code 255 for anything more. The header gives the count
+of faces: those of the seeds from 0 on; with classes, seed n shows class n modulo their number.
 """
 
 import argparse

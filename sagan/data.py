@@ -107,9 +107,9 @@ def to_batch(
     images are; the arithmetic is done there, so that bytes travel and not floats.
     """
     images = torch.tensor(images) if isinstance(images, np.ndarray) else images
-    images = images.to(device)
+    images = images.to(device, non_blocking=True)
     if flip is not None:
-        flip = torch.as_tensor(flip, device=images.device)
+        flip = torch.as_tensor(flip).to(images.device, non_blocking=True)
         images = torch.where(flip[:, None, None, None], images.flip(2), images)
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # keeps the strides: channels_last
 

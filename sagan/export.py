@@ -23,7 +23,7 @@ CALIBRATION_BATCH = 64
 
 
 def plain(network: Generator | Discriminator) -> Generator | Discriminator:
-    """A copy in eval mode without parametrizations: every normalised weight divided by its exact sigma (SVD).
+    """A copy in eval mode without parametrizations: every normalised weight divided by its exact sigma.
 
     The live power iteration lags behind averaged weights, so its u and v are not used.
     """

@@ -72,7 +72,9 @@ class Film:
 
     def going_on(self) -> "Film":
         """The film as the run had it when it was saved: without a last moment that was only the save's."""
-        return Film(self.config, [moment for moment in self.moments if is_moment(int(moment["step"]))])
+        film = Film(self.config, [moment for moment in self.moments if is_moment(int(moment["step"]))])
+        film._thin()  # where the save's was a moment of the run as well, it has come sooner than `record`
+        return film
 
     @property
     def steps(self) -> list[int]:

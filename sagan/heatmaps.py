@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
+from sagan.inside import check_query
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -73,14 +75,9 @@ def _offsets(row: np.ndarray, query: int, side: int) -> tuple[np.ndarray, np.nda
     """Of every key, how many cells it lies below the query, and how many to the right of it."""
     if np.size(row) != side * side:
         raise ValueError(f"A layer {side} cells wide has {side * side} weights in a row, not {np.size(row)}.")
-    _check_query(query, side * side)
+    check_query(query, side * side)
     rows, columns = np.divmod(np.arange(side * side), side)
     return rows - query // side, columns - query % side
-
-
-def _check_query(query: int, positions: int) -> None:
-    if not 0 <= query < positions:
-        raise ValueError(f"The query is {query}, but this layer has positions 0 to {positions - 1}.")
 
 
 @cache
@@ -116,7 +113,7 @@ def overlay(
     colour, by default `full_scale(row)`. Raises ValueError where there is no such query.
     """
     side = isqrt(row.size)
-    _check_query(query, row.size)
+    check_query(query, row.size)
     picture = _blend(face, row, size, opacity, full_scale(row) if vmax is None else vmax)
     y, x = (cell * size // side for cell in divmod(query, side))
     last = (query // side + 1) * size // side - 1 - y

@@ -30,7 +30,7 @@ from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator
-from sagan.trainer import TrainingError, pick_device
+from sagan.trainer import OUT_OF_MEMORY, TrainingError, pick_device
 
 INCEPTION = "inception"
 BATCH = 100
@@ -141,6 +141,10 @@ def load_features(name: str, device: torch.device | str = "cpu") -> Features:
         network = make()
     except TypeError as error:  # it wants arguments
         raise MetricsError(f"The feature network '{name}' could not be made: {error}.") from error
+    if not callable(network):
+        raise MetricsError(
+            f"The feature network '{name}' makes {network!r}, which no images can be given to."
+        )
     return network.to(device).eval() if isinstance(network, nn.Module) else network
 
 
@@ -310,6 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(run(options)) if options.json else table(run(options)))
     except (ValueError, TrainingError) as error:
         parser.error(str(error))
+    except torch.OutOfMemoryError:
+        parser.error(OUT_OF_MEMORY)
     except OSError as error:
         parser.error(refusal(error))
     except KeyboardInterrupt:

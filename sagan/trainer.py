@@ -37,6 +37,9 @@ DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY = range(3)
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
+OUT_OF_MEMORY = "The GPU ran out of memory: end what else uses it, or name another --device."
+
+
 class TrainingError(RuntimeError):
     """A run that cannot start or go on, said in one sentence."""
 
@@ -159,8 +162,7 @@ class Trainer:
             recipe.precision == "auto" and has_native_bf16(self.device)
         )
         if recipe.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+            make_deterministic()
 
         self._images = resident(data.images, self.device)
         torch.manual_seed(recipe.seed)
@@ -294,7 +296,7 @@ class Trainer:
         flips = share(torch.from_numpy(batch_flips(size, update, seed))) if self.recipe.flips else None
         labels = None
         if self.data.labels is not None:
-            labels = torch.from_numpy(self.data.labels[indices]).to(self.device)
+            labels = torch.from_numpy(self.data.labels[indices]).to(self.device, non_blocking=True)
         if isinstance(self._images, Tensor):
             indices = torch.from_numpy(indices).to(self.device, non_blocking=True)
         return to_batch(self._images[indices], flips, self.device), labels
@@ -328,6 +330,8 @@ class Trainer:
         """
         try:
             return self._train(log_every, sample_every, save_every)
+        except TrainingError:  # a RuntimeError too, and said already
+            raise
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise TrainingError(
@@ -378,12 +382,13 @@ class Trainer:
                 leaving = self.progress == 1 or self.stopped_by is not None
                 measuring = self._time_to_measure()
                 if self.step % log_every == 0 or leaving or measuring:
-                    speed = (self.step - logged_step) / (time.monotonic() - logged_at)
                     paused = time.monotonic()
+                    timed = self.step - logged_step  # none where the only step was the one that compiled
+                    speed = timed / (paused - logged_at) if timed else math.nan
                     figures = self._measured() if measuring and leads else {}
                     self._log(bar, speed * self.recipe.images_per_step, figures)
                     logged_at, logged_step = time.monotonic(), self.step
-                    clock += logged_at - paused  # --minutes are minutes of training
+                    clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
                     self.keep_as_best()
                 if leads and self.step % sample_every == 0:
@@ -405,6 +410,7 @@ class Trainer:
     def _remember(self, number: int, frame: object) -> None:
         """First signal: leave after this step. Second: leave now."""
         if self._signal:
+            self.stopped_by = self._signal
             raise KeyboardInterrupt
         self._signal = number
 
@@ -445,7 +451,8 @@ class Trainer:
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
         row["g_lr"] = self.g_optimizer.param_groups[0]["lr"]
         row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
-        row["images_per_second"] = round(images_per_second, 2)
+        if math.isfinite(images_per_second):
+            row["images_per_second"] = round(images_per_second, 2)
         self.history.append(row)
         if not self.processes.leads:
             return
@@ -573,14 +580,15 @@ class Trainer:
         self.history = checkpoint.read_history(folder)
         last = self.history[-1] if self.history else {}
         step, images = (int(last.get(name, 0)) for name in ("step", "images"))
+        seconds = last.get("seconds", 0.0)
         if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
             info = read_state_info(folder)
-            step, earlier = info["step"], info["before"]
+            step, seconds, earlier = info["step"], info["seconds"], info["before"]
             recipe = info["recipe"]
             a_step = recipe["batch_size"] * recipe.get("d_steps", 1)
             images = earlier["images"] + (step - earlier["step"]) * a_step
-        self.step, self.seconds = step, last.get("seconds", 0.0)
-        self.before = {"step": step, "images": images, "seconds": self.seconds, "source": source}
+        self.step, self.seconds = step, seconds
+        self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
         self._take_film(folder)
 
     def _take_film(self, folder: Path) -> None:
@@ -702,6 +710,8 @@ def pick_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError(f"{device.type} was never tried")
         torch.empty(1, device=device)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError) as error:
         raise TrainingError(
             f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
@@ -709,17 +719,24 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def make_deterministic() -> None:
+    """Let torch use deterministic algorithms only; some of a GPU's want this before any other work on it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
 def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """uint8 images as a tensor on a GPU of whose free memory they take less than half, else as they are."""
     if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return torch.tensor(images, device=device)
 
 
 def has_native_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products run at full speed, which emulation does not."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # the question is about the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False

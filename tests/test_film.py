@@ -46,12 +46,13 @@ def steps_after(length: int, config: SaganConfig = PLAIN, stops: set[int] = froz
         return {"step": np.array(step)}
 
     for step in sorted(stops.union(step for step in CANDIDATES if step <= length)):
-        if is_moment(step):
+        if step in stops:  # a step ends with the save, the next begins with the moment
+            saved = film.moments if step in film.steps else [*film.moments, moment(step)]
+            assert len(saved) <= most_moments(config)
+            film = Film(config, saved).going_on()
+        if is_moment(step) and step not in film.steps:
             film.moments.append(moment(step))
             film._thin()
-        if step in stops:
-            saved = film.moments if step in film.steps else [*film.moments, moment(step)]
-            film = Film(config, saved).going_on()
     return film.steps if length in film.steps else [*film.steps, length]
 
 
@@ -85,7 +86,7 @@ def test_what_is_left_of_a_long_run_is_spread_evenly_in_the_logarithm_of_the_ste
 
 def test_what_is_kept_does_not_depend_on_when_the_run_was_saved_and_resumed():
     length = int(np.random.default_rng().integers(20_000, 60_000))
-    stops = {0, 16, 4096, *np.random.default_rng().integers(0, length, 40).tolist()}
+    stops = {0, 16, 4096, 8192, 12_288, 12_300, *np.random.default_rng().integers(0, length, 40).tolist()}
     assert steps_after(length, stops=stops) == steps_after(length)
 
 

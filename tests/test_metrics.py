@@ -238,6 +238,7 @@ def test_another_network_is_made_by_its_name_in_eval_mode():
         (":Net", "could not be imported: Empty module name"),
         ("./my.py:Net", "could not be imported: the 'package' argument is required"),
         ("torch.nn:Linear", "could not be made: "),
+        ("builtins:dict", "makes {}, which no images can be given to."),
         ("json:__name__", "must be a class or function that makes the network."),
     ],
 )
@@ -584,6 +585,17 @@ def test_a_path_that_this_user_may_not_see_is_one_sentence(make_images, capsys, 
     monkeypatch.setattr(metrics, "load_images", refuse)
     sentence = refused(capsys, "--checkpoint", make_run())
     assert sentence == "'private/images' cannot be used: Permission denied."
+
+
+def test_a_gpu_without_room_is_one_sentence(make_images, capsys, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    make_images(24)
+    run = make_run()
+    monkeypatch.setattr(torch, "empty", full)
+    sentence = refused(capsys, "--checkpoint", run, "--device", "cuda")
+    assert sentence == "The GPU ran out of memory: end what else uses it, or name another --device."
 
 
 def test_a_disk_that_refuses_the_picture_is_one_sentence(make_images, capsys, monkeypatch):

@@ -137,6 +137,8 @@ def handed_on(monkeypatch) -> dict:
         seen.update(workers=workers)
         return ImageSet(np.zeros((4, image_size, image_size, 3), np.uint8))
 
+    monkeypatch.setattr(train, "make_deterministic", lambda: None)  # it would outlast the test
+
     class Trainer:
         def __init__(self, config, recipe, data, out, device, about, processes, **measuring) -> None:
             seen.update(vars(config) | vars(recipe), out=out, device=device, about=about, **measuring)
@@ -212,6 +214,18 @@ def test_every_option_arrives_where_it_is_used(handed_on, options, name, value):
     handed_on.clear()
     hand_on(*options)
     assert handed_on[name] == value != default
+
+
+def test_algorithms_are_deterministic_before_the_first_work_on_a_device(handed_on, monkeypatch):
+    calls, measurement = [], train._measurement
+    monkeypatch.setattr(train, "make_deterministic", lambda: calls.append("deterministic"))
+    monkeypatch.setattr(
+        train, "_measurement", lambda *given: calls.append("measuring") or measurement(*given)
+    )
+    hand_on()
+    assert calls == ["measuring"]
+    hand_on("--deterministic")
+    assert calls[1:] == ["deterministic", "measuring"]
 
 
 def test_without_options_a_run_is_the_sagan_recipe_on_the_default_networks(handed_on):
@@ -720,6 +734,17 @@ def test_ctrl_c_while_images_are_decoded_leaves_without_a_traceback(capsys, monk
     monkeypatch.setattr(train, "load_images", interrupted)
     assert start() == 130
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
+
+
+def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    make_images(4)
+    monkeypatch.setattr(train, "Trainer", full)
+    assert start() == 2
+    ran_out = "train.py: The GPU ran out of memory: end what else uses it, or name another --device."
+    assert complaint(capsys) == ran_out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

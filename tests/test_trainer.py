@@ -432,6 +432,13 @@ def test_the_step_that_compiles_takes_none_of_the_minutes(tmp_path, clock):
     assert [row["images_per_second"] for row in run.history] == [0.4, 0.4]
 
 
+def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
+    run = make(tmp_path, steps=2, compiler=CompileCounterWithBackend("eager"))
+    assert run.train(log_every=1)
+    first, second = checkpoint.read_history(tmp_path)
+    assert "images_per_second" not in first and second["images_per_second"] > 0
+
+
 # The same run
 
 
@@ -845,6 +852,7 @@ def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tm
     run = make(tmp_path / "second", data, steps=3)
     run.start_from(folder, "first")
     assert (run.step, run.images) == (5, 20)
+    assert run.seconds == json.loads((folder / "state.json").read_text())["seconds"]
     run.train()
     again = make(tmp_path / "third", data, steps=3, batch_size=8)
     again.start_from(tmp_path / "second" / "checkpoint", "second")
@@ -902,11 +910,11 @@ def test_minutes_count_from_the_start_of_the_run_not_of_the_one_before(tmp_path,
     first = make(tmp_path / "first", data, steps=2)
     after_each_step(first, lambda: setattr(clock, "now", clock.now + 1))
     first.train(log_every=1)
-    history = tmp_path / "first" / "checkpoint" / "history.csv"
-    rows = checkpoint.read_history(history.parent)
-    checkpoint.write_history(history, [row | {"seconds": 500.0} for row in rows])
+    folder = tmp_path / "first" / "checkpoint"
+    info = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(info | {"seconds": 500.0}))
     run = make(tmp_path / "second", data, steps=None, minutes=1.0)
-    run.start_from(history.parent, "first")
+    run.start_from(folder, "first")
     after_each_step(run, lambda: setattr(clock, "now", clock.now + 20))
     assert without_files(run).train(log_every=1)
     assert [row["seconds"] for row in run.history[2:]] == [520, 540, 560]
@@ -984,6 +992,27 @@ def test_a_disk_without_room_for_the_best_checkpoint_stops_the_run_and_keeps_the
 
 
 # Stopping
+
+
+def test_the_second_signal_says_which_the_first_was(tmp_path):
+    run = make(tmp_path)
+
+    def stop() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    after_each_step(run, stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert run.stopped_by == signal.SIGTERM
+
+
+def test_an_error_in_a_folder_called_as_the_transport_of_processes_is_said_as_it_is(tmp_path, monkeypatch):
+    run = make(tmp_path / "igloo")
+    monkeypatch.setattr(checkpoint, "write_history", full)
+    with pytest.raises(TrainingError, match="igloo") as caught:
+        run.train(log_every=1)
+    assert "stopped working together" not in str(caught.value)
 
 
 def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path):
@@ -1193,6 +1222,26 @@ def test_auto_precision_is_bf16_where_the_hardware_has_it(tmp_path, monkeypatch)
         assert make(tmp_path, precision="auto").bf16 is native
         assert make(tmp_path, precision="bf16").bf16
         assert not make(tmp_path, precision="fp32").bf16
+
+
+def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
+    current = []
+
+    class Current:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            current.append(self.device)
+
+        def __exit__(self, *_) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    second = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == second)
+    assert trainer.has_native_bf16(second)
+    assert not trainer.has_native_bf16(torch.device("cuda:0"))
 
 
 def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):
