@@ -14,7 +14,7 @@ from sagan.ui.current import CurrentFace, check_label, labels_of, layers_of, sid
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS
 from sagan.ui.numbers import the_numbers
-from sagan.ui.work import CHOICE, IN_TURN, failed, in_worker, told, told_list
+from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, told, told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -182,13 +182,12 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         file = gr.FileData(path=path, orig_name=name).model_dump()
         return {"kind": "file", "number": number, "file": file}
 
-    in_turn = {**CHOICE, **IN_TURN, "queue": True}
     asked_of_face = {"inputs": controls.inputs, "js": "() => sagan.values()"}
     for function, options in (
         (discriminator, {**asked_of_face, **CHOICE}),
         (average, CHOICE),
-        (figure, {**asked_of_face, **in_turn}),
-        (maps, {**asked_of_face, **in_turn}),
+        (figure, {**asked_of_face, **HEAVY}),
+        (maps, {**asked_of_face, **HEAVY}),
     ):
         listen = getattr(attention, function.__name__)
         listen(function, outputs=attention, **options).failure(None, js=failed(attention))

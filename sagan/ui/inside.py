@@ -39,7 +39,8 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
             table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
             can_open=bool(sampler.layers),
         )
-        spectral_norm(sampler, networks, first)
+        normalised = networks[-1 if sampler.config.d_spectral_norm else 0]["blocks"]
+        spectral_norm(sampler, networks, next(block["id"] for block in normalised if block["layers"]))
 
     async def want(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None

@@ -48,7 +48,8 @@ WALK = {
     "b": "B · seed {seed}",
     "play": "Play",
     "pause": "Pause",
-    "help": "The way follows the arc between both latents (slerp). Every picture on it is a face too.",
+    "help": "The way follows the arc between both latents (slerp), and the generator makes a face of every "
+    "point of it. Playing fades from one to the next of {frames}.",
     "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
@@ -163,13 +164,14 @@ DIALS = {
     "failed": "The pictures could not be made. Turn a dial to try again.",
 }
 NUMBERS = {
-    "title": "The numbers: how this point is computed",
+    "title": "The numbers: how one point is computed",
     "layer": "Layer",
     "where": "Generator, layer {name}, {place} (counted from 0), {width} channels",
     "place": "column {column}, row {row}",
     "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
     "product": "q times k",
-    "hint": "Move over a part of the formula, or choose it: its numbers light up.",
+    "hint": "Move over a part of the formula, or choose it: its numbers light up. For another point, pin it "
+    "on a picture.",
     "numbers": "The numbers of the computation",
     "key": "five strongest keys",
     "first": "first 8 channels",
@@ -212,7 +214,8 @@ TRAINING = {
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
-    "other_run": "* Another, shorter run of the same recipe: this one kept no film at that time.",
+    "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
+    "one kept no film at that time. The curves are of this one.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
 }
 
@@ -273,8 +276,9 @@ INSIDE = {
 SPECTRUM = {
     "title": "Spectral norm",
     "what": "In training every weight W is divided by σ, its largest singular value: the most that W can "
-    "stretch what comes in. So no layer amplifies without limit, and the discriminator's slope, which the "
-    "generator learns from, stays bounded.",
+    "stretch what comes in. So no convolution of the discriminator amplifies without limit, and its slope, "
+    "which the generator learns from, stays in check. Gammas are not divided; in the generator, batch norm "
+    "sets the scale anew after each convolution.",
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",
@@ -342,13 +346,13 @@ TOUR = {
     "failed": "No answer came. Try again.",
 }
 LESSON = {
-    "title": "How a GAN pays attention, in eight steps",
+    "title": "How a GAN pays attention, step by step",
     "what": "A tour through this page and the model behind it. Each step takes a minute: something to read, "
     "and something to try. Leave whenever you like: the page becomes what it was before.",
     "start": "Start the tour",
     "open": "Step {number}: {title}",
     "worksheet": "For a class",
-    "worksheet_what": "A worksheet with eight exercises on one page, and the answers on a second one. Its "
+    "worksheet_what": "A worksheet with exercises on one page, and the answers on a second one. Its "
     "figures come from the model on this page.",
     "worksheet_open": "Open the worksheet to print it",
     "worksheet_waiting": "The worksheet is being made …",
@@ -356,8 +360,9 @@ LESSON = {
     "steps": {
         "short_sight": {
             "title": "Convolutions are short-sighted",
-            "say": "A convolution makes each place from its closest neighbours. What an eye should know of "
-            "the other one has to travel through many layers. Attention reaches every place in one step.",
+            "say": "A convolution makes each place from its closest neighbours. All places come from one "
+            "latent, and so can agree on the large layout; but what an eye should know of how the other one "
+            "turned out has to travel through many layers. Attention reaches every place in one step.",
             "do": "Point at other places and watch “outside 3×3”: the share that no 3×3 convolution could "
             "have reached. Where is it smallest?",
         },
@@ -419,7 +424,7 @@ LESSON = {
 WORKSHEET = {
     "file": "sagan-worksheet.html",
     "title": "Self-attention in a GAN",
-    "subtitle": "Eight exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1; “the "
+    "subtitle": "Exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1; “the "
     "point” is the pixel in column {x}, row {y}, counted from 0. This link opens both:",
     "name": "Name",
     "date": "Date",

@@ -24,7 +24,9 @@ def walk_tab(controls: Controls) -> None:
     """Build the tab and its events."""
     sampler = controls.sampler
     with gr.Tab(texts.WALK_TAB, id="walk"):
-        walk = view("walk", texts=texts.WALK, count=STRIP)
+        walk = view(
+            "walk", texts=texts.WALK | {"help": texts.WALK["help"].format(frames=FRAMES)}, count=STRIP
+        )
         controls.t.render()
         with gr.Row():
             controls.seed_b.render()

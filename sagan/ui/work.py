@@ -22,12 +22,7 @@ INTERACTIVE: dict[str, Any] = {
 CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "heavy"}
-HEAVY: dict[str, Any] = {
-    **IN_TURN,
-    "show_progress": "hidden",
-    "trigger_mode": "always_last",
-    "api_visibility": "private",
-}
+HEAVY: dict[str, Any] = {**CHOICE, **IN_TURN, "queue": True}
 
 
 async def in_worker(function: Callable, *args: Any) -> Any:

@@ -372,6 +372,31 @@ def drawn_query(page, layer: str) -> int:
     return int(page.locator(f'#attention-view figure[data-layer="{layer}"]').get_attribute("data-query"))
 
 
+def test_a_tap_only_looks_even_where_its_click_does_not_say_that_it_was_one(page):
+    page.evaluate(
+        """() => {
+            const picture = document.querySelector('#attention-view figure[data-layer="16x16"] .picture');
+            const box = picture.getBoundingClientRect();
+            const [clientX, clientY] = [box.left + 0.34 * box.width, box.top + 0.28 * box.height];
+            const at = { clientX, clientY, bubbles: true };
+            for (const type of ['pointerdown', 'pointerup'])
+                picture.dispatchEvent(new PointerEvent(type, { ...at, pointerType: 'touch' }));
+            picture.dispatchEvent(new MouseEvent('click', at));
+        }"""
+    )
+    assert pinned(page) == []
+    two_frames(page)
+    assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
+
+
+def test_keys_of_the_browser_stay_its_own(page):
+    click(page, "16x16", *anywhere())
+    before = pinned(page)
+    for key in ("Control+Backspace", "Meta+Delete", "Control+Enter"):
+        press(page, key)
+    assert pinned(page) == before != []
+
+
 def test_the_lab_works_with_touch_alone(browser, address, sampler):
     context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
     context.set_default_timeout(120_000)  # nothing of the page is in this context's cache

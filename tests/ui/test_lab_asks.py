@@ -401,6 +401,15 @@ def test_the_raw_maps_of_the_face_are_saved(page, sampler):
             np.testing.assert_array_equal(arrays[name], array)
 
 
+def test_the_score_stands_again_after_a_file(page):
+    status = page.locator(f"{LAB} .status")
+    switch(page, "network", "discriminator")
+    page.wait_for_function("(element) => element.textContent !== ''", arg=status.element_handle())
+    score = status.text_content()
+    saved(page, "npz")
+    assert status.text_content() == score
+
+
 def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatch):
     drawn_with = []
 

@@ -102,6 +102,30 @@ def test_back_and_next_go_through_the_steps_and_quick_clicks_count(page):
     assert card(page, ".back").is_disabled()
 
 
+def test_quick_clicks_stop_at_either_end(page):
+    quickly = "(button) => { button.click(); button.click(); button.click(); }"
+    begin(page, 1)
+    card(page, ".back").evaluate(quickly)
+    at(page, 0)
+    begin(page, 6)
+    card(page, ".next").evaluate(quickly)
+    at(page, 7)
+    assert card(page, ".error").text_content() == ""
+
+
+def test_escape_closes_the_menu_first(page):
+    begin(page)
+    menu = page.locator("#attention-view details.save")
+    menu.locator("summary").click()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    assert menu.get_attribute("open") is None and card(page).is_visible()
+    assert page.evaluate("document.activeElement.matches('details.save summary')")
+    page.keyboard.press("Escape")
+    page.locator("#lesson-view .start").wait_for()
+    assert not card(page).is_visible()
+
+
 def test_a_face_that_was_asked_for_after_a_step_ends_the_waiting_for_it(page, sampler, monkeypatch):
     begin(page)
     hold, free = threading.Event(), sampler.face_and_queries_keys

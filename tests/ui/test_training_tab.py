@@ -342,6 +342,12 @@ def test_moments_of_another_run_are_marked_and_explained(new_page, serve, filmed
     assert part(page, ".help").text_content().count("* Another, shorter run") == 1
 
 
+def test_what_a_place_receives_is_not_told_of_a_film(training):
+    assert training.locator("#training-view .received").count() > 0
+    training.evaluate("sagan.lab.set({direction: 'forward'})")
+    assert training.locator("#training-view .received:visible").count() == 0
+
+
 def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, filmed_address):
     page = new_page(filmed_address)
     page.wait_for_selector("#attention-view [data-drawn]")

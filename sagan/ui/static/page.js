@@ -116,6 +116,7 @@ globalThis.sagan = (() => {
           const number = Date.now();
           [stale, pending] = [false, number];
           if (ask(number) === false) [stale, pending] = [true, 0];
+          else setTimeout(check, LOST + 1); // ask again if no answer comes
         }, rest);
       };
       page.on('failed', (id) => { // the next try is when something changes or the view is opened

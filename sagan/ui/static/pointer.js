@@ -37,15 +37,18 @@ sagan.pointer = (() => {
    */
   return (picture, side, { point, look, leave, pick, drop }) => {
     const by = (event) => (event.pointerType === 'touch' ? 'touch' : 'mouse');
+    let pressed = 'mouse'; // by what: older browsers do not say it of a click
+    picture.addEventListener('pointerdown', (event) => { pressed = by(event); });
     followFinger(picture, (event) => look(shares(picture, event), 'touch'));
     picture.addEventListener('pointermove', (event) => look(shares(picture, event), by(event)));
     picture.addEventListener('pointerleave', (event) => { if (by(event) === 'mouse') leave(); });
     picture.addEventListener('click', (event) => {
       const at = shares(picture, event);
-      look(at, by(event));
-      if (by(event) === 'mouse') pick(at, 'mouse'); // a finger does not hover, so a tap only looks
+      look(at, pressed);
+      if (pressed === 'mouse') pick(at, 'mouse'); // a finger does not hover, so a tap only looks
     });
     picture.addEventListener('keydown', (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
       const step = STEPS[event.key];
       if (step) {
         // From the middle of this layer's cell to the middle of the next.

@@ -75,14 +75,19 @@ async function receiveAverages({ file }) {
 
 sagan.on('failed', (id) => {
   if (!element.closest(`#${id}`)) return;
-  status.textContent = '';
+  sayScore();
   if (averages === 'asked') {
     averages = 'none';
     lab.set({ average: false });
   }
 });
 
-const receivers = { discriminator: receiveDiscriminator, average: receiveAverages, file: saving.receive };
+function receiveFile(value) {
+  saving.receive(value);
+  sayScore();
+}
+
+const receivers = { discriminator: receiveDiscriminator, average: receiveAverages, file: receiveFile };
 
 function receive() {
   if (!props.value) return;

@@ -8,7 +8,7 @@ const dials = props.dials.map(({ name, gamma }) => {
   return { name, gamma, dial, slider: dial.querySelector('input'), said: dial.querySelector('output') };
 });
 const times = () => props.dials.map(({ name }) => lab.state.gammas[name] ?? 1);
-const fresh = sagan.keepFresh(content, texts.failed, (number) => trigger('want', { number, times: times() }), 0);
+const fresh = sagan.keepFresh(content, texts.failed, (number) => (sagan.face ? trigger('want', { number, times: times() }) : false), 0);
 
 function turn(name, value) {
   const { [name]: before, ...others } = lab.state.gammas;

@@ -21,7 +21,7 @@ const layers = (() => {
   let speak = false, frame = 0;
 
   const active = () => panels.filter(({ network }) => !network || network === lab.state.network);
-  const backward = () => props.lab && lab.state.direction === 'backward';
+  const backward = () => Boolean(props.lab) && lab.state.direction === 'backward';
   const pixel = (at) => at.map((share) => Math.min(size - 1, Math.floor(share * size)));
   const middle = (at) => at.map((pixel) => (pixel + 0.5) / size);
   const placeOf = ({ x, y }) => middle([x, y]);

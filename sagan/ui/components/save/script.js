@@ -42,13 +42,17 @@ const saving = (() => {
     else trigger('figure', { number: Date.now(), ...figure(kind) });
   });
   document.addEventListener('click', ({ target }) => { if (!menu.contains(target)) menu.open = false; });
-  element.addEventListener('keydown', ({ key }) => { if (key === 'Escape') menu.open = false; });
+  element.addEventListener('keydown', (event) => { // Escape closes the menu, and leaves nothing else
+    if (event.key !== 'Escape' || !menu.open) return;
+    event.stopPropagation();
+    menu.open = false;
+    menu.querySelector('summary').focus();
+  });
 
   return {
     /** Hand out a file {url, orig_name} that Python made. */
     receive({ file }) {
       sagan.download(file.url, file.orig_name);
-      status.textContent = '';
     },
   };
 })();

@@ -86,11 +86,13 @@ function leave() {
   focusStart();
 }
 
-back.addEventListener('click', () => go(wanted - 1));
-next.addEventListener('click', () => (wanted === steps.length - 1 ? leave() : go(wanted + 1)));
+// The buttons say what is shown, and quick clicks run ahead of it.
+back.addEventListener('click', () => go(Math.max(0, wanted - 1)));
+next.addEventListener('click', () => (shown === steps.length - 1 ? leave() : go(Math.min(steps.length - 1, wanted + 1))));
 part('.leave').addEventListener('click', leave);
 document.addEventListener('keydown', ({ key }) => { // before others: of projector and tour, one at a time
-  if (key === 'Escape' && !document.body.classList.contains('projector')) leave();
+  const others = document.body.classList.contains('projector') || document.querySelector('details.save[open]');
+  if (key === 'Escape' && !others) leave();
 }, true);
 new ResizeObserver(keepRoom).observe(card);
 sagan.on('tour', go);
