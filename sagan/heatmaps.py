@@ -6,13 +6,12 @@ A row is the weights of one query over all keys, (n*n,) or (n, n), and sums to 1
 from collections.abc import Sequence
 from functools import cache
 from math import ceil, isqrt, sqrt
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
-
-from sagan.inside import check_query
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +77,13 @@ def _offsets(row: np.ndarray, query: int, side: int) -> tuple[np.ndarray, np.nda
     check_query(query, side * side)
     rows, columns = np.divmod(np.arange(side * side), side)
     return rows - query // side, columns - query % side
+
+
+def check_query(query: object, positions: int) -> int:
+    """The query as an int. Raises ValueError where it is none of the positions 0 to positions - 1."""
+    if isinstance(query, bool) or not isinstance(query, Integral) or not 0 <= query < positions:
+        raise ValueError(f"The query is {query!r}, but this layer has positions 0 to {positions - 1}.")
+    return int(query)
 
 
 @cache

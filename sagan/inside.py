@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
+
+from sagan.heatmaps import check_query
 
 STRONGEST = 5  # keys that a computation lists
 SHOWN = 16  # feature maps of a block
@@ -99,13 +100,6 @@ def blocks(activations: Mapping[str, np.ndarray]) -> list[Block]:
     return [
         Block(name, _kind(name), output.shape, output[:SHOWN].copy()) for name, output in activations.items()
     ]
-
-
-def check_query(query: object, positions: int) -> int:
-    """The query as an int. Raises ValueError where it is none of the positions 0 to positions - 1."""
-    if isinstance(query, bool) or not isinstance(query, Integral) or not 0 <= query < positions:
-        raise ValueError(f"The query is {query!r}, but this layer has positions 0 to {positions - 1}.")
-    return int(query)
 
 
 def _kind(name: str) -> str:
