@@ -27,8 +27,11 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
     """Build the tab and its events; `tabs` are those of the page, so that a block can open Attention."""
     sampler = controls.sampler
     networks = [network(sampler, name) for name in ("generator", "discriminator")]
-    # Of the maps that are not a picture yet, the largest show most.
-    first = [block["id"] for block in networks[0]["blocks"] if block["kind"] == "convolution"][-1]
+    last = [
+        [block["id"] for block in network["blocks"] if block["kind"] == "convolution"][-1]
+        for network in networks
+    ]
+    first = last[0]  # of the maps that are not a picture yet, the largest show most
     with gr.Tab(texts.INSIDE_TAB, id="inside"):
         blocks = view(
             "inside",
@@ -39,8 +42,8 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
             table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
             can_open=bool(sampler.layers),
         )
-        normalised = networks[-1 if sampler.config.d_spectral_norm else 0]["blocks"]
-        spectral_norm(sampler, networks, next(block["id"] for block in normalised if block["layers"]))
+        # In the discriminator, since what it bounds there no batch norm sets anew.
+        spectral_norm(sampler, networks, last[sampler.config.d_spectral_norm])
 
     async def want(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None

@@ -34,6 +34,9 @@ function drawValues() {
     part(`.mark.${name}`).textContent = values ? figure(values[0]) : '';
     part(`.lines .${name}`).hidden = !values;
   }
+  const apart = before ? down(after[0]) - down(before[0]) : Infinity; // in percent; labels this close would overlap
+  part('.mark.after').classList.toggle('below', Math.abs(apart) < 5 && apart >= 0);
+  part('.mark.before').classList.toggle('below', Math.abs(apart) < 5 && apart < 0);
   const drop = { x1: LEFT, x2: LEFT, y1: before ? down(before[0]) : 0, y2: before ? down(after[0]) : 0 };
   for (const [name, value] of Object.entries(drop)) part('.drop').setAttribute(name, value);
   drawTicks(top, bottom, count, across, down);
