@@ -130,6 +130,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="W",
         help=f"gradient penalty's weight (default {recipe.lambda_gp:g})",
     )
+    move = (
+        "weight of consistency regularization: D shall give images, real and generated, the scores that "
+        f"they have when shifted a little and mirrored (default {recipe.consistency:g}: none)"
+    )
+    add("--consistency", type=float, metavar="W", help=move)
     half_life = (
         "half-life of the averaged generator in thousand images, at most 5 percent of those shown so far "
         "(default 10/32 of the batch size)"

@@ -114,6 +114,27 @@ def to_batch(
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # keeps the strides: channels_last
 
 
+def move(images: Tensor, moves: Tensor) -> Tensor:
+    """Shift images (N, C, S, S) by whole pixels and mirror some, each in its own way; the same shape.
+
+    moves (N, 3) of integers: how far down, how far to the right, and whether it is mirrored first (0 or 1).
+    What comes in at an edge is the image reflected there, so shifts are less than S.
+    """
+    side = images.shape[-1]
+    down, right, mirrored = moves[:, :, None].unbind(1)  # (N, 1) each
+    places = torch.arange(side, device=images.device)
+    rows, columns = (_reflected(places - shift, side) for shift in (down, right))  # (N, S): whence each comes
+    columns = torch.where(mirrored > 0, side - 1 - columns, columns)
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    last = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]  # (N, S, S, C)
+    return last.permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, side: int) -> Tensor:
+    """Places outside of 0 to side - 1, as far inside as they were outside; the edge is not repeated."""
+    return side - 1 - (side - 1 - places.abs()).abs()
+
+
 def batch_indices(length: int, batch_size: int, update: int, seed: int) -> np.ndarray:
     """The images of one update, int64 (batch_size,): a function of (seed, update) alone.
 

@@ -1,7 +1,8 @@
 """Adversarial losses as functions of discriminator scores.
 
 The hinge loss is Lim and Ye 2017 (arXiv:1705.02894), as in SAGAN; the Wasserstein loss with gradient penalty
-is Gulrajani et al. 2017 (arXiv:1704.00028). Scores are (B,) and losses are scalars.
+is Gulrajani et al. 2017 (arXiv:1704.00028); consistency is Zhang et al. 2020 (arXiv:1910.12027), and of fakes
+as well Zhao et al. 2020 (arXiv:2002.04724). Scores are (B,) and losses are scalars.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,11 @@ def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
 def adversarial_g(fake: Tensor) -> Tensor:
     """-mean(D(fake)): the generator's loss, the same for both."""
     return -fake.mean()
+
+
+def inconsistency(scores: Tensor, moved: Tensor) -> Tensor:
+    """mean((D(x) - D(T(x)))^2): how much D minds a change that leaves an image what it is."""
+    return (scores - moved).square().mean()
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

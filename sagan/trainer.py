@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint, losses, pictures, spectra
-from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
+from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.layers import SelfAttention, load_state, normalised_once
@@ -32,7 +32,9 @@ INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in step
 Value = TypeVar("Value")
 
 # Streams of random numbers, each a function of (seed, update) alone.
-DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY = range(3)
+DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES = range(4)
+
+MOST_MOVED = 32  # images move by up to a 32nd of their side: 2 pixels of 64
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
@@ -58,6 +60,7 @@ class Recipe:
     lr_decay: float = 0.6  # the share of the run, at its end, over which both rates fall to zero
     d_steps: int = 1
     lambda_gp: float = 10.0
+    consistency: float = 0.0  # weight of how little D shall mind images that are shifted and mirrored
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
@@ -76,6 +79,7 @@ class Recipe:
             ("d_lr", 0, 1),
             ("lr_decay", 0, 1),
             ("lambda_gp", 0, 1e6),
+            ("consistency", 0, 1e6),
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
@@ -232,10 +236,13 @@ class Trainer:
             return network(self.processes.share(z), labels).float()
 
     def _d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int) -> None:
+        images = torch.cat([real, fake])
+        if self.recipe.consistency:
+            images = torch.cat([images, move(images, self._moves(update).repeat(2, 1))])
         with normalised_once(self.discriminator), self._autocast():
-            both = torch.cat([real, fake])
-            scores = self._d(both, None if labels is None else labels.repeat(2)).float()
-        real_scores, fake_scores = scores.chunk(2)
+            repeats = len(images) // len(real)
+            scores = self._d(images, None if labels is None else labels.repeat(repeats)).float()
+        real_scores, fake_scores, *moved = scores.split(len(real))
         if self.recipe.loss == "hinge":
             loss = losses.hinge_d(real_scores, fake_scores)
         else:
@@ -245,6 +252,10 @@ class Trainer:
             penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, mix)
             loss = losses.wasserstein_d(real_scores, fake_scores) + self.recipe.lambda_gp * penalty
             self._note(penalty=penalty)
+        if moved:
+            inconsistency = sum(map(losses.inconsistency, (real_scores, fake_scores), moved))
+            loss = loss + self.recipe.consistency * inconsistency
+            self._note(inconsistency=inconsistency)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.d_optimizer.step()
@@ -300,6 +311,14 @@ class Trainer:
         if isinstance(self._images, Tensor):
             indices = torch.from_numpy(indices).to(self.device, non_blocking=True)
         return to_batch(self._images[indices], flips, self.device), labels
+
+    def _moves(self, update: int) -> Tensor:
+        """How each pair of a real and a fake image is moved (B, 3), see `move`; this process's share."""
+        most = self.config.image_size // MOST_MOVED
+        size, random = self.recipe.batch_size, self._random(MOVES, update)
+        shifts = torch.randint(-most, most + 1, (size, 2), generator=random, device=self.device)
+        mirrored = torch.randint(0, 1 + self.recipe.flips, (size, 1), generator=random, device=self.device)
+        return self.processes.share(torch.cat([shifts, mirrored], dim=1))
 
     def _random(self, *stream: int) -> torch.Generator:
         seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
