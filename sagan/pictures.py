@@ -14,6 +14,7 @@ from sagan.networks import Generator
 
 FACES = 64
 ATTENTION_FACES = 8
+PENALTIES = ("penalty", "inconsistency")  # columns of the history beside the losses
 QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, the left eye
 
 
@@ -45,7 +46,7 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
     """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed."""
     measured = [row for row in history if "frechet_distance" in row]
     panels = {
-        "loss": (history, [name for name in history[-1] if name.endswith("_loss") or name == "penalty"]),
+        "loss": (history, [name for name in history[-1] if name.endswith("_loss") or name in PENALTIES]),
         "score": (history, ["d_real", "d_fake"]),
         "gamma": (history, [name for name in history[-1] if "_gamma_" in name]),
     }

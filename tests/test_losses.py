@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sagan.losses import adversarial_g, gradient_penalty, hinge_d, wasserstein_d
+from sagan.losses import adversarial_g, gradient_penalty, hinge_d, inconsistency, wasserstein_d
 from sagan.networks import Discriminator, SaganConfig
 
 
@@ -54,6 +54,16 @@ def test_real_and_fake_batches_may_differ_in_size():
     assert hinge_d(real, fake).item() == pytest.approx(
         np.maximum(0, 1 - real.numpy()).mean() + np.maximum(0, 1 + fake.numpy()).mean()
     )
+
+
+def test_inconsistency_is_the_mean_squared_change_and_pulls_both_scores_together():
+    one, other = (scores().requires_grad_(True) for _ in range(2))
+    value = inconsistency(one, other)
+    change = one.detach().numpy() - other.detach().numpy()
+    assert value.item() == pytest.approx(np.mean(change**2), abs=1e-12)
+    value.backward()
+    np.testing.assert_allclose(one.grad, 2 * change / 50, atol=1e-12)
+    np.testing.assert_allclose(other.grad, -2 * change / 50, atol=1e-12)
 
 
 def test_gradient_penalty_of_a_linear_critic():

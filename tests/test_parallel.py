@@ -27,6 +27,7 @@ CASES = {
     "hinge": {},
     "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
     "with classes": {"classes": 3, "fresh_fakes": False},
+    "consistent": {"consistency": 0.3},
 }
 
 

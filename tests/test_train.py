@@ -190,6 +190,7 @@ def hand_on(*options: object) -> None:
         (("--lr-decay", 0.25), "lr_decay", 0.25),
         (("--d-steps", 5), "d_steps", 5),
         (("--lambda-gp", 2.5), "lambda_gp", 2.5),
+        (("--consistency", 0.5), "consistency", 0.5),
         (("--ema-kimg", 7.5), "ema_kimg", 7.5),
         (("--precision", "bf16"), "precision", "bf16"),
         (("--seed", 42), "seed", 42),

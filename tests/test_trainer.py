@@ -128,6 +128,14 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 EPSILON = 1e-2  # of Adam: at the usual 1e-8 it turns rounding errors of small gradients into full-sized steps
 
 
+def moved(image: Tensor, move: Tensor) -> Tensor:
+    """An image (C, S, S) mirrored, and shifted by less than 5 pixels, through PyTorch's padding."""
+    (down, right, mirrored), side = move.tolist(), image.shape[-1]
+    image = image.flip(2) if mirrored else image
+    padded = nn.functional.pad(image, (4, 4, 4, 4), mode="reflect")
+    return padded[:, 4 - down : 4 - down + side, 4 - right : 4 - right + side]
+
+
 class PlainTraining:
     """The same game with nothing but autograd and Adam's formula: nothing cached, fused or frozen."""
 
@@ -168,9 +176,13 @@ class PlainTraining:
                 p -= (rate * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + EPSILON)).float()
 
     def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int, rate: float) -> dict:
-        labels_of_both = None if labels is None else torch.cat([labels, labels])
-        scores = self.discriminator(torch.cat([real, fake]), labels_of_both)
-        real_scores, fake_scores = scores[: len(real)], scores[len(real) :]
+        images = [real, fake]
+        if self.recipe.consistency:
+            moves = self.run._moves(update)
+            images += [torch.stack(list(map(moved, x, moves))) for x in images]
+        repeats = len(images)
+        scores = self.discriminator(torch.cat(images), None if labels is None else labels.repeat(repeats))
+        real_scores, fake_scores, *moved_scores = scores.view(repeats, len(real))
         noted = {"d_real": real_scores.mean().item(), "d_fake": fake_scores.mean().item()}
         if self.recipe.loss == "hinge":
             loss = (1 - real_scores).clamp(min=0).mean() + (1 + fake_scores).clamp(min=0).mean()
@@ -181,6 +193,10 @@ class PlainTraining:
             penalty = ((slope.square().sum((1, 2, 3)).sqrt() - 1) ** 2).mean()
             loss = fake_scores.mean() - real_scores.mean() + self.recipe.lambda_gp * penalty
             noted["penalty"] = penalty.item()
+        if moved_scores:
+            changes = torch.cat([real_scores, fake_scores]) - torch.cat(moved_scores)
+            noted["inconsistency"] = 2 * changes.square().mean().item()  # the sum of two means
+            loss = loss + self.recipe.consistency * 2 * changes.square().mean()
         self.adam(self.discriminator, loss, rate)
         return noted | {"d_loss": loss.item()}
 
@@ -206,6 +222,23 @@ class PlainTraining:
 def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps, fresh_fakes):
     recipe = {"loss": loss, "d_steps": d_steps, "fresh_fakes": fresh_fakes, "lambda_gp": 7.0}
     assert_two_steps_of_plain_autograd(tmp_path, classes, **recipe)
+
+
+@pytest.mark.parametrize(("loss", "classes"), [("hinge", 0), ("hinge", 3), ("wgan-gp", 0)])
+def test_two_steps_with_consistency_are_those_of_plain_autograd(tmp_path, loss, classes):
+    assert_two_steps_of_plain_autograd(tmp_path, classes, loss=loss, consistency=3.0, d_steps=2)
+
+
+def test_images_are_moved_by_two_pixels_of_64_at_most_and_mirrored_only_where_flips_are_wanted(tmp_path):
+    config = SaganConfig(z_dim=8, g_width=4, d_width=4)
+    data = ImageSet(np.zeros((4, 64, 64, 3), np.uint8))
+    for flips in (True, False):
+        run = make(tmp_path, data, config, batch_size=200, flips=flips)
+        moves = run._moves(7)
+        assert moves.shape == (200, 3)
+        assert all(set(shifts.tolist()) == {-2, -1, 0, 1, 2} for shifts in moves[:, :2].T)
+        assert set(moves[:, 2].tolist()) == ({0, 1} if flips else {0})
+        assert torch.equal(moves, run._moves(7)) and not torch.equal(moves, run._moves(8))
 
 
 @pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
@@ -1177,6 +1210,7 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"d_lr": math.nan}, "d_lr is nan, but must be from 0 to 1"),
         ({"lr_decay": 1.1}, "lr_decay is 1.1, but must be from 0 to 1"),
         ({"lambda_gp": -1}, "lambda_gp is -1, but must be from 0 to 1000000.0"),
+        ({"consistency": -1}, "consistency is -1, but must be from 0 to 1000000.0"),
         ({"seed": 2**32}, "seed is 4294967296, but must be from 0 to 4294967295"),
         ({"betas": (0.0, 1.0)}, "betas are (0.0, 1.0), but must be two numbers from 0 to below 1"),
         ({"betas": (0.5,)}, "betas are (0.5,), but must be two numbers from 0 to below 1"),
