@@ -341,7 +341,8 @@ def _stored(out: Path) -> dict:
     for name in INTERVALS:
         if name in about and not (type(about[name]) is int and about[name] >= 1):
             raise TrainingError(f"The {name} of the run in '{out}' is damaged: it is {about[name]!r}.")
-    return info["recipe"] | model | about
+    recipe = dataclasses.asdict(Recipe()) | info["recipe"]  # an older run trained with no newer option
+    return recipe | model | about
 
 
 def _without_folders(word: str) -> str:

@@ -41,7 +41,17 @@ OPTIONS = (
         "--g-lr",
         "--d-lr",
     ),
-    *("--betas", "--lr-decay", "--d-steps", "--lambda-gp", "--ema-kimg", "--z-dim", "--g-width", "--d-width"),
+    *(
+        "--betas",
+        "--lr-decay",
+        "--d-steps",
+        "--lambda-gp",
+        "--consistency",
+        "--ema-kimg",
+        "--z-dim",
+        "--g-width",
+        "--d-width",
+    ),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
     *("--g-attention", "--sync-batch-norm", "--compile", "--log-every", "--sample-every", "--save-every"),
     "--start-from",
@@ -498,6 +508,7 @@ CHANGES = {
     "--lr-decay": 0.5,
     "--d-steps": 2,
     "--lambda-gp": 5,
+    "--consistency": 0.5,
     "--ema-kimg": 4,
     "--z-dim": 13,
     "--g-width": 9,
@@ -529,6 +540,16 @@ def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
     for switch in ("--deterministic", "--sync-batch-norm"):
         assert resume(switch) == 2
         assert f"{switch} is True now" in complaint(capsys)
+
+
+def test_an_option_that_is_newer_than_the_run_is_refused_on_resume(capsys, stopped):
+    path = Path("runs/one/checkpoint/state.json")
+    info = json.loads(path.read_text())
+    del info["recipe"]["consistency"]
+    path.write_text(json.dumps(info))
+    assert resume("--consistency", 0.5) == 2
+    assert "--consistency is 0.5 now, but the run in 'runs/one' was started with 0.0" in complaint(capsys)
+    assert resume("--steps", 2) == 0
 
 
 def test_settings_that_are_repeated_as_they_were_are_accepted_on_resume(stopped):
