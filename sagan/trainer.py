@@ -422,6 +422,9 @@ class Trainer:
                 self.save()
         finally:
             bar.close()
+            if self.processes.count > 1 and sys.exc_info()[0] is not None:
+                # torchrun ends what is left of a run by SIGTERM; this process says first why it stopped.
+                handlers[signal.SIGTERM] = signal.SIG_IGN
             for name, handler in handlers.items():
                 signal.signal(name, handler)
         return self.progress == 1

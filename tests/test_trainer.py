@@ -1,6 +1,7 @@
 """The trainer: its steps against plain autograd, average and rates against formulas, resuming, stopping."""
 
 import copy
+import dataclasses
 import errno
 import json
 import math
@@ -1046,6 +1047,22 @@ def test_an_error_in_a_folder_called_as_the_transport_of_processes_is_said_as_it
     with pytest.raises(TrainingError, match="igloo") as caught:
         run.train(log_every=1)
     assert "stopped working together" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_lost_another_is_not_ended_before_it_has_said_so(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(signal, "signal", (handlers := {}).__setitem__)  # after which no signal arrives here
+    run = make(tmp_path)
+    run.processes = dataclasses.replace(run.processes, count=count)
+
+    def lose() -> None:
+        raise RuntimeError("[gloo] Connection closed by peer")
+
+    run.train_step = lose
+    with pytest.raises(TrainingError, match="stopped working together"):
+        run.train()
+    assert (handlers[signal.SIGTERM] == signal.SIG_IGN) == (count == 2)
+    assert handlers[signal.SIGINT] != signal.SIG_IGN
 
 
 def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path):
