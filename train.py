@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = "go on with the run in --out, as it was set up; --device, --workers and --compile are given again"
+    again = "go on with the run in --out, as it was set up; what is said of the machine is given again"
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",
@@ -177,6 +177,11 @@ def build_parser() -> argparse.ArgumentParser:
         "needs a C++ compiler (default not compiled)"
     )
     add("--compile", action="store_true", default=False, help=compiling)
+    launching = (
+        "launch each of a GPU's kernels by itself (default: where one process trains, a step is recorded "
+        "once as a CUDA graph and launched as a whole, which is faster and computes the same)"
+    )
+    add("--no-capture", dest="capture", action="store_false", default=None, help=launching)
     cores = os.cpu_count() or 1
     add(
         "--workers",
@@ -283,7 +288,18 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
         measuring = {"measure": measurement, "measure_kimg": settings["measure_every"]}
     compiler = "inductor" if options.compile else None
-    trainer = Trainer(config, recipe, data, options.out, device, about, team, compiler=compiler, **measuring)
+    trainer = Trainer(
+        config,
+        recipe,
+        data,
+        options.out,
+        device,
+        about,
+        team,
+        compiler=compiler,
+        capture=options.capture,
+        **measuring,
+    )
     if options.resume:
         trainer.resume()
     elif source:

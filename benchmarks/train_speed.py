@@ -5,9 +5,10 @@
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
 the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
-includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator; --compile
-adds it as `train.py --compile` runs it. The tutorial's loop gets its batches ready-made. Figures hold only on
-a machine that does nothing else.
+includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator; on a GPU a
+step is replayed as a CUDA graph, and "launched" is the same without (--no-capture). --compile adds it as
+`train.py --compile` runs it. The tutorial's loop has its own batch of 64, ready-made, and the precision that
+PyTorch has by default. Figures hold only on a machine that does nothing else.
 
 Operations are counted by PyTorch (convolutions, matrix products, attention; 2 for a multiply and add), and
 set against the rate at which the same device multiplies two large matrices in the same run, in bf16 where it
@@ -22,8 +23,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -35,10 +37,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
 from sagan.networks import SaganConfig
-from sagan.trainer import Recipe, Trainer, has_native_bf16, pick_device
+from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer, has_native_bf16, pick_device
 
 IMAGES = 2048
-WARM_UP = 3  # steps
+WARM_UP = BEFORE_CAPTURE + 2  # steps
+TUTORIAL_BATCH = 64
 
 
 def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
@@ -49,17 +52,23 @@ def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[
 
 
 def our_step(
-    images: np.ndarray, batch_size: int, device: str, compiler: str | None = None
+    images: np.ndarray,
+    batch_size: int,
+    device: str,
+    compiler: str | None = None,
+    capture: bool | None = None,
 ) -> Callable[[], None]:
     """A function that runs one step of ours."""
     config = SaganConfig(d_attention=(8, 4))  # the tutorial's
     recipe = Recipe(batch_size=batch_size)
     out = Path(tempfile.gettempdir()) / "never-written"  # only Trainer.train saves
-    return Trainer(config, recipe, ImageSet(images), out, device, compiler=compiler).train_step
+    run = Trainer(config, recipe, ImageSet(images), out, device, compiler=compiler, capture=capture)
+    return run.train_step
 
 
 CONTESTANTS = {
     "tutorial": tutorial_step,
+    "launched": partial(our_step, capture=False),
     "ours": our_step,
     "compiled": partial(our_step, compiler="inductor"),
 }
@@ -73,11 +82,23 @@ class Contestant:
     """One of the loops in a process of its own, where it keeps its memory as it would alone."""
 
     def __init__(self, name: str, batch_size: int, device: str) -> None:
+        self.name, self.batch_size, self.device = name, batch_size, device
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self.run(_begin, name, batch_size, device)
+        self.ready: Future = self.pool.submit(_wake, device)  # while others do
+
+    def begin(self) -> None:
+        """Set the loop up, alone: how fast each convolution is decides which one a GPU takes."""
+        self.run(_begin, self.name, self.batch_size, self.device)
 
     def run(self, function: Callable[..., float], *arguments: object) -> float:
         return self.pool.submit(function, *arguments).result()
+
+    def images_per_second(self, steps: int) -> float:
+        return steps * self.batch_size / self.run(seconds, steps)
+
+
+def _wake(device: str) -> None:
+    torch.zeros(1, device=device)
 
 
 _step: Callable[[], None]  # in the process of a contestant, one step of its loop
@@ -142,32 +163,40 @@ def print_profile() -> None:
 
 
 def compare(
-    names: list[str], batch_size: int, rounds: int, steps: int, device: str, rate: float, profiled: bool
+    tutorial: Contestant,
+    ours: list[Contestant],
+    rounds: int,
+    steps: int,
+    rate: float,
+    profiled: bool,
 ) -> None:
-    """Print images a second of these contestants at this batch size, and how they compare to the first."""
-    contestants = {name: Contestant(name, batch_size, device) for name in names}
-    memory = {name: contestant.run(peak_memory) for name, contestant in contestants.items()}
-    speed = {name: [] for name in contestants}
+    """Print images a second of the tutorial's loop and of these, of one batch size, and how they compare."""
+    for contestant in ours:
+        contestant.begin()
+    speed = {contestant: [] for contestant in (tutorial, *ours)}
     for turn in range(rounds):
-        for name in sorted(contestants, reverse=turn % 2 == 0):
-            speed[name].append(steps * batch_size / contestants[name].run(seconds, steps))
+        for contestant in list(speed) if turn % 2 else reversed(speed):
+            speed[contestant].append(contestant.images_per_second(steps))
 
-    needed = {name: contestants[name].run(operations) / batch_size for name in ("tutorial", "ours")}
-    needed["compiled"] = needed["ours"]  # which a compiled pass does not tell
-    print(f"\nbatch {batch_size}: {rounds} rounds of {steps} steps in turn")
-    for name, values in speed.items():
+    print(f"\nbatch {ours[0].batch_size}: {rounds} rounds of {steps} steps in turn")
+    # Neither a compiled pass nor a captured step tells what it computes.
+    needed = {one: one.run(operations) / one.batch_size for one in (tutorial, ours[0])}
+    for one, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
-        share = statistics.median(values) * needed[name] / rate
-        work = f"{needed[name] / 1e9:.2f} GFLOP an image, {share:.0%} of the matrix rate"
-        print(f"  {name:9}{figure}, peak memory {memory[name]:.0f} MiB, {work}")
-    for name in names[1:]:
-        ratios = [ours / theirs for ours, theirs in zip(speed[name], speed["tutorial"], strict=True)]
+        work = needed.get(one, needed[ours[0]])
+        share = statistics.median(values) * work / rate
+        print(
+            f"  {one.name:9}{figure}, peak memory {one.run(peak_memory):.0f} MiB, "
+            f"{work / 1e9:.2f} GFLOP an image, {share:.0%} of the matrix rate"
+        )
+    for one in ours:
+        ratios = [mine / theirs for mine, theirs in zip(speed[one], speed[tutorial], strict=True)]
         times = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"  {name} against tutorial: {times}")
+        print(f"  {one.name} against the tutorial at batch {tutorial.batch_size}: {times}", flush=True)
     if profiled:
-        contestants[names[-1]].run(print_profile)
-    for contestant in contestants.values():
-        contestant.pool.shutdown()
+        ours[-1].run(print_profile)
+    for one in ours:
+        one.pool.shutdown()
 
 
 def describe(device: str) -> str:
@@ -189,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64], metavar="N", help="default 64")
+    sizes = "of ours, each compared to the tutorial's at 64 (default 64)"
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64], metavar="N", help=sizes)
     parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
@@ -198,10 +228,16 @@ def main() -> None:
     options = parser.parse_args()
     device = str(pick_device(options.device))
     rate = matrix_rate(device)
-    print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s")
-    names = [name for name in CONTESTANTS if name != "compiled" or options.compile]
-    for batch_size in options.batch_sizes:
-        compare(names, batch_size, options.rounds, options.steps, device, rate, options.profile)
+    print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s", flush=True)
+    names = ["launched"] * device.startswith("cuda") + ["ours"] + ["compiled"] * options.compile
+    tutorial = Contestant("tutorial", TUTORIAL_BATCH, device)
+    groups = [[Contestant(name, size, device) for name in names] for size in options.batch_sizes]
+    for contestant in (tutorial, *chain.from_iterable(groups)):
+        contestant.ready.result()
+    tutorial.begin()
+    for group in groups:
+        compare(tutorial, group, options.rounds, options.steps, rate, options.profile)
+    tutorial.pool.shutdown()
 
 
 if __name__ == "__main__":

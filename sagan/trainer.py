@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint, losses, pictures, spectra
+from sagan.captured import Captured
 from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
@@ -34,7 +35,8 @@ Value = TypeVar("Value")
 # Streams of random numbers, each a function of (seed, update) alone.
 DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES = range(4)
 
-MOST_MOVED = 32  # images move by up to a 32nd of their side: 2 pixels of 64
+MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
+BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
@@ -111,6 +113,17 @@ PRESETS: dict[str, dict] = {
 }
 
 
+class Draw(NamedTuple):
+    """All that one update draws, of one process: a function of (seed, update) alone."""
+
+    noise: Tensor  # (B, z_dim)
+    labels: Tensor | None = None  # (B,)
+    images: Tensor | None = None  # uint8 (B, S, S, 3); only D learns from them, and so all below
+    flips: Tensor | None = None  # (B,) of bool
+    moves: Tensor | None = None  # (B, 3), see `move`; only for consistency
+    mix: Tensor | None = None  # (B,) in [0, 1]; only for the gradient penalty
+
+
 class Trainer:
     """Trains one generator and one discriminator on one image set, and keeps the run in a folder.
 
@@ -132,6 +145,7 @@ class Trainer:
         measure: Callable[[Generator], dict[str, float]] | None = None,
         measure_kimg: float = 100.0,
         compiler: str | Callable | None = None,
+        capture: bool | None = None,
     ) -> None:
         """about: plain data for the model card (command, sources, crop).
 
@@ -139,7 +153,10 @@ class Trainer:
         the run; returns figures by name, the first of them better when lower.
 
         compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
-        as "inductor"; they compute the same up to rounding. None: as they are. Raises TrainingError.
+        as "inductor"; they compute the same up to rounding. None: as they are.
+
+        capture: whether a step is recorded once as a CUDA graph and then replayed, which spares the processor
+        its part; it computes the same. None: on a GPU, where one process trains. Raises TrainingError.
         """
         if compiler and recipe.loss == "wgan-gp":
             raise TrainingError(
@@ -158,7 +175,14 @@ class Trainer:
         self.processes = processes
         self.measure, self.measure_kimg = measure, measure_kimg
         self.device = pick_device(device)
-        if self.device.type == "cpu":
+        on_gpu = self.device.type == "cuda"
+        if capture and (not on_gpu or processes.count > 1):
+            raise TrainingError("A step can be captured only on a GPU, and only where one process trains.")
+        self._captures = on_gpu and processes.count == 1 if capture is None else capture
+        self._captured: Captured | None = None
+        if on_gpu:  # shapes stay the same, so looking for the fastest convolutions pays
+            torch.backends.cudnn.benchmark = not recipe.deterministic
+        else:
             keep_freed_memory()
         if recipe.sync_batch_norm and self.device.type != "cuda":
             raise TrainingError(f"Batch statistics can be shared between GPUs, but not on '{self.device}'.")
@@ -192,6 +216,8 @@ class Trainer:
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
         self.film = Film(self.config)
+        self._warm_up = BEFORE_CAPTURE  # steps left
+        self._rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, Tensor] = {}
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
@@ -206,62 +232,87 @@ class Trainer:
         return network.train()
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        return torch.optim.Adam(network.parameters(), lr, self.recipe.betas, fused=True)
+        if self._captures:  # a graph reads the rate from where it lies
+            lr = torch.tensor(lr, device=self.device)
+        return torch.optim.Adam(
+            network.parameters(), lr, self.recipe.betas, fused=True, capturable=self._captures
+        )
 
     # The step
 
     def train_step(self) -> None:
         """d_steps discriminator updates, one generator update, one update of the average."""
         self._set_rates()
-        with normalised_once(self.generator):  # its weights stay what they are until its update
-            for i in range(self.recipe.d_steps):
-                update = self.step * self.recipe.d_steps + i
-                real, labels = self._real_batch(update)
-                used_again = i == self.recipe.d_steps - 1 and not self.recipe.fresh_fakes
-                with torch.set_grad_enabled(used_again):
-                    fake = self._fake(labels, DISCRIMINATOR_NOISE, update)
-                self._d_step(real, fake.detach(), labels, update)
-            if self.recipe.fresh_fakes:
-                fake = self._fake(labels, GENERATOR_NOISE, self.step)
-            self._g_step(fake, labels)
+        draws = self._draws()
+        if not self._captures:
+            figures = self._learn(draws)
+        elif self._warm_up:
+            self._warm_up -= 1
+            with aside(self.device):
+                figures = self._learn(draws)
+        else:
+            if self._captured is None:
+                self._captured = self._capture(draws)
+            figures = self._captured(draws)
+        for values in figures:
+            self._note(values)
         self.step += 1
         self._average()
 
-    def _fake(self, labels: Tensor | None, *stream: int) -> Tensor:
-        """This process's share of a batch of generated images (B, 3, S, S)."""
-        size = (self.recipe.batch_size, self.config.z_dim)
-        z = torch.randn(size, generator=self._random(*stream), device=self.device)
+    def _draws(self) -> list[Draw]:
+        """What the updates of this step draw: those of D and, if it learns from fresh fakes, that of G."""
+        n = self.recipe.d_steps
+        draws = [self._draw(self.step * n + i) for i in range(n)]
+        if self.recipe.fresh_fakes:
+            draws.append(Draw(self._noise(GENERATOR_NOISE, self.step), draws[-1].labels))
+        return draws
+
+    def _learn(self, draws: list[Draw]) -> list[dict[str, Tensor]]:
+        """All updates of a step; the losses and scores of each. It waits for nothing and draws nothing."""
+        figures = []
+        with normalised_once(self.generator):  # its weights stay what they are until its update
+            for i, draw in enumerate(draws[: self.recipe.d_steps], 1):
+                used_again = i == self.recipe.d_steps and not self.recipe.fresh_fakes
+                with torch.set_grad_enabled(used_again):
+                    fake = self._fake(draw)
+                figures.append(self._d_step(draw, fake.detach()))
+            if self.recipe.fresh_fakes:
+                fake = self._fake(draws[-1])
+            figures.append(self._g_step(fake, draws[-1].labels))
+        return [{name: value.detach() for name, value in row.items()} for row in figures]
+
+    def _fake(self, draw: Draw) -> Tensor:
+        """Generated images (B, 3, S, S)."""
         network = self._g if torch.is_grad_enabled() else self.generator
         with self._autocast():
-            return network(self.processes.share(z), labels).float()
+            return network(draw.noise, draw.labels).float()
 
-    def _d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int) -> None:
-        images = torch.cat([real, fake])
-        if self.recipe.consistency:
-            images = torch.cat([images, move(images, self._moves(update).repeat(2, 1))])
+    def _d_step(self, draw: Draw, fake: Tensor) -> dict[str, Tensor]:
+        real, labels = to_batch(draw.images, draw.flips), draw.labels
+        images = [real, fake]
+        if draw.moves is not None:
+            images += [move(x, draw.moves) for x in images]
         with normalised_once(self.discriminator), self._autocast():
-            repeats = len(images) // len(real)
-            scores = self._d(images, None if labels is None else labels.repeat(repeats)).float()
+            repeated = None if labels is None else labels.repeat(len(images))
+            scores = self._d(torch.cat(images), repeated).float()
         real_scores, fake_scores, *moved = scores.split(len(real))
+        figures = {}
         if self.recipe.loss == "hinge":
             loss = losses.hinge_d(real_scores, fake_scores)
         else:
-            size = self.recipe.batch_size
-            mix = torch.rand(size, generator=self._random(PENALTY, update), device=self.device)
-            mix = self.processes.share(mix)
-            penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, mix)
+            penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, draw.mix)
             loss = losses.wasserstein_d(real_scores, fake_scores) + self.recipe.lambda_gp * penalty
-            self._note(penalty=penalty)
+            figures["penalty"] = penalty
         if moved:
             inconsistency = sum(map(losses.inconsistency, (real_scores, fake_scores), moved))
             loss = loss + self.recipe.consistency * inconsistency
-            self._note(inconsistency=inconsistency)
+            figures["inconsistency"] = inconsistency
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.d_optimizer.step()
-        self._note(d_loss=loss, d_real=real_scores.mean(), d_fake=fake_scores.mean())
+        return figures | {"d_loss": loss, "d_real": real_scores.mean(), "d_fake": fake_scores.mean()}
 
-    def _g_step(self, fake: Tensor, labels: Tensor | None) -> None:
+    def _g_step(self, fake: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         with normalised_once(self.discriminator), self._autocast():
             loss = losses.adversarial_g(self.discriminator(fake, labels).float())
@@ -269,7 +320,16 @@ class Trainer:
         loss.backward()
         self.g_optimizer.step()
         self.discriminator.requires_grad_(True)
-        self._note(g_loss=loss)
+        return {"g_loss": loss}
+
+    def _capture(self, draws: list[Draw]) -> Captured:
+        try:
+            return Captured(self._learn, draws)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].removesuffix(".")
+            raise TrainingError(f"A step cannot be captured here ({reason}): add --no-capture.") from error
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -297,24 +357,46 @@ class Trainer:
     def _set_rates(self) -> None:
         left = 1 - self.progress
         factor = min(1.0, left / self.recipe.lr_decay) if self.recipe.lr_decay else 1.0
-        for optimizer, rate in ((self.g_optimizer, self.recipe.g_lr), (self.d_optimizer, self.recipe.d_lr)):
+        self._rates = {"g_lr": self.recipe.g_lr * factor, "d_lr": self.recipe.d_lr * factor}
+        for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates.values(), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
-    def _real_batch(self, update: int) -> tuple[Tensor, Tensor | None]:
-        size, seed, share = self.recipe.batch_size, self.recipe.seed, self.processes.share
+    def _draw(self, update: int) -> Draw:
+        """What this update of D draws."""
+        recipe, share = self.recipe, self.processes.share
+        size, seed = recipe.batch_size, recipe.seed
         indices = share(torch.from_numpy(batch_indices(len(self.data), size, update, seed))).numpy()
-        flips = share(torch.from_numpy(batch_flips(size, update, seed))) if self.recipe.flips else None
-        labels = None
+        labels = flips = moves = mix = None
         if self.data.labels is not None:
-            labels = torch.from_numpy(self.data.labels[indices]).to(self.device, non_blocking=True)
+            labels = self._sent(self.data.labels[indices])
         if isinstance(self._images, Tensor):
-            indices = torch.from_numpy(indices).to(self.device, non_blocking=True)
-        return to_batch(self._images[indices], flips, self.device), labels
+            images = self._images[self._sent(indices)]
+        else:
+            images = self._sent(self._images[indices])
+        if recipe.flips:
+            flips = share(self._sent(batch_flips(size, update, seed)))
+        if recipe.consistency:
+            moves = self._moves(update)
+        if recipe.loss == "wgan-gp":
+            mix = share(torch.rand(size, generator=self._random(PENALTY, update), device=self.device))
+        return Draw(self._noise(DISCRIMINATOR_NOISE, update), labels, images, flips, moves, mix)
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        """To the device, without waiting for it."""
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+    def _noise(self, *stream: int) -> Tensor:
+        """This process's share of a batch of latents (B, z_dim)."""
+        size = (self.recipe.batch_size, self.config.z_dim)
+        return self.processes.share(torch.randn(size, generator=self._random(*stream), device=self.device))
 
     def _moves(self, update: int) -> Tensor:
         """How each pair of a real and a fake image is moved (B, 3), see `move`; this process's share."""
-        most = self.config.image_size // MOST_MOVED
+        most = round(self.config.image_size * MOVED_SHARE)
         size, random = self.recipe.batch_size, self._random(MOVES, update)
         shifts = torch.randint(-most, most + 1, (size, 2), generator=random, device=self.device)
         mirrored = torch.randint(0, 1 + self.recipe.flips, (size, 1), generator=random, device=self.device)
@@ -328,11 +410,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     @torch.no_grad()
-    def _note(self, **values: Tensor) -> None:
+    def _note(self, values: dict[str, Tensor]) -> None:
         """Add to the sums that the next log line averages, without waiting for the device."""
         for name, value in values.items():
             total, count = self._sums.get(name, (0, 0))
-            self._sums[name] = (total + value.detach(), count + 1)
+            self._sums[name] = (total + value, count + 1)
 
     # The run
 
@@ -471,8 +553,7 @@ class Trainer:
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
-        row["g_lr"] = self.g_optimizer.param_groups[0]["lr"]
-        row["d_lr"] = self.d_optimizer.param_groups[0]["lr"]
+        row |= self._rates
         if math.isfinite(images_per_second):
             row["images_per_second"] = round(images_per_second, 2)
         self.history.append(row)
@@ -752,6 +833,19 @@ def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images
     return torch.tensor(images, device=device)
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """A stream of its own for the work inside, as a capture wants it of the steps before; none on a CPU."""
+    if device.type == "cpu":
+        yield
+        return
+    stream, usual = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(usual)
+    with torch.cuda.stream(stream):
+        yield
+    usual.wait_stream(stream)
 
 
 def has_native_bf16(device: torch.device) -> bool:

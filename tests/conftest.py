@@ -12,6 +12,7 @@ from PIL import Image
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 # A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def d_gradients(run: Trainer, data: dict) -> dict[str, Tensor]:
     share = run.processes.share
     real, fake = (share(torch.from_numpy(data[name])) for name in ("real", "fake"))
     labels = share(torch.from_numpy(data["batch_labels"])) if run.config.num_classes else None
-    run._d_step(real, fake, labels, 0)
+    run._d_step(run._draw(0)._replace(images=real, labels=labels), fake)
     return {name: p.grad.clone() for name, p in run.discriminator.named_parameters()}
 
 
@@ -95,7 +95,7 @@ def two(tmp_path_factory) -> tuple[dict, list[dict]]:
     data = {
         "images": rng.integers(0, 256, (22, 32, 32, 3), np.uint8),
         "labels": rng.integers(0, 3, 22),
-        "real": rng.uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32),
+        "real": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
         "fake": rng.uniform(-1, 1, (8, 3, 32, 32)).astype(np.float32),
         "batch_labels": rng.integers(0, 3, 8),
     }

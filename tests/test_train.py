@@ -53,7 +53,8 @@ OPTIONS = (
         "--d-width",
     ),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--g-attention", "--sync-batch-norm", "--compile", "--log-every", "--sample-every", "--save-every"),
+    *("--g-attention", "--sync-batch-norm", "--compile", "--no-capture"),
+    *("--log-every", "--sample-every", "--save-every"),
     "--start-from",
     *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
 )
@@ -109,7 +110,7 @@ def test_help_gives_the_meaning_of_every_option_and_its_default(option):
     assert re.search(rf"^  {option}\b", shown, re.MULTILINE)
     assert len(action.help.split()) >= 3
     assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
-    switches = ("--resume", "--deterministic", "--sync-batch-norm", "--compile")
+    switches = ("--resume", "--deterministic", "--sync-batch-norm", "--compile", "--no-capture")
     without_default = ("--data", "--out", "--minutes", "--label-columns", "--measure-reference")
     without_default += ("--resume", "--deterministic")
     assert ("default" in action.help) == (option not in without_default)
@@ -208,6 +209,7 @@ def hand_on(*options: object) -> None:
         (("--sync-batch-norm",), "sync_batch_norm", True),
         (("--device", "cuda:1"), "device", "cuda:1"),
         (("--compile",), "compiler", "inductor"),
+        (("--no-capture",), "capture", False),
         (("--log-every", 7), "log_every", 7),
         (("--sample-every", 8), "sample_every", 8),
         (("--save-every", 9), "save_every", 9),
@@ -520,7 +522,7 @@ CHANGES = {
 }
 MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
 MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic", "--sync-batch-norm")
-MAY_CHANGE += ("--compile",)
+MAY_CHANGE += ("--compile", "--no-capture")
 MAY_CHANGE += ("--measure-every", "--measure-reference")
 
 

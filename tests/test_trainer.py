@@ -250,6 +250,69 @@ def test_compiled_networks_learn_the_same(tmp_path, classes):
     assert backend.frame_count >= 4  # G with and without gradients, D of both steps
 
 
+class Repeated:
+    """What a CUDA graph does, on a CPU: the function always reads the tensors that it was recorded with."""
+
+    def __init__(self, function: Callable, inputs: list[tuple]) -> None:
+        self.function, self.inputs = function, [tuple(x) for x in inputs]
+        self.kept = [type(x)(*(None if t is None else torch.full_like(t, 0) for t in x)) for x in inputs]
+
+    def __call__(self, inputs: list[tuple]) -> list[dict[str, Tensor]]:
+        for kept, new in zip(self.kept, inputs, strict=True):
+            assert [t is None for t in kept] == [t is None for t in new]
+            for to, source in zip(kept, new, strict=True):
+                if to is not None:
+                    assert (to.shape, to.dtype) == (source.shape, source.dtype)
+                    to.copy_(source)
+        return self.function(self.kept)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes"),
+    [
+        ({"consistency": 1.0}, 0),
+        ({"d_steps": 2, "fresh_fakes": False, "flips": False}, 3),
+        ({"loss": "wgan-gp", "d_steps": 2}, 3),
+    ],
+)
+def test_a_captured_step_learns_the_same_from_what_each_step_draws(tmp_path, monkeypatch, recipe, classes):
+    """All but the graph itself, which tests/test_gpu.py sees; a GPU is needed for that one."""
+    data, steps = random_images(22, classes), trainer.BEFORE_CAPTURE + 3
+    plain, captured = (make(tmp_path, data, steps=steps, lr_decay=1, **recipe) for _ in range(2))
+    made = []
+    monkeypatch.setattr(trainer, "Captured", lambda *given: made.append(given) or Repeated(*given))
+    captured._captures = True
+    for group in (*captured.g_optimizer.param_groups, *captured.d_optimizer.param_groups):
+        group["lr"] = torch.tensor(group["lr"])
+    for run in (plain, captured):
+        without_files(run).train(log_every=1)
+    assert len(made) == 1
+    for name, value in learned(plain).items():
+        torch.testing.assert_close(learned(captured)[name], value, rtol=1e-6, atol=1e-7, msg=name)
+    for one, other in zip(plain.history, captured.history, strict=True):
+        assert one["g_lr"] == other["g_lr"] and one["d_lr"] == other["d_lr"]
+        assert one["d_loss"] == pytest.approx(other["d_loss"], abs=1e-5)
+
+
+def test_a_step_that_cannot_be_captured_is_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(TrainingError) as error:
+        Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", capture=True)
+    assert str(error.value) == "A step can be captured only on a GPU, and only where one process trains."
+
+    def refuse(*_) -> None:
+        raise RuntimeError("CUDA error: operation not permitted.\nCompile with TORCH_USE_CUDA_DSA.")
+
+    run = make(tmp_path)
+    run._captures = True
+    monkeypatch.setattr(trainer, "Captured", refuse)
+    with pytest.raises(TrainingError) as error:
+        without_files(run).train()
+    assert run.step == trainer.BEFORE_CAPTURE
+    assert str(error.value) == (
+        "A step cannot be captured here (CUDA error: operation not permitted): add --no-capture."
+    )
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_compiler_that_fails_is_one_sentence_unless_ctrl_c_ended_it(tmp_path, interrupted):
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
@@ -309,7 +372,7 @@ def test_images_that_live_on_the_device_make_the_same_batches(tmp_path, monkeypa
     monkeypatch.setattr(trainer, "resident", lambda images, device: torch.from_numpy(images).to(device))
     other = make(tmp_path, data)
     for update in range(7):
-        for one, two in zip(run._real_batch(update), other._real_batch(update), strict=True):
+        for one, two in zip(run._draw(update), other._draw(update), strict=True):
             assert one is two is None or torch.equal(one, two)
 
 
@@ -330,18 +393,18 @@ def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
 
 def test_fakes_are_detached_in_the_d_step(tmp_path):
     run = make(tmp_path)
-    real, labels = run._real_batch(0)
-    fake = run._fake(labels, DISCRIMINATOR_NOISE, 0)
+    draw = run._draw(0)
+    fake = run._fake(draw)
     assert fake.requires_grad
     seen = []
     step = run._d_step
-    run._d_step = lambda real, fake, *rest: (seen.append(fake.requires_grad), step(real, fake, *rest))
+    run._d_step = lambda draw, fake: seen.append(fake.requires_grad) or step(draw, fake)
     without_files(run).train_step()
     assert seen == [False]
 
     run.generator.zero_grad()
     before = copy.deepcopy(run.discriminator.state_dict())
-    step(real, fake.detach(), labels, 0)
+    step(draw, fake.detach())
     assert all(parameter.grad is None for parameter in run.generator.parameters())
     assert all(parameter.grad is not None for parameter in run.discriminator.parameters())
     assert not torch.equal(run.discriminator.state_dict()["blocks.0.bias"], before["blocks.0.bias"])
@@ -358,9 +421,9 @@ def test_d_steps_spend_no_graph_on_fakes_that_g_does_not_learn_from(tmp_path, fr
 
 def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
     run = make(tmp_path)
-    _, labels = run._real_batch(0)
+    draw = run._draw(0)
     before = {name: value.clone() for name, value in run.discriminator.named_parameters()}
-    run._g_step(run._fake(labels, GENERATOR_NOISE, 0), labels)
+    run._g_step(run._fake(draw), draw.labels)
     assert all(parameter.grad is None for parameter in run.discriminator.parameters())
     assert all(torch.equal(value, before[name]) for name, value in run.discriminator.named_parameters())
     assert all(parameter.requires_grad for parameter in run.discriminator.parameters())

@@ -1,0 +1,80 @@
+"""What only a GPU can show; tests/conftest.py leaves this file out where there is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sagan.data import ImageSet
+from sagan.networks import SaganConfig
+from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
+
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=16)
+STEPS = BEFORE_CAPTURE + 4
+CASES = {
+    "hinge": {},
+    "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
+    "with classes": {"classes": 3, "fresh_fakes": False},
+    "consistent": {"consistency": 0.3, "d_steps": 2},
+    "bf16": {"precision": "bf16", "consistency": 1.0},
+}
+
+
+def trained(out: Path, data: ImageSet, capture: bool, **recipe) -> tuple[Trainer, dict[str, Tensor]]:
+    settings = {"batch_size": 8, "steps": STEPS, "precision": "fp32", "lr_decay": 0.8, **recipe}
+    run = Trainer(CONFIG, Recipe(**settings, deterministic=True), data, out, "cuda", capture=capture)
+    for _ in range(STEPS):
+        run.train_step()
+    tensors = {}
+    for name, network in run._networks.items():
+        tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
+    return run, tensors
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_captured_steps_compute_what_plain_ones_do(tmp_path, name):
+    recipe = dict(CASES[name])
+    classes = recipe.pop("classes", 0)
+    rng = np.random.default_rng()
+    images = rng.integers(0, 256, (22, 32, 32, 3), np.uint8)
+    labels, names = (rng.integers(0, classes, 22), tuple("abc")) if classes else (None, ())
+    data = ImageSet(images, labels, names)
+    try:
+        plain, expected = trained(tmp_path, data, False, **recipe)
+        captured, found = trained(tmp_path, data, True, **recipe)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert plain._captured is None and captured._captured is not None
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    for figure, (total, count) in plain._sums.items():
+        assert captured._sums[figure][1] == count
+        torch.testing.assert_close(captured._sums[figure][0], total, rtol=1e-4, atol=1e-5, msg=figure)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-capture",), ("--compile",)], ids=str)
+def test_a_run_on_the_gpu_saves_draws_films_and_resumes(tmp_path, options):
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        pixels = np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{i}.png")
+    run = ["--out", str(tmp_path / "run"), *options]
+    first = ["--data", str(tmp_path / "images"), "--image-size", "32", "--g-width", "16", "--d-width", "16"]
+    first += ["--batch-size", "8", "--steps", "6", "--consistency", "1", "--log-every", "2"]
+    root = Path(__file__).parents[1]
+    for arguments in ([*first, "--sample-every", "3"], ["--resume", "--steps", "12"]):
+        subprocess.run([sys.executable, "train.py", *arguments, *run], cwd=root, check=True)
+    state = json.loads((tmp_path / "run/checkpoint/state.json").read_text())
+    assert state["step"] == 12
+    assert {path.name for path in (tmp_path / "run/samples").iterdir()} >= {
+        "faces-000003.png",
+        "faces-000006.png",
+        "attention-000012.png",
+    }
+    assert torch.cuda.get_device_name() in (tmp_path / "run/checkpoint/model_card.md").read_text()
