@@ -173,8 +173,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("machine and intervals").add_argument
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
     compiling = (
-        "networks through torch.compile: a minute to start, then hardly faster on a CPU, untried on a GPU; "
-        "needs a C++ compiler (default not compiled)"
+        "networks through torch.compile: a minute to start, then hardly faster on a CPU, and PyTorch 2.11 "
+        "fails at it on a GPU; needs a C++ compiler (default not compiled)"
     )
     add("--compile", action="store_true", default=False, help=compiling)
     launching = (

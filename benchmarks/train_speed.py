@@ -1,7 +1,8 @@
 """Training images a second: the tutorial's loop against ours, taking turns, each in a process of its own.
 
     python -m benchmarks.train_speed
-    python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --compile --profile
+    python -m benchmarks.train_speed --compile --profile
+    python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
 the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
@@ -223,7 +224,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--compile", action="store_true", help="also run ours with compiled networks")
+    compiled = "also ours with compiled networks, which PyTorch 2.11 cannot do on a GPU"
+    parser.add_argument("--compile", action="store_true", help=compiled)
     parser.add_argument("--profile", action="store_true", help="also show where the time of ours goes")
     options = parser.parse_args()
     device = str(pick_device(options.device))

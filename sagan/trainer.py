@@ -433,6 +433,10 @@ class Trainer:
             return self._train(log_every, sample_every, save_every)
         except TrainingError:  # a RuntimeError too, and said already
             raise
+        except AssertionError as error:  # how code that was compiled says that it does not fit
+            if not self._compiles:
+                raise
+            raise _not_compiled(error) from error
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise TrainingError(

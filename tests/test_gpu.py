@@ -58,7 +58,7 @@ def test_captured_steps_compute_what_plain_ones_do(tmp_path, name):
         torch.testing.assert_close(captured._sums[figure][0], total, rtol=1e-4, atol=1e-5, msg=figure)
 
 
-@pytest.mark.parametrize("options", [(), ("--no-capture",), ("--compile",)], ids=str)
+@pytest.mark.parametrize("options", [(), ("--no-capture",)], ids=str)
 def test_a_run_on_the_gpu_saves_draws_films_and_resumes(tmp_path, options):
     (tmp_path / "images").mkdir()
     for i in range(20):

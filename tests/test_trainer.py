@@ -254,7 +254,7 @@ class Repeated:
     """What a CUDA graph does, on a CPU: the function always reads the tensors that it was recorded with."""
 
     def __init__(self, function: Callable, inputs: list[tuple]) -> None:
-        self.function, self.inputs = function, [tuple(x) for x in inputs]
+        self.function = function
         self.kept = [type(x)(*(None if t is None else torch.full_like(t, 0) for t in x)) for x in inputs]
 
     def __call__(self, inputs: list[tuple]) -> list[dict[str, Tensor]]:
@@ -330,6 +330,24 @@ def test_a_compiler_that_fails_is_one_sentence_unless_ctrl_c_ended_it(tmp_path, 
         assert re.fullmatch(
             r"The networks cannot be compiled here \(.*g\+\+ is gone\): leave out --compile.", sentence
         )
+
+
+def test_compiled_code_that_does_not_fit_is_one_sentence(tmp_path):
+    def wrong(*_) -> None:
+        raise AssertionError("expected size 4==4, stride 4==2048 at dim=2\nError in op: convolution_backward")
+
+    torch._dynamo.reset()
+    run = make(tmp_path, compiler=lambda graph, inputs: wrong)
+    with pytest.raises(TrainingError) as error:
+        run.train()
+    assert str(error.value) == (
+        "The networks cannot be compiled here (expected size 4==4, stride 4==2048 at dim=2): leave out "
+        "--compile."
+    )
+    run = make(tmp_path)
+    run.train_step = wrong
+    with pytest.raises(AssertionError, match="stride"):  # a fault of ours is not blamed on the compiler
+        run.train()
 
 
 def test_a_compiler_that_finds_no_place_for_its_files_is_one_sentence(tmp_path, monkeypatch):
