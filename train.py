@@ -40,7 +40,11 @@ from sagan.trainer import (
     read_state_info,
 )
 
-MODEL_OPTIONS = ("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention")
+RESIDUAL_OPTIONS = ("g_residual", "d_residual")
+MODEL_OPTIONS = (
+    *("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention"),
+    *RESIDUAL_OPTIONS,
+)
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
@@ -104,6 +108,12 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--d-attention", type=_integers, metavar="SIDES", help="feature maps on which D attends (default 8,4)"
     )
+    for name in "gd":
+        where = (
+            f"feature maps that residual blocks refine in {name.upper()}, one for each time that a side is "
+            "named; their alphas start at 0, so that --start-from may add some (default none)"
+        )
+        add(f"--{name}-residual", type=_integers, metavar="SIDES", help=where)
 
     group = parser.add_argument_group("recipe")
     add = group.add_argument
@@ -318,6 +328,8 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
     config, _ = checkpoint.load_config(folder)
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
+        if name in RESIDUAL_OPTIONS and name in settings:
+            continue  # they may become more: the trainer knows
         if name in settings and settings[name] != value:
             raise TrainingError(
                 f"--{name.replace('_', '-')} is {settings[name]}, but '{given}' was trained with {value}: "
@@ -384,7 +396,7 @@ def _positive(text: str) -> float:
 
 def _integers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(sorted({int(part) for part in text.split(",") if part.strip()}))
+        return tuple(sorted(int(part) for part in text.split(",") if part.strip()))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 8,4") from error
 

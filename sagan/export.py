@@ -47,11 +47,11 @@ def revive(
     """Give a network in training the weights of a `plain` one, multiplied by sigmas, by layer.
 
     Layers without a sigma keep the largest singular value 1. It changes nothing that the network computes,
-    but how far an update of Adam turns a weight.
+    but how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
     """
     state = network.state_dict() | source.state_dict()
     for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight"):
+        if parametrize.is_parametrized(module, "weight") and f"{name}.weight" in state:
             weight = state.pop(f"{name}.weight") * sigmas.get(name, 1.0)
             state[f"{name}.parametrizations.weight.original"] = weight
     network.load_state_dict(state)

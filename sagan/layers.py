@@ -14,6 +14,7 @@ Extras = Literal["queries_keys", "maps", "parts"]
 CACHED_WEIGHTS = (
     1 << 22
 )  # attention weights a CPU works on at a time: they stay in its cache, which is 1.7 x faster
+SMALLEST = 1e-12  # length that a vector is divided by
 
 
 class SpectralNorm(nn.Module):
@@ -49,27 +50,40 @@ class SpectralNorm(nn.Module):
             self.iterate(matrix)
 
     @torch.no_grad()
-    def iterate(self, matrix: Tensor) -> None:
-        """One power iteration: u towards the first left singular vector, v towards the first right one."""
-        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
-        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
+    def iterate(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One power iteration: u towards the first left singular vector, v towards the first right one.
+
+        Returns both, in memory of their own, and u^T M v, which is the length of M^T u.
+        """
+        u = F.normalize(matrix @ self.v, dim=0)
+        back = matrix.T @ u
+        sigma = back.norm()
+        v = back / sigma.clamp(min=SMALLEST)
+        self.u.copy_(u)
+        self.v.copy_(v)
+        return u, v, sigma
 
     def forward(self, weight: Tensor) -> Tensor:
         """weight / sigma, in the precision of the weight also under autocast."""
         if self.held is not None:
             return self.held
         with torch.autocast(weight.device.type, enabled=False):
+            matrix = self.matrix(weight.detach())
             if self.training:
-                self.iterate(self.matrix(weight))
-            return _Normalised.apply(weight, self.u.clone(), self.v.clone(), self.matrix)
+                u, v, sigma = self.iterate(matrix)
+            else:
+                u, v = self.u.clone(), self.v.clone()
+                sigma = u @ (matrix @ v)
+            return _Normalised.apply(weight, u, v, sigma, self.matrix)
 
 
 class _Normalised(torch.autograd.Function):
-    """W / (u^T M v), where M = matrix(W), with the gradient (G - <G, W / sigma> u v^T) / sigma."""
+    """W / sigma, sigma = u^T M v and M = matrix(W), with the gradient (G - <G, W / sigma> u v^T) / sigma."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, matrix: Callable[[Tensor], Tensor]) -> Tensor:
-        sigma = u @ (matrix(weight) @ v)
+    def forward(
+        ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, matrix: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         normalised = weight / sigma
         ctx.save_for_backward(normalised, u, v, sigma)
         ctx.matrix = matrix
@@ -84,7 +98,7 @@ class _Normalised(torch.autograd.Function):
         result = torch.empty_like(normalised, memory_format=memory).copy_(gradient)
         share = (result * normalised).sum()
         ctx.matrix(result).addr_(share * u, v, alpha=-1).div_(sigma)
-        return result, None, None, None
+        return result, None, None, None, None
 
 
 def spectral_norm(module: nn.Module, enabled: bool = True) -> nn.Module:

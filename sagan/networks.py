@@ -1,5 +1,8 @@
 """The generator, the discriminator, and the one dataclass that describes both."""
 
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from sagan.layers import ConditionalBatchNorm2d, Extras, SelfAttention, spectral_norm
 
 IMAGE_SIZES = (32, 64, 128)
-MAX_WIDTH, MAX_Z_DIM, MAX_CLASSES = 512, 1024, 10_000
+MAX_WIDTH, MAX_Z_DIM, MAX_CLASSES, MAX_RESIDUAL = 512, 1024, 10_000, 16
 
 NetworkExtras = Extras | Literal["activations"]
 
@@ -21,7 +24,8 @@ class SaganConfig:
     """Everything needed to rebuild both networks; saved as JSON beside the weights.
 
     Widths are the channels of the largest feature map (image_size / 2); halving its side doubles them.
-    Attention is placed by the side of the feature map it works on. Raises ValueError for what can't be built.
+    Attention and residual blocks are placed by the side of the feature map they work on; a side that is named
+    twice has two residual blocks. Raises ValueError for what can't be built.
     """
 
     image_size: int = 64
@@ -31,6 +35,8 @@ class SaganConfig:
     d_width: int = 64
     g_attention: tuple[int, ...] | None = None  # None: 16 and 32, or 8 and 16 where images are 32 pixels wide
     d_attention: tuple[int, ...] = (8, 4)
+    g_residual: tuple[int, ...] = ()
+    d_residual: tuple[int, ...] = ()
     d_spectral_norm: bool = True  # off for WGAN-GP, which fights it
 
     def __post_init__(self) -> None:
@@ -51,17 +57,36 @@ class SaganConfig:
         )
         if self.g_attention is None:
             object.__setattr__(self, "g_attention", (8, 16) if self.image_size == 32 else (16, 32))
-        for name in ("g_attention", "d_attention"):
+        for name in ("g_attention", "d_attention", "g_residual", "d_residual"):
             sides = getattr(self, name)
             _check(isinstance(sides, list | tuple), name, sides, "a list of feature map sides")
             fits = all(type(side) is int and side in self.sides for side in sides)
             _check(fits, name, sides, f"taken from {self.sides}")
-            object.__setattr__(self, name, tuple(sorted(set(sides))))
+            if name.endswith("attention"):
+                sides = set(sides)
+            _check(len(sides) <= MAX_RESIDUAL, name, sides, f"at most {MAX_RESIDUAL} sides")
+            object.__setattr__(self, name, tuple(sorted(sides)))
 
     @property
     def sides(self) -> tuple[int, ...]:
         """The sides of the feature maps in both networks, from 4 to image_size / 2."""
         return tuple(4 * 2**i for i in range((self.image_size // 8).bit_length()))
+
+    def can_become(self, other: "SaganConfig") -> bool:
+        """Whether networks of this kind fit into those of another: the same, or with more residual blocks.
+
+        Spectral norm in the discriminator, which is trained anew without it, makes no difference.
+        """
+        grown = dataclasses.replace(
+            self,
+            g_residual=other.g_residual,
+            d_residual=other.d_residual,
+            d_spectral_norm=other.d_spectral_norm,
+        )
+        return grown == other and not (
+            Counter(self.g_residual) - Counter(other.g_residual)
+            or Counter(self.d_residual) - Counter(other.d_residual)
+        )
 
     def channels(self, width: int, side: int) -> int:
         """Channels of the feature map of this side in a network of this width."""
@@ -85,6 +110,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(
             GeneratorBlock(c, config.num_classes, spectral) for c in (first, *growing)
         )
+        self.residual = _residual(config, "g", lambda c: GeneratorResidual(c, config.num_classes, spectral))
         self.attention = _attention(config, config.g_width, config.g_attention, spectral)
         self.to_image = spectral_norm(nn.ConvTranspose2d(channels[-1], 3, 4, stride=2, padding=1), spectral)
 
@@ -107,6 +133,7 @@ class Generator(nn.Module):
         collected = {}
         for block in self.blocks:
             h = block(h, labels)  # (B, channels, side, side)
+            h = _refine(self.residual, h, labels)
             h = _attend(self.attention, h, gammas, extras, collected)
         images = torch.tanh(self.to_image(h))
         if extras == "activations":
@@ -119,13 +146,52 @@ class GeneratorBlock(nn.Module):
 
     def __init__(self, conv: nn.ConvTranspose2d, num_classes: int, spectral: bool) -> None:
         super().__init__()
-        channels = conv.out_channels
         self.conv = spectral_norm(conv, spectral)
-        self.norm = ConditionalBatchNorm2d(channels, num_classes) if num_classes else nn.BatchNorm2d(channels)
+        self.norm = _batch_norm(conv.out_channels, num_classes)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        x = self.conv(x)
-        return F.relu(self.norm(x) if labels is None else self.norm(x, labels), inplace=True)
+        return F.relu(_normed(self.norm, self.conv(x), labels), inplace=True)
+
+
+class Residual(nn.Module):
+    """`x + alpha * f(x)`, f two 3x3 convolutions. alpha is one scalar that starts at 0, as attention's gamma.
+
+    A block can so be added to a network that is trained already, and changes nothing at first (Bachlechner et
+    al. 2020, arXiv:2003.04887).
+    """
+
+    def __init__(self, channels: int, spectral: bool) -> None:
+        super().__init__()
+        self.first, self.second = (
+            spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=self.has_bias), spectral)
+            for _ in range(2)
+        )
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+
+class GeneratorResidual(Residual):
+    """In the generator each of the two has (conditional) batch norm, and the first ReLU."""
+
+    has_bias = False  # batch norm has
+
+    def __init__(self, channels: int, num_classes: int, spectral: bool) -> None:
+        super().__init__(channels, spectral)
+        self.first_norm, self.second_norm = (_batch_norm(channels, num_classes) for _ in range(2))
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """x (B, C, H, W), labels (B,) where there are classes -> (B, C, H, W)."""
+        h = F.relu(_normed(self.first_norm, self.first(x), labels), inplace=True)
+        return x + self.alpha * _normed(self.second_norm, self.second(h), labels)
+
+
+class DiscriminatorResidual(Residual):
+    """In the discriminator leaky ReLU is between the two."""
+
+    has_bias = True
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) -> (B, C, H, W)."""
+        return x + self.alpha * self.second(F.leaky_relu(self.first(x), 0.1, inplace=True))
 
 
 class Discriminator(nn.Module):
@@ -144,6 +210,7 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(
             spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1), spectral) for a, b in pairwise(channels)
         )
+        self.residual = _residual(config, "d", lambda channels: DiscriminatorResidual(channels, spectral))
         self.attention = _attention(config, config.d_width, config.d_attention, spectral)
         self.to_score = spectral_norm(nn.Conv2d(channels[-1], 1, 4), spectral)  # 4x4 -> 1x1
         if config.num_classes:
@@ -159,6 +226,7 @@ class Discriminator(nn.Module):
         collected = {}
         for conv in self.blocks:
             h = F.leaky_relu(conv(h), 0.1, inplace=True)  # (B, channels, side, side)
+            h = _refine(self.residual, h)
             h = _attend(self.attention, h, None, extras, collected)
         scores = self.to_score(h).flatten()  # (B, 1, 1, 1) -> (B,)
         if labels is not None:
@@ -176,6 +244,33 @@ def gammas(network: nn.Module) -> dict[str, Tensor]:
 def layer_name(side: int) -> str:
     """The name of the attention layer on a feature map of this side: 16 -> "16x16"."""
     return f"{side}x{side}"
+
+
+def _batch_norm(channels: int, num_classes: int) -> nn.Module:
+    return ConditionalBatchNorm2d(channels, num_classes) if num_classes else nn.BatchNorm2d(channels)
+
+
+def _normed(norm: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
+    return norm(x) if labels is None else norm(x, labels)
+
+
+def _residual(config: SaganConfig, network: str, block: Callable[[int], Residual]) -> nn.ModuleDict:
+    width, sides = (getattr(config, f"{network}_{name}") for name in ("width", "residual"))
+    return nn.ModuleDict(
+        {
+            layer_name(side): nn.ModuleList(block(config.channels(width, side)) for _ in range(count))
+            for side, count in Counter(sides).items()
+        }
+    )
+
+
+def _refine(residual: nn.ModuleDict, h: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Run the residual blocks that belong to this feature map, if any."""
+    name = layer_name(h.shape[-1])
+    if name in residual:
+        for block in residual[name]:
+            h = block(h, labels)
+    return h
 
 
 def _attention(config: SaganConfig, width: int, sides: tuple[int, ...], spectral: bool) -> nn.ModuleDict:

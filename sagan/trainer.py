@@ -36,6 +36,7 @@ Value = TypeVar("Value")
 DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES = range(4)
 
 MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
+ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
@@ -232,10 +233,21 @@ class Trainer:
         return network.train()
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        if self._captures:  # a graph reads the rate from where it lies
-            lr = torch.tensor(lr, device=self.device)
+        groups: dict[int, list[nn.Parameter]] = {}  # by how much faster they learn
+        for name, parameter in network.named_parameters():
+            groups.setdefault(ALPHAS_FASTER if name.endswith(".alpha") else 1, []).append(parameter)
         return torch.optim.Adam(
-            network.parameters(), lr, self.recipe.betas, fused=True, capturable=self._captures
+            [
+                # A graph reads the rate from where it lies.
+                {"params": of, "faster": faster, "lr": torch.tensor(lr, device=self.device)}
+                if self._captures
+                else {"params": of, "faster": faster}
+                for faster, of in groups.items()
+            ],
+            lr,
+            self.recipe.betas,
+            fused=True,
+            capturable=self._captures,
         )
 
     # The step
@@ -360,10 +372,11 @@ class Trainer:
         self._rates = {"g_lr": self.recipe.g_lr * factor, "d_lr": self.recipe.d_lr * factor}
         for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates.values(), strict=True):
             for group in optimizer.param_groups:
+                own = rate * group["faster"]
                 if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
+                    group["lr"].fill_(own)
                 else:
-                    group["lr"] = rate
+                    group["lr"] = own
 
     def _draw(self, update: int) -> Draw:
         """What this update of D draws."""
@@ -667,11 +680,11 @@ class Trainer:
         `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. Weights
         get back the scale that they had before they were normalised, where the checkpoint tells: it grows in
         training, and so the same rates turn them less and less. A discriminator of another kind of loss, with
-        or without spectral norm, starts anew. Raises CheckpointError, or TrainingError where the networks are
-        other ones.
+        or without spectral norm, starts anew, as do residual blocks that the checkpoint lacks. Raises
+        CheckpointError, or TrainingError where the networks are other ones.
         """
         config, _ = checkpoint.load_config(folder)
-        if dataclasses.replace(config, d_spectral_norm=self.config.d_spectral_norm) != self.config:
+        if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
             )

@@ -15,7 +15,7 @@ from sagan.data import ImageSet
 from sagan.networks import SaganConfig
 from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
 
-CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=16)
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=16, g_residual=(8, 16), d_residual=(16,))
 STEPS = BEFORE_CAPTURE + 4
 CASES = {
     "hinge": {},

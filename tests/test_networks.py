@@ -14,6 +14,7 @@ from sagan.layers import ConditionalBatchNorm2d
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
 
 SMALL = {"image_size": 32, "z_dim": 12, "g_width": 8, "d_width": 8, "d_attention": (8, 4)}
+RESIDUAL = {"g_residual": (8, 16, 16), "d_residual": (4, 16)}
 
 
 def small(**changes) -> SaganConfig:
@@ -179,10 +180,10 @@ def weighted(network: nn.Module) -> dict[str, nn.Module]:
 @pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_every_weight_is_spectrally_normalised_except_the_tables_of_batch_norm(network, num_classes):
-    model = network(small(num_classes=num_classes))
+    model = network(small(num_classes=num_classes, **RESIDUAL))
     expected = set(weighted(model))
     assert {n for n, m in model.named_modules() if parametrize.is_parametrized(m, "weight")} == expected
-    layers = 1 + len(model.blocks) + 3 * len(model.attention)
+    layers = 1 + len(model.blocks) + 3 * len(model.attention) + 2 * sum(map(len, model.residual.values()))
     assert len(expected) == layers + (network is Discriminator and num_classes > 0)
 
 
@@ -288,6 +289,95 @@ def test_missing_and_unwanted_labels_are_refused(network):
         network(small())(x, torch.zeros(2, dtype=torch.long))
 
 
+# Residual blocks
+
+
+def random_input(network: type[nn.Module], count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 12) if network is Generator else torch.rand(count, 3, 32, 32) * 2 - 1
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_residual_blocks_change_nothing_until_their_alphas_move(network, num_classes):
+    config = small(num_classes=num_classes)
+    plain = awake(network(config)).eval()
+    refined = network(dataclasses.replace(config, **RESIDUAL)).eval()
+    unknown = refined.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown.unexpected_keys and all("residual." in key for key in unknown.missing_keys)
+    x, labels = random_input(network), random_labels(config, 2)
+    assert torch.equal(refined(x, labels), plain(x, labels))
+    for blocks in refined.residual.values():
+        for block in blocks:
+            before = refined(x, labels)
+            nn.init.constant_(block.alpha, 0.5)
+            assert not torch.allclose(refined(x, labels), before)
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_residual_blocks_work_on_the_feature_maps_they_name_before_attention(network):
+    model = network(small(**RESIDUAL)).eval()
+    seen = []
+    for name, blocks in model.residual.items():
+        for block in blocks:
+            block.register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0].shape[-1])))
+    for name, layer in model.attention.items():
+        layer.register_forward_pre_hook(lambda _, args, name=name: seen.append((f"attention {name}", 0)))
+    model(random_input(network))
+    expected = {
+        Generator: [("8x8", 8), ("attention 8x8", 0), ("16x16", 16), ("16x16", 16), ("attention 16x16", 0)],
+        Discriminator: [("16x16", 16), ("attention 8x8", 0), ("4x4", 4), ("attention 4x4", 0)],
+    }
+    assert seen == expected[network]
+
+
+def test_residual_blocks_by_hand():
+    generator, discriminator = Generator(small(**RESIDUAL)), Discriminator(small(**RESIDUAL))
+    for network, side, channels in ((generator, 8, 16), (discriminator, 4, 32)):
+        block = network.residual[layer_name(side)][0].eval()
+        x = torch.randn(2, channels, side, side)
+        nn.init.constant_(block.alpha, -0.7)
+        with torch.no_grad():
+            inner = nn.functional.conv2d(x, block.first.weight, block.first.bias, padding=1)
+            if network is generator:
+                inner = block.first_norm(inner).relu()
+            else:
+                inner = torch.where(inner > 0, inner, 0.1 * inner)
+            inner = nn.functional.conv2d(inner, block.second.weight, block.second.bias, padding=1)
+            if network is generator:
+                inner = block.second_norm(inner)
+        args = (x, None)[: 2 if network is generator else 1]
+        torch.testing.assert_close(block(*args), x - 0.7 * inner)
+
+
+def test_at_the_start_alpha_learns_but_the_convolutions_behind_it_do_not():
+    generator = Generator(small(**RESIDUAL))
+    generator(torch.randn(4, 12)).square().sum().backward()
+    for blocks in generator.residual.values():
+        for block in blocks:
+            assert block.alpha.grad != 0
+            for conv in (block.first, block.second):
+                assert not conv.parametrizations.weight.original.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "possible"),
+    [
+        ({}, True),
+        ({"d_spectral_norm": False}, True),
+        ({"g_residual": (8, 16, 16, 16)}, True),
+        ({"d_residual": (4, 4, 8, 16)}, True),
+        ({"g_residual": (16, 16)}, False),
+        ({"g_residual": (8, 16)}, False),
+        ({"d_residual": ()}, False),
+        ({"z_dim": 13}, False),
+        ({"d_attention": (8,)}, False),
+    ],
+)
+def test_a_network_can_become_one_with_more_residual_blocks(changes, possible):
+    config = small(**RESIDUAL)
+    assert config.can_become(dataclasses.replace(config, **changes)) == possible
+
+
 # SaganConfig
 
 REFUSED = {
@@ -299,6 +389,9 @@ REFUSED = {
     ("d_spectral_norm", "true or false"): (0, 1, "false", None),
     ("g_attention", "a list of feature map sides"): (16, "16", {16: 1}),
     ("d_attention", "a list of feature map sides"): (16, "16", {16: 1}, None),
+    ("g_residual", "a list of feature map sides"): (16, None),
+    ("d_residual", "taken from (4, 8, 16, 32)"): ((64,), (8, 5), ("8",)),
+    ("d_residual", "at most 16 sides"): ((8,) * 17,),
     ("g_attention", "taken from (4, 8, 16, 32)"): ((64,), (16, 7), (0,), ("16",), (16.0,), (None,), [[16]]),
     ("d_attention", "taken from (4, 8, 16, 32)"): ((64,), (8, 5), (-8,), ("8",), (8.0,), (None,), [[8]]),
 }
@@ -331,8 +424,16 @@ def test_order_and_repeats_of_attention_sides_do_not_matter():
     assert SaganConfig(d_attention=[8, 4, 8]) == SaganConfig(d_attention=(4, 8))
 
 
+def test_repeats_of_residual_sides_do_matter_but_not_their_order():
+    assert (
+        SaganConfig(d_residual=[8, 4, 8])
+        == SaganConfig(d_residual=(4, 8, 8))
+        != SaganConfig(d_residual=(4, 8))
+    )
+
+
 def test_config_survives_json_and_rebuilds_both_networks_exactly():
-    config = small(num_classes=3, g_attention=(4, 16), d_spectral_norm=False)
+    config = small(num_classes=3, g_attention=(4, 16), d_spectral_norm=False, **RESIDUAL)
     rebuilt = SaganConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
     assert rebuilt == config
     labels = random_labels(config, 2)

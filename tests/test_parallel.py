@@ -7,14 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from activations import smooth
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,17 +30,6 @@ CASES = {
     "with classes": {"classes": 3, "fresh_fakes": False},
     "consistent": {"consistency": 0.3},
 }
-
-
-@contextmanager
-def smooth() -> Iterator[None]:
-    """Activations and losses without a kink: at one, a rounding error changes a gradient by far more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
-        patch.setattr(
-            F, "leaky_relu", lambda x, slope, inplace=False: slope * x + (1 - slope) * F.softplus(x)
-        )
-        yield
 
 
 def make(data: dict, out: Path, team: Processes = ALONE, classes: int = 0, **recipe) -> Trainer:

@@ -53,7 +53,7 @@ OPTIONS = (
         "--d-width",
     ),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--g-attention", "--sync-batch-norm", "--compile", "--no-capture"),
+    *("--g-attention", "--g-residual", "--d-residual", "--sync-batch-norm", "--compile", "--no-capture"),
     *("--log-every", "--sample-every", "--save-every"),
     "--start-from",
     *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
@@ -517,6 +517,8 @@ CHANGES = {
     "--d-width": 9,
     "--g-attention": "8",
     "--d-attention": "8",
+    "--g-residual": "8",
+    "--d-residual": "8",
     "--precision": "bf16",
     "--seed": 1,
 }
@@ -648,6 +650,17 @@ def test_a_run_starts_from_a_checkpoint_and_takes_its_networks(capsys, make_imag
     assert (config.image_size, config.z_dim, config.g_width) == (32, 12, 8)
     assert resume("--steps", 4, out="runs/two") == 0
     assert "28 images shown" in capsys.readouterr().out
+
+
+def test_a_run_that_starts_from_a_checkpoint_may_name_more_residual_blocks(capsys, make_images):
+    make_images(5)
+    assert start("--steps", 2) == 0
+    options = "--data images --out runs/two --start-from runs/one --steps 1 --precision fp32 --device cpu"
+    assert train.main([*options.split(), "--g-residual", "16,8,16", "--d-residual", "4"]) == 0
+    config, _ = checkpoint.load_config(checkpoint.find(Path("runs/two")))
+    assert (config.g_residual, config.d_residual) == ((8, 16, 16), (4,))
+    assert resume("--steps", 2, out="runs/two") == 0
+    assert "136 images shown" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

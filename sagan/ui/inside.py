@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -87,28 +88,39 @@ def blocks_of(sampler: "Sampler", network: str) -> list[dict[str, Any]]:
     name     that of `Sampler.activations`, as kind and shape
     id       network and name, "generator/attention 16x16"
     layers   its normalised layers, {name: part}: the names are those of `Sampler.spectra`, the part is "" for
-             the whole block, or "query", "key", "value" or "embedding"
+             the layer that the block is named after, or what the page calls it
+    residual how many residual blocks follow the convolution and are part of this one
     """
     config, of_generator = sampler.config, network == "generator"
     width = config.g_width if of_generator else config.d_width
+    residual = Counter(config.g_residual if of_generator else config.d_residual)
+    parts = texts.SPECTRUM["parts"]
     attention = sampler.layers if of_generator else sampler.discriminator_layers
     normalised = of_generator or config.d_spectral_norm
 
-    def block(name: str, kind: str, shape: tuple[int, ...], layers: dict[str, str]) -> dict[str, Any]:
+    def block(
+        name: str, kind: str, shape: tuple[int, ...], layers: dict[str, str], residual: int = 0
+    ) -> dict[str, Any]:
         layers = {f"{network}/{layer}": part for layer, part in layers.items()} if normalised else {}
-        return {"id": f"{network}/{name}", "name": name, "kind": kind, "shape": shape, "layers": layers}
+        whose = {"id": f"{network}/{name}", "name": name}
+        return whose | {"kind": kind, "shape": shape, "layers": layers, "residual": residual}
 
     blocks = []
     for i, side in enumerate(config.sides if of_generator else reversed(config.sides)):
         name, shape = f"{side}x{side}", (config.channels(width, side), side, side)
         convolution = f"blocks.{i}.conv" if of_generator else f"blocks.{i}"
-        blocks.append(block(name, "convolution", shape, {convolution: ""}))
+        refining = {
+            f"residual.{name}.{number}.{part}": parts[part].format(number=number + 1)
+            for number in range(residual[side])
+            for part in ("first", "second")
+        }
+        blocks.append(block(name, "convolution", shape, {convolution: ""} | refining, residual[side]))
         if name in attention:
-            projections = {f"attention.{name}.{part}": part for part in ("query", "key", "value")}
+            projections = {f"attention.{name}.{part}": parts[part] for part in ("query", "key", "value")}
             blocks.append(block(f"attention {name}", "attention", shape, projections))
     if of_generator:
         return [*blocks, block("image", "image", (3, config.image_size, config.image_size), {"to_image": ""})]
-    embedding = {"embedding": "embedding"} if config.num_classes else {}
+    embedding = {"embedding": parts["embedding"]} if config.num_classes else {}
     return [*blocks, block("score", "score", (1, 1, 1), {"to_score": ""} | embedding)]
 
 
@@ -126,6 +138,9 @@ def _words(sampler: "Sampler", network: str, block: dict[str, Any], first: bool)
     )
     if kind == "score" and sampler.config.num_classes:
         does = f"{does} {texts.INSIDE['does']['projection']}"
+    if count := block["residual"]:
+        more = texts.INSIDE["does"]["residual" if count == 1 else "residuals"]
+        does = f"{does} {more.format(count=count)}"
     counted = texts.INSIDE["maps" if maps > SHOWN else "all_maps"].format(shown=SHOWN, all=maps)
     return {
         "title": short,

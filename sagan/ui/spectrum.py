@@ -53,7 +53,7 @@ def layers_of(networks: list[dict[str, Any]]) -> list[dict[str, str]]:
             for name, part in block["layers"].items():
                 title = whole
                 if part:
-                    title = texts.SPECTRUM["part"].format(block=whole, part=texts.SPECTRUM[part])
+                    title = texts.SPECTRUM["part"].format(block=whole, part=part)
                 layers.append({"name": name, "title": title, "block": block["id"]})
     return layers
 

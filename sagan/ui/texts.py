@@ -260,6 +260,10 @@ INSIDE = {
         "discriminator score": "A convolution over all of the last maps leaves one number: the higher it is, "
         "the more real the face looks to the discriminator.",
         "projection": "How well the face fits its class is added to it.",
+        "residual": "A residual block follows: it adds what two 3×3 convolutions make of what comes in, "
+        "times one learned number.",
+        "residuals": "{count} residual blocks follow: each adds what two 3×3 convolutions make of what comes "
+        "in, times one learned number.",
     },
     "chosen": "{network}: {block}",
     "maps": "The first {shown} of {all} maps, each from its own smallest to its own largest value.",
@@ -282,10 +286,14 @@ SPECTRUM = {
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",
-    "query": "query",
-    "key": "key",
-    "value": "value",
-    "embedding": "classes",
+    "parts": {
+        "query": "query",
+        "key": "key",
+        "value": "value",
+        "first": "residual {number}, first",
+        "second": "residual {number}, second",
+        "embedding": "classes",
+    },
     "matrix": "Its weight, {shape}, is taken as a matrix with a row for each output: {rows} × {columns}.",
     "values": "Singular values",
     "values_label": "Singular values of {layer}. {said}",

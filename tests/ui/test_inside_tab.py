@@ -83,8 +83,9 @@ def singular_values(sampler: Sampler, layer: str) -> tuple[np.ndarray, np.ndarra
         SaganConfig(image_size=32, g_width=2, d_width=2, z_dim=8, num_classes=3),
         SaganConfig(image_size=128, g_width=1, d_width=2, z_dim=8, d_attention=(32,), d_spectral_norm=False),
         SaganConfig(image_size=32, g_width=2, d_width=2, z_dim=8, g_attention=(), d_attention=()),
+        SaganConfig(image_size=32, g_width=2, d_width=2, z_dim=8, g_residual=(8, 16, 16), d_residual=(4,)),
     ],
-    ids=["usual", "classes", "critic without spectral norm", "no attention"],
+    ids=["usual", "classes", "critic without spectral norm", "no attention", "residual"],
 )
 def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(config):
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
@@ -100,6 +101,11 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
         shown = [(block["name"], block["kind"], block["shape"]) for block in diagram["blocks"]]
         assert shown == [(block.name, block.kind, block.shape) for block in met[diagram["name"]]]
         assert all("{" not in block["does"].replace("{gamma}", "") for block in diagram["blocks"])
+        for block in diagram["blocks"]:
+            said = "2 residual blocks follow" in block["does"], "A residual block follows" in block["does"]
+            sides = config.g_residual if diagram["name"] == "generator" else config.d_residual
+            count = sides.count(block["shape"][1]) if block["kind"] == "convolution" else 0
+            assert said == (count == 2, count == 1)
     layers = spectrum.layers_of(diagrams)
     assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra())
     assert len({layer["title"] for layer in layers}) == len(layers)
