@@ -56,6 +56,7 @@ VARIANTS = (
     Variant("only-16", (*OURS, "--g-attention", "16")),
     Variant("only-32", (*OURS, "--g-attention", "32")),
     Variant("d-at-32", (*OURS, "--d-attention", "32")),
+    Variant("residual", (*OURS, "--g-residual", "16,32,32", "--d-residual", "8,16,32")),
 )
 
 

@@ -58,6 +58,18 @@ def test_captured_steps_compute_what_plain_ones_do(tmp_path, name):
         torch.testing.assert_close(captured._sums[figure][0], total, rtol=1e-4, atol=1e-5, msg=figure)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
+def test_fused_attention_is_for_large_maps_and_for_losses_without_a_double_backward(tmp_path, loss):
+    data = ImageSet(np.zeros((8, 32, 32, 3), np.uint8))
+    run = Trainer(CONFIG, Recipe(batch_size=4, loss=loss), data, tmp_path, "cuda")
+    large = loss == "hinge"
+    for network, expected in (
+        (run.generator, {"8x8": False, "16x16": large}),
+        (run.discriminator, {"4x4": False, "8x8": False}),
+    ):
+        assert {name: layer.fused for name, layer in network.attention.items()} == expected
+
+
 @pytest.mark.parametrize("options", [(), ("--no-capture",)], ids=str)
 def test_a_run_on_the_gpu_saves_draws_films_and_resumes(tmp_path, options):
     (tmp_path / "images").mkdir()
