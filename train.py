@@ -17,6 +17,8 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -101,17 +103,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--g-attention",
-        type=_integers,
+        type=_sides,
         metavar="SIDES",
         help="feature maps on which G attends, '' for none (default 16,32; 8,16 for images of 32 pixels)",
     )
-    add(
-        "--d-attention", type=_integers, metavar="SIDES", help="feature maps on which D attends (default 8,4)"
-    )
+    add("--d-attention", type=_sides, metavar="SIDES", help="feature maps on which D attends (default 8,4)")
     for name in "gd":
         where = (
             f"feature maps that residual blocks refine in {name.upper()}, one for each time that a side is "
-            "named; their alphas start at 0, so that --start-from may add some (default none)"
+            "named; with --start-from, those of the checkpoint and any more, which change nothing at first "
+            "(default none)"
         )
         add(f"--{name}-residual", type=_integers, metavar="SIDES", help=where)
 
@@ -329,7 +330,12 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
         if name in RESIDUAL_OPTIONS and name in settings:
-            continue  # they may become more: the trainer knows
+            if Counter(value) - Counter(settings[name]):
+                raise TrainingError(
+                    f"--{name.replace('_', '-')} is {_named(settings[name])}, but must name all that "
+                    f"'{given}' was trained with, {_named(value)}, before any more."
+                )
+            continue
         if name in settings and settings[name] != value:
             raise TrainingError(
                 f"--{name.replace('_', '-')} is {settings[name]}, but '{given}' was trained with {value}: "
@@ -392,6 +398,15 @@ def _positive(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    return tuple(sorted(set(_integers(text))))
+
+
+def _named(sides: Iterable[int]) -> str:
+    """As an option takes them: (8, 16, 16) -> "8,16,16"."""
+    return ",".join(map(str, sides)) or "''"
 
 
 def _integers(text: str) -> tuple[int, ...]:

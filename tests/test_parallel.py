@@ -22,7 +22,7 @@ from sagan.parallel import ALONE, Processes, processes
 from sagan.trainer import Recipe, Trainer, TrainingError
 
 ROOT = Path(__file__).parents[1]
-CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, g_residual=(16,), d_residual=(8,))
 EPSILON = 1e-2  # of Adam: at the usual 1e-8 it turns rounding errors of small gradients into full-sized steps
 CASES = {
     "hinge": {},
@@ -33,7 +33,7 @@ CASES = {
 
 
 def make(data: dict, out: Path, team: Processes = ALONE, classes: int = 0, **recipe) -> Trainer:
-    """A trainer whose attention layers already count."""
+    """A trainer whose attention layers and residual blocks already count."""
     images = ImageSet(data["images"], data["labels"], tuple("abc")) if classes else ImageSet(data["images"])
     settings = {"batch_size": 8, "precision": "fp32", "g_lr": 2e-3, "d_lr": 8e-3, **recipe}
     run = Trainer(CONFIG, Recipe(**settings), images, out, "cpu", processes=team)
@@ -41,8 +41,12 @@ def make(data: dict, out: Path, team: Processes = ALONE, classes: int = 0, **rec
         for network in (run.generator, run.discriminator):
             for layer in network.attention.values():
                 layer.gamma.fill_(0.5)
+            for blocks in network.residual.values():
+                for block in blocks:
+                    block.alpha.fill_(0.5)
     for optimizer in run._optimizers.values():
-        optimizer.param_groups[0]["eps"] = EPSILON
+        for group in optimizer.param_groups:
+            group["eps"] = EPSILON
     return run
 
 

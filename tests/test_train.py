@@ -652,6 +652,14 @@ def test_a_run_starts_from_a_checkpoint_and_takes_its_networks(capsys, make_imag
     assert "28 images shown" in capsys.readouterr().out
 
 
+def test_a_side_that_is_named_twice_attends_once_and_is_known_again_on_resume(make_images):
+    make_images(4)
+    assert start("--steps", 1, "--d-attention", "8,4,8") == 0
+    assert resume("--steps", 2, "--d-attention", "8,4,8") == 0
+    config, _ = checkpoint.load_config(checkpoint.find(Path("runs/one")))
+    assert config.d_attention == (4, 8)
+
+
 def test_a_run_that_starts_from_a_checkpoint_may_name_more_residual_blocks(capsys, make_images):
     make_images(5)
     assert start("--steps", 2) == 0
@@ -669,12 +677,22 @@ def test_a_run_that_starts_from_a_checkpoint_may_name_more_residual_blocks(capsy
         (("--start-from", "nowhere"), "nowhere"),
         (("--start-from", "runs/one", "--z-dim", 13), "--z-dim is 13, but 'runs/one' was trained with 12"),
         (("--start-from", "runs/one", "--resume"), "leave out --start-from"),
+        (
+            ("--start-from", "runs/residual", "--g-residual", "8,8"),
+            "--g-residual is 8,8, but must name all that 'runs/residual' was trained with, 8,16, before",
+        ),
+        (
+            ("--start-from", "runs/residual", "--d-residual", ""),
+            "--d-residual is '', but must name all that 'runs/residual' was trained with, 4, before any more",
+        ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_a_start_that_makes_no_sense_is_refused_in_one_line(capsys, make_images, options, sentence):
     make_images(5)
     assert start("--steps", 1) == 0
+    if "runs/residual" in options:
+        assert start("--steps", 1, "--g-residual", "8,16", "--d-residual", "4", out="runs/residual") == 0
     capsys.readouterr()
     out = "runs/one" if "--resume" in options else "runs/two"
     assert train.main(["--data", "images", "--out", out, *map(str, options)]) == 2

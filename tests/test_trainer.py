@@ -44,6 +44,7 @@ from sagan.trainer import (
 )
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+RESIDUAL = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16))
 CLASS_NAMES = ("dark", "bright", "red")
 
 
@@ -569,8 +570,15 @@ def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
         (CONFIG, {"loss": "wgan-gp", "d_steps": 2, "fresh_fakes": True}, 3),
         (CONFIG, {"precision": "bf16", "betas": (0.5, 0.9), "lr_decay": 1.0}, 3),
         (SaganConfig(image_size=32, g_width=64, d_width=64, d_attention=(16,)), {"betas": (0.5, 0.9)}, 0),
+        (RESIDUAL, {"consistency": 1.0, "lr_decay": 1.0}, 3),
     ],
-    ids=["small", "wgan-gp with classes", "bf16 with classes", "convolutions of real size"],
+    ids=[
+        "small",
+        "wgan-gp with classes",
+        "bf16 with classes",
+        "convolutions of real size",
+        "residual blocks",
+    ],
 )
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
     data = random_images(22, classes)
@@ -948,8 +956,7 @@ def test_a_run_may_add_residual_blocks_to_what_it_starts_from(tmp_path):
     data = random_images()
     make(tmp_path / "first", data, steps=3).train()
     folder = tmp_path / "first" / "checkpoint"
-    grown = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16))
-    run = make(tmp_path / "second", data, grown, steps=4)
+    run = make(tmp_path / "second", data, RESIDUAL, steps=4)
     run.start_from(folder, "first")
     z, images = torch.randn(5, CONFIG.z_dim), torch.rand(5, 3, 32, 32) * 2 - 1
     for ours, theirs in (
@@ -964,11 +971,11 @@ def test_a_run_may_add_residual_blocks_to_what_it_starts_from(tmp_path):
 
     run.train()
     saved = tmp_path / "second" / "checkpoint"
-    assert checkpoint.load_config(saved)[0] == grown
+    assert checkpoint.load_config(saved)[0] == RESIDUAL
     for network, count in ((checkpoint.load_generator(saved), 3), (checkpoint.load_discriminator(saved), 2)):
         alphas = [block.alpha.item() for blocks in network.residual.values() for block in blocks]
         assert len(alphas) == count and all(alphas)
-    again = make(tmp_path / "third", data, dataclasses.replace(grown, g_residual=(8,) * 2 + (16,) * 3))
+    again = make(tmp_path / "third", data, dataclasses.replace(RESIDUAL, g_residual=(8,) * 2 + (16,) * 3))
     again.start_from(saved, "second")
     *kept, new = (block.alpha.item() for block in again.generator.residual["16x16"])
     assert all(kept) and new == 0
@@ -979,8 +986,7 @@ def test_a_run_may_add_residual_blocks_to_what_it_starts_from(tmp_path):
 
 
 def test_alphas_learn_ten_times_as_fast_as_the_rest(tmp_path):
-    config = dataclasses.replace(CONFIG, g_residual=(8, 16), d_residual=(16,))
-    run = make(tmp_path, config=config, steps=4, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3)
+    run = make(tmp_path, config=RESIDUAL, steps=4, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3)
     for left in (1.0, 0.75):
         before = {name: copy.deepcopy(network) for name, network in run._networks.items()}
         run.train_step()

@@ -260,10 +260,11 @@ INSIDE = {
         "discriminator score": "A convolution over all of the last maps leaves one number: the higher it is, "
         "the more real the face looks to the discriminator.",
         "projection": "How well the face fits its class is added to it.",
-        "residual": "A residual block follows: it adds what two 3×3 convolutions make of what comes in, "
-        "times one learned number.",
-        "residuals": "{count} residual blocks follow: each adds what two 3×3 convolutions make of what comes "
-        "in, times one learned number.",
+        "residual": "Then a residual block adds what two 3×3 convolutions make of these, times a learned "
+        "number. The maps here come out of it: with values below 0, and of places farther away as well.",
+        "residuals": "Then {count} residual blocks each add what two 3×3 convolutions make of these, times a "
+        "learned number. The maps here come out of them: with values below 0, and of places farther away as "
+        "well.",
     },
     "chosen": "{network}: {block}",
     "maps": "The first {shown} of {all} maps, each from its own smallest to its own largest value.",
@@ -281,8 +282,8 @@ SPECTRUM = {
     "title": "Spectral norm",
     "what": "In training every weight W is divided by σ, its largest singular value: the most that W can "
     "stretch what comes in. So no convolution of the discriminator amplifies without limit, and its slope, "
-    "which the generator learns from, stays in check. Gammas are not divided; in the generator, batch norm "
-    "sets the scale anew after each convolution.",
+    "which the generator learns from, stays in check. Gammas and the factors of residual blocks are not "
+    "divided; in the generator, batch norm sets the scale anew after each convolution.",
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",

@@ -102,7 +102,7 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
         assert shown == [(block.name, block.kind, block.shape) for block in met[diagram["name"]]]
         assert all("{" not in block["does"].replace("{gamma}", "") for block in diagram["blocks"])
         for block in diagram["blocks"]:
-            said = "2 residual blocks follow" in block["does"], "A residual block follows" in block["does"]
+            said = "2 residual blocks each add" in block["does"], "a residual block adds" in block["does"]
             sides = config.g_residual if diagram["name"] == "generator" else config.d_residual
             count = sides.count(block["shape"][1]) if block["kind"] == "convolution" else 0
             assert said == (count == 2, count == 1)
