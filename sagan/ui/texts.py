@@ -261,8 +261,8 @@ INSIDE = {
         "the more real the face looks to the discriminator.",
         "projection": "How well the face fits its class is added to it.",
         "residual": "Then a residual block adds what two 3×3 convolutions make of these, times a learned "
-        "number. The maps shown come after it: they can be below 0, and each place in them depends on more of "
-        "its neighbours.",
+        "number. The maps shown come after it: they can be below 0, and each place in them depends on "
+        "more of its neighbours.",
         "residuals": "Then {count} residual blocks each add what two 3×3 convolutions make of these, times a "
         "learned number. The maps shown come after them: they can be below 0, and each place in them depends "
         "on more of its neighbours.",
