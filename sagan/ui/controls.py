@@ -92,9 +92,13 @@ class Controls:
 
 
 def start(sampler: "Sampler") -> tuple[CurrentFace, dict]:
-    """The face of a first visit, and what to light in it: the first curated one, if there are any."""
+    """The face of a first visit, and what to light in it: the first curated one, if there are any.
+
+    The walk from there goes to the second one.
+    """
     seed, query, text = sampler.curated[0] if sampler.curated else (START_SEED, START_QUERY, "")
-    face = CurrentFace(seed, START_SEED_B, label=0 if sampler.config.num_classes else None)
+    seed_b = sampler.curated[1].seed if len(sampler.curated) > 1 else START_SEED_B
+    face = CurrentFace(seed, seed_b, label=0 if sampler.config.num_classes else None)
     return face, {"query": query, "text": text}
 
 

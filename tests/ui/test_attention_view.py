@@ -41,6 +41,11 @@ def test_first_visit_lights_the_first_curated_query_without_a_click(page, sample
     assert caption.startswith(text) and "Move over the face" in caption
 
 
+def test_the_walk_of_a_first_visit_goes_from_the_first_to_the_second_curated_face(page, sampler):
+    face = page.evaluate("sagan.face")
+    assert [face["seed_a"], face["seed_b"]] == [one.seed for one in sampler.curated[:2]]
+
+
 @pytest.mark.one_page
 @pytest.mark.parametrize("hovered", LAYERS)
 def test_hover_draws_the_query_of_the_pointed_place_in_both_layers_without_a_request(page, sampler, hovered):
