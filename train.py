@@ -17,7 +17,6 @@ import os
 import shlex
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +25,7 @@ import torch
 from sagan import checkpoint
 from sagan.data import DataError, load_images, refusal
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
-from sagan.networks import IMAGE_SIZES, SaganConfig
+from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
 from sagan.trainer import (
     INTERVALS,
@@ -330,7 +329,7 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
         if name in RESIDUAL_OPTIONS and name in settings:
-            if Counter(value) - Counter(settings[name]):
+            if not includes(settings[name], value):
                 raise TrainingError(
                     f"--{name.replace('_', '-')} is {_named(settings[name])}, but must name all that "
                     f"'{given}' was trained with, {_named(value)}, before any more."

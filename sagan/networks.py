@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -83,9 +83,10 @@ class SaganConfig:
             d_residual=other.d_residual,
             d_spectral_norm=other.d_spectral_norm,
         )
-        return grown == other and not (
-            Counter(self.g_residual) - Counter(other.g_residual)
-            or Counter(self.d_residual) - Counter(other.d_residual)
+        return (
+            grown == other
+            and includes(other.g_residual, self.g_residual)
+            and includes(other.d_residual, self.d_residual)
         )
 
     def channels(self, width: int, side: int) -> int:
@@ -244,6 +245,11 @@ def gammas(network: nn.Module) -> dict[str, Tensor]:
 def layer_name(side: int) -> str:
     """The name of the attention layer on a feature map of this side: 16 -> "16x16"."""
     return f"{side}x{side}"
+
+
+def includes(sides: Iterable[int], others: Iterable[int]) -> bool:
+    """Whether all of these others are among the sides, those that are named twice twice."""
+    return not Counter(others) - Counter(sides)
 
 
 def _batch_norm(channels: int, num_classes: int) -> nn.Module:

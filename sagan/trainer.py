@@ -227,10 +227,10 @@ class Trainer:
 
     def _place(self, network: nn.Module) -> nn.Module:
         network.to(self.device, memory_format=torch.channels_last)
+        # The explicit softmax is faster on a CPU, and has the double backward that the penalty needs.
+        fused = self.device.type == "cuda" and self.recipe.loss == "hinge"
         for side in self.config.sides:
             if (name := layer_name(side)) in network.attention:
-                # The explicit softmax is faster on a CPU, and has the double backward that the penalty needs.
-                fused = self.device.type == "cuda" and self.recipe.loss == "hinge"
                 network.attention[name].fused = fused and side > SMALL_SIDE
         return network.train()
 
@@ -238,19 +238,11 @@ class Trainer:
         groups: dict[int, list[nn.Parameter]] = {}  # by how much faster they learn
         for name, parameter in network.named_parameters():
             groups.setdefault(ALPHAS_FASTER if name.endswith(".alpha") else 1, []).append(parameter)
-        return torch.optim.Adam(
-            [
-                # A graph reads the rate from where it lies.
-                {"params": of, "faster": faster, "lr": torch.tensor(lr, device=self.device)}
-                if self._captures
-                else {"params": of, "faster": faster}
-                for faster, of in groups.items()
-            ],
-            lr,
-            self.recipe.betas,
-            fused=True,
-            capturable=self._captures,
-        )
+        described = [{"params": of, "faster": faster, "lr": lr} for faster, of in groups.items()]
+        if self._captures:  # a graph reads each rate from where it lies
+            for group in described:
+                group["lr"] = torch.tensor(lr, device=self.device)
+        return torch.optim.Adam(described, betas=self.recipe.betas, fused=True, capturable=self._captures)
 
     # The step
 

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch.nn.functional as F
+from torch import Tensor
+
+from sagan import networks
 
 
 @contextmanager
 def smooth() -> Iterator[None]:
-    """Activations and losses without a kink: at one, a rounding error changes a gradient by far more."""
+    """Networks whose activations have no kink: at one, a rounding error changes a gradient by far more."""
+
+    def relu(x: Tensor, inplace: bool = False) -> Tensor:
+        return F.softplus(x)
+
+    def leaky_relu(x: Tensor, slope: float, inplace: bool = False) -> Tensor:
+        return slope * x + (1 - slope) * F.softplus(x)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
-        patch.setattr(
-            F, "leaky_relu", lambda x, slope, inplace=False: slope * x + (1 - slope) * F.softplus(x)
-        )
+        patch.setattr(networks, "F", SimpleNamespace(relu=relu, leaky_relu=leaky_relu))
         yield
