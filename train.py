@@ -145,6 +145,11 @@ def build_parser() -> argparse.ArgumentParser:
         f"they have when shifted a little and mirrored (default {recipe.consistency:g}: none)"
     )
     add("--consistency", type=float, metavar="W", help=move)
+    change = (
+        "probability of each kind of change of what D sees, real and generated images: a shift with a zoom; "
+        f"brightness, saturation and contrast; a hole (default {recipe.augment:g}: none)"
+    )
+    add("--augment", type=float, metavar="P", help=change)
     half_life = (
         "half-life of the averaged generator in thousand images, at most 5 percent of those shown so far "
         "(default 10/32 of the batch size)"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint, losses, pictures, spectra
+from sagan.augment import augment, draw_changes
 from sagan.captured import Captured
 from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
 from sagan.export import plain, revive, shippable
@@ -33,7 +34,7 @@ INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in step
 Value = TypeVar("Value")
 
 # Streams of random numbers, each a function of (seed, update) alone.
-DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES = range(4)
+DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES = range(6)
 
 MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
 SMALL_SIDE = 8  # fused attention is made for long rows: on a GPU, 16 of them took a tenth of a step
@@ -65,6 +66,7 @@ class Recipe:
     d_steps: int = 1
     lambda_gp: float = 10.0
     consistency: float = 0.0  # weight of how little D shall mind images that are shifted and mirrored
+    augment: float = 0.0  # probability of each kind of change of what D sees, see sagan/augment.py
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
@@ -84,6 +86,7 @@ class Recipe:
             ("lr_decay", 0, 1),
             ("lambda_gp", 0, 1e6),
             ("consistency", 0, 1e6),
+            ("augment", 0, 1),
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
@@ -120,6 +123,7 @@ class Draw(NamedTuple):
 
     noise: Tensor  # (B, z_dim)
     labels: Tensor | None = None  # (B,)
+    changes: Tensor | None = None  # (B, 2, 9), of real and of generated images; of G's fakes (B, 1, 9)
     images: Tensor | None = None  # uint8 (B, S, S, 3); only D learns from them, and so all below
     flips: Tensor | None = None  # (B,) of bool
     moves: Tensor | None = None  # (B, 3), see `move`; only for consistency
@@ -270,7 +274,8 @@ class Trainer:
         n = self.recipe.d_steps
         draws = [self._draw(self.step * n + i) for i in range(n)]
         if self.recipe.fresh_fakes:
-            draws.append(Draw(self._noise(GENERATOR_NOISE, self.step), draws[-1].labels))
+            noise, changes = self._noise(GENERATOR_NOISE, self.step), self._changes(1, G_CHANGES, self.step)
+            draws.append(Draw(noise, draws[-1].labels, changes))
         return draws
 
     def _learn(self, draws: list[Draw]) -> list[dict[str, Tensor]]:
@@ -284,7 +289,7 @@ class Trainer:
                 figures.append(self._d_step(draw, fake.detach()))
             if self.recipe.fresh_fakes:
                 fake = self._fake(draws[-1])
-            figures.append(self._g_step(fake, draws[-1].labels))
+            figures.append(self._g_step(fake, draws[-1]))
         return [{name: value.detach() for name, value in row.items()} for row in figures]
 
     def _fake(self, draw: Draw) -> Tensor:
@@ -295,6 +300,8 @@ class Trainer:
 
     def _d_step(self, draw: Draw, fake: Tensor) -> dict[str, Tensor]:
         real, labels = to_batch(draw.images, draw.flips), draw.labels
+        if draw.changes is not None:
+            real, fake = map(augment, (real, fake), draw.changes.unbind(1))
         images = [real, fake]
         if draw.moves is not None:
             images += [move(x, draw.moves) for x in images]
@@ -318,10 +325,12 @@ class Trainer:
         self.d_optimizer.step()
         return figures | {"d_loss": loss, "d_real": real_scores.mean(), "d_fake": fake_scores.mean()}
 
-    def _g_step(self, fake: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    def _g_step(self, fake: Tensor, draw: Draw) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
+        if draw.changes is not None:
+            fake = augment(fake, draw.changes[:, -1])
         with normalised_once(self.discriminator), self._autocast():
-            loss = losses.adversarial_g(self.discriminator(fake, labels).float())
+            loss = losses.adversarial_g(self.discriminator(fake, draw.labels).float())
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.g_optimizer.step()
@@ -390,7 +399,8 @@ class Trainer:
             moves = self._moves(update)
         if recipe.loss == "wgan-gp":
             mix = share(torch.rand(size, generator=self._random(PENALTY, update), device=self.device))
-        return Draw(self._noise(DISCRIMINATOR_NOISE, update), labels, images, flips, moves, mix)
+        noise, changes = self._noise(DISCRIMINATOR_NOISE, update), self._changes(2, D_CHANGES, update)
+        return Draw(noise, labels, changes, images, flips, moves, mix)
 
     def _sent(self, values: np.ndarray) -> Tensor:
         """To the device, without waiting for it."""
@@ -400,6 +410,13 @@ class Trainer:
         """This process's share of a batch of latents (B, z_dim)."""
         size = (self.recipe.batch_size, self.config.z_dim)
         return self.processes.share(torch.randn(size, generator=self._random(*stream), device=self.device))
+
+    def _changes(self, sets: int, *stream: int) -> Tensor | None:
+        """How the images of so many sets are augmented (B, sets, 9), or None; this process's share."""
+        if not self.recipe.augment:
+            return None
+        changes = draw_changes(sets * self.recipe.batch_size, self.recipe.augment, self._random(*stream))
+        return self.processes.share(changes.unflatten(0, (-1, sets)))
 
     def _moves(self, update: int) -> Tensor:
         """How each pair of a real and a fake image is moved (B, 3), see `move`; this process's share."""

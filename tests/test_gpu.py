@@ -23,6 +23,7 @@ CASES = {
     "with classes": {"classes": 3, "fresh_fakes": False},
     "consistent": {"consistency": 0.3, "d_steps": 2},
     "bf16": {"precision": "bf16", "consistency": 1.0},
+    "augmented": {"augment": 0.6},
 }
 
 

@@ -29,6 +29,7 @@ CASES = {
     "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
     "with classes": {"classes": 3, "fresh_fakes": False},
     "consistent": {"consistency": 0.3},
+    "augmented": {"augment": 0.6},
 }
 
 

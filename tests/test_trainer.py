@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sagan import checkpoint, pictures, spectra, trainer
+from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, shippable
@@ -32,7 +33,9 @@ from sagan.layers import SelfAttention, SpectralNorm
 from sagan.networks import Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.trainer import (
+    D_CHANGES,
     DISCRIMINATOR_NOISE,
+    G_CHANGES,
     GENERATOR_NOISE,
     PENALTY,
     PRESETS,
@@ -139,6 +142,11 @@ def moved(image: Tensor, move: Tensor) -> Tensor:
     return padded[:, 4 - down : 4 - down + side, 4 - right : 4 - right + side]
 
 
+def changed(images: Tensor, changes: Tensor) -> Tensor:
+    """Images (N, C, S, S) augmented one by one."""
+    return torch.cat([augment(x[None], numbers[None]) for x, numbers in zip(images, changes, strict=True)])
+
+
 class PlainTraining:
     """The same game with nothing but autograd and Adam's formula: nothing cached, fused or frozen."""
 
@@ -179,6 +187,9 @@ class PlainTraining:
                 p -= (rate * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + EPSILON)).float()
 
     def d_step(self, real: Tensor, fake: Tensor, labels: Tensor | None, update: int, rate: float) -> dict:
+        if self.recipe.augment:
+            of_real, of_fake = self.run._changes(2, D_CHANGES, update).unbind(1)
+            real, fake = changed(real, of_real), changed(fake, of_fake)
         images = [real, fake]
         if self.recipe.consistency:
             moves = self.run._moves(update)
@@ -214,6 +225,12 @@ class PlainTraining:
             rows.append(self.d_step(real, fake.detach(), labels, update, d_rate))
         if self.recipe.fresh_fakes:
             fake = self.fake(labels, GENERATOR_NOISE, step)
+        if self.recipe.augment:
+            fresh = self.recipe.fresh_fakes
+            changes = (
+                self.run._changes(1, G_CHANGES, step) if fresh else self.run._changes(2, D_CHANGES, update)
+            )
+            fake = changed(fake, changes[:, -1])
         loss = -self.discriminator(fake, labels).mean()
         self.adam(self.generator, loss, g_rate)
         return {name: np.mean([row[name] for row in rows]) for name in rows[0]} | {"g_loss": loss.item()}
@@ -230,6 +247,29 @@ def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps,
 @pytest.mark.parametrize(("loss", "classes"), [("hinge", 0), ("hinge", 3), ("wgan-gp", 0)])
 def test_two_steps_with_consistency_are_those_of_plain_autograd(tmp_path, loss, classes):
     assert_two_steps_of_plain_autograd(tmp_path, classes, loss=loss, consistency=3.0, d_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "recipe"),
+    [
+        (3, {"d_steps": 2}),
+        (0, {"fresh_fakes": False, "d_steps": 2}),
+        (0, {"consistency": 3.0}),
+        (0, {"loss": "wgan-gp"}),
+    ],
+    ids=str,
+)
+def test_two_steps_with_augmentation_are_those_of_plain_autograd(tmp_path, classes, recipe):
+    assert_two_steps_of_plain_autograd(tmp_path, classes, augment=0.6, **recipe)
+
+
+def test_every_update_changes_real_and_generated_images_in_ways_of_its_own(tmp_path):
+    run = make(tmp_path, augment=0.5)
+    of_d, next_of_d, of_g = run._draw(0).changes, run._draw(1).changes, run._draws()[-1].changes
+    assert (of_d.shape, of_g.shape) == ((4, 2, 9), (4, 1, 9))
+    ways = torch.cat([*of_d.unbind(1), *next_of_d.unbind(1), of_g[:, 0]])[:, 6:8]  # where holes would be
+    assert len(ways.unique(dim=0)) == 5 * 4
+    assert make(tmp_path)._draw(0).changes is None
 
 
 def test_images_are_moved_by_two_pixels_of_64_at_most_and_mirrored_only_where_flips_are_wanted(tmp_path):
@@ -275,6 +315,7 @@ class Repeated:
         ({"consistency": 1.0}, 0),
         ({"d_steps": 2, "fresh_fakes": False, "flips": False}, 3),
         ({"loss": "wgan-gp", "d_steps": 2}, 3),
+        ({"augment": 0.5, "d_steps": 2}, 0),
     ],
 )
 def test_a_captured_step_learns_the_same_from_what_each_step_draws(tmp_path, monkeypatch, recipe, classes):
@@ -568,6 +609,7 @@ def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
         (CONFIG, {"precision": "bf16", "betas": (0.5, 0.9), "lr_decay": 1.0}, 3),
         (SaganConfig(image_size=32, g_width=64, d_width=64, d_attention=(16,)), {"betas": (0.5, 0.9)}, 0),
         (RESIDUAL, {"consistency": 1.0, "lr_decay": 1.0}, 3),
+        (CONFIG, {"augment": 0.4}, 0),
     ],
     ids=[
         "small",
@@ -575,6 +617,7 @@ def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
         "bf16 with classes",
         "convolutions of real size",
         "residual blocks",
+        "augmented",
     ],
 )
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, config, recipe, classes):
@@ -1369,6 +1412,7 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"lr_decay": 1.1}, "lr_decay is 1.1, but must be from 0 to 1"),
         ({"lambda_gp": -1}, "lambda_gp is -1, but must be from 0 to 1000000.0"),
         ({"consistency": -1}, "consistency is -1, but must be from 0 to 1000000.0"),
+        ({"augment": 1.1}, "augment is 1.1, but must be from 0 to 1"),
         ({"seed": 2**32}, "seed is 4294967296, but must be from 0 to 4294967295"),
         ({"betas": (0.0, 1.0)}, "betas are (0.0, 1.0), but must be two numbers from 0 to below 1"),
         ({"betas": (0.5,)}, "betas are (0.5,), but must be two numbers from 0 to below 1"),
