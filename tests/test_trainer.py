@@ -485,7 +485,7 @@ def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
     run = make(tmp_path)
     draw = run._draw(0)
     before = {name: value.clone() for name, value in run.discriminator.named_parameters()}
-    run._g_step(run._fake(draw), draw.labels)
+    run._g_step(run._fake(draw), draw)
     assert all(parameter.grad is None for parameter in run.discriminator.parameters())
     assert all(torch.equal(value, before[name]) for name, value in run.discriminator.named_parameters())
     assert all(parameter.requires_grad for parameter in run.discriminator.parameters())
