@@ -118,8 +118,7 @@ def test_its_weights_are_a_row_of_the_attention_map():
     row = sampler.attention(latent, "16x16")[query]
     answer = sampler.computation(latent, "16x16", query)
     np.testing.assert_allclose(answer.weights, row[answer.keys], atol=1e-6)
-    assert answer.weights.min() >= np.sort(row)[-5] - 1e-6
-    assert answer.weights.sum() < 1
+    np.testing.assert_allclose(answer.weights, np.sort(row)[:-6:-1], atol=1e-6)  # not made to sum to 1
 
 
 def test_dialled_gammas_reach_the_computation_of_their_layer_and_of_those_behind_it():
