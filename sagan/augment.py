@@ -9,6 +9,8 @@ its probability is well below 1.
 import torch
 from torch import Tensor
 
+from sagan.data import reflected
+
 SHIFT = 1 / 8  # of the side, at most, down or up and to either side
 ZOOM = 1 / 4  # in octaves, at most, in or out
 BRIGHTNESS = 0.5  # added or subtracted at most, of the range from -1 to 1
@@ -74,5 +76,4 @@ def _resampling(side: int, zoom: Tensor, shift: Tensor) -> Tensor:
     places = torch.arange(side, device=zoom.device)
     middle = (side - 1) / 2
     sources = (places - middle - shift * side) / zoom + middle  # (N, S): whence each comes
-    sources = side - 1 - (side - 1 - sources.abs()).abs()  # reflected at both edges
-    return (1 - (sources[:, :, None] - places).abs()).clamp(min=0)
+    return (1 - (reflected(sources, side)[:, :, None] - places).abs()).clamp(min=0)

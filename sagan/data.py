@@ -123,14 +123,14 @@ def move(images: Tensor, moves: Tensor) -> Tensor:
     side = images.shape[-1]
     down, right, mirrored = moves[:, :, None].unbind(1)  # (N, 1) each
     places = torch.arange(side, device=images.device)
-    rows, columns = (_reflected(places - shift, side) for shift in (down, right))  # (N, S): whence each comes
+    rows, columns = (reflected(places - shift, side) for shift in (down, right))  # (N, S): whence each comes
     columns = torch.where(mirrored > 0, side - 1 - columns, columns)
     which = torch.arange(len(images), device=images.device)[:, None, None]
     last = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]  # (N, S, S, C)
     return last.permute(0, 3, 1, 2)
 
 
-def _reflected(places: Tensor, side: int) -> Tensor:
+def reflected(places: Tensor, side: int) -> Tensor:
     """Places outside of 0 to side - 1, as far inside as they were outside; the edge is not repeated."""
     return side - 1 - (side - 1 - places.abs()).abs()
 
