@@ -138,14 +138,16 @@ def _words(sampler: "Sampler", network: str, block: dict[str, Any], first: bool)
     )
     if kind == "score" and sampler.config.num_classes:
         does = f"{does} {texts.INSIDE['does']['projection']}"
+    what = texts.INSIDE["kinds"][kind]
     if count := block["residual"]:
-        more = texts.INSIDE["does"]["residual" if count == 1 else "residuals"]
-        does = f"{does} {more.format(count=count)}"
+        number = "residual" if count == 1 else "residuals"
+        does = f"{does} {texts.INSIDE['does'][number].format(count=count)}"
+        what = texts.INSIDE[f"and_{number}"].format(kind=what, count=count)
     counted = texts.INSIDE["maps" if maps > SHOWN else "all_maps"].format(shown=SHOWN, all=maps)
     return {
         "title": short,
         "long": long,
-        "what": texts.INSIDE["kinds"][kind],
+        "what": what,
         "size": texts.INSIDE["one_number"] if kind == "score" else _shape(block["shape"]),
         "is_attention": kind == "attention",
         "is_image": kind == "image",

@@ -238,6 +238,8 @@ INSIDE = {
         "image": "convolution",
         "score": "convolution",
     },
+    "and_residual": "{kind} +\N{NO-BREAK SPACE}residual",
+    "and_residuals": "{kind} +\N{NO-BREAK SPACE}{count}\N{NO-BREAK SPACE}residual",
     "help": "Choose a block to see what the current face looks like in it. Tall boxes have large maps, wide "
     "ones have many; ◆ marks attention.",
     "does": {

@@ -21,7 +21,7 @@ from sagan.export import plain
 from sagan.inside import Block
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, inside, spectrum
+from sagan.ui import build_app, inside, spectrum, texts
 from sagan.ui.current import CurrentFace
 
 CONFIG = SaganConfig(g_width=4, d_width=4, z_dim=16)
@@ -106,6 +106,9 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
             sides = config.g_residual if diagram["name"] == "generator" else config.d_residual
             count = sides.count(block["shape"][1]) if block["kind"] == "convolution" else 0
             assert said == (count == 2, count == 1)
+            what = block["what"].replace("\N{NO-BREAK SPACE}", " ")
+            after = {0: "", 1: " + residual", 2: " + 2 residual"}[count]
+            assert what == texts.INSIDE["kinds"][block["kind"]] + after
     layers = spectrum.layers_of(diagrams)
     assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra())
     assert len({layer["title"] for layer in layers}) == len(layers)
