@@ -2,9 +2,8 @@
 
 import copy
 import json
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import isfinite
 from numbers import Real
@@ -61,7 +60,7 @@ class Sampler:
         self,
         config: SaganConfig,
         generator: Generator,
-        load_discriminator: Callable[[], Discriminator],
+        discriminator: Discriminator,
         class_names: Sequence[str] = (),
         source: Path | None = None,
     ) -> None:
@@ -74,21 +73,25 @@ class Sampler:
         self.history = checkpoint.read_history(source) if source else []
         self.card = checkpoint.read_card(source) if source else ""
         self.curated = _read_curated(source) if source else ()
-        self._generator = generator
-        self._load_discriminator = load_discriminator
-        self._discriminator: Discriminator | None = None
-        self._lock = threading.Lock()
+        learned = learned_gammas(discriminator)
+        self.discriminator_gammas = {layer: learned[layer].item() for layer in self.discriminator_layers}
+        self._generator, self._discriminator = generator, discriminator
+        self._before = spectra.before(source, config) if source else {}
 
     @classmethod
     def load(cls, source: str | Path) -> "Sampler":
         """Open a checkpoint folder, a run folder or a Hub id "owner/name".
 
-        The discriminator is read when it is first needed. Raises CheckpointError, which is a ValueError.
+        Raises CheckpointError, which is a ValueError, also where a run saves another one meanwhile.
         """
         folder = checkpoint.find(source)
+        made = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
-        generator = checkpoint.load_generator(folder)
-        return cls(config, generator, lambda: checkpoint.load_discriminator(folder), class_names, folder)
+        networks = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
+        sampler = cls(config, *networks, class_names, folder)
+        if checkpoint.generator_hash(folder) != made:
+            raise checkpoint.CheckpointError(f"'{folder}' was saved anew while it was read: open it again.")
+        return sampler
 
     @classmethod
     def from_parts(
@@ -103,7 +106,7 @@ class Sampler:
             copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
             for network in (generator, discriminator)
         )
-        return cls(config, generator, lambda: discriminator, class_names)
+        return cls(config, generator, discriminator, class_names)
 
     @cached_property
     def film(self) -> Film | None:
@@ -112,11 +115,6 @@ class Sampler:
     @cached_property
     def average_maps(self) -> Path | None:
         return average_maps.find(self.source, self.config) if self.source else None
-
-    @cached_property
-    def discriminator_gammas(self) -> dict[str, float]:
-        learned = learned_gammas(self._read_discriminator())
-        return {layer: learned[layer].item() for layer in self.discriminator_layers}
 
     def faces(
         self,
@@ -204,14 +202,14 @@ class Sampler:
 
         Before normalisation all its estimates were larger by one factor, before[0] / after[0].
         """
-        layers = spectra.layers(self._generator, self._read_discriminator())
+        layers = spectra.layers(self._generator, self._discriminator)
         if layer not in layers:
             raise ValueError(f"There is no normalised layer {layer!r}; this model has {', '.join(layers)}.")
         return spectra.power_iteration(spectra.matrix(layers[layer]).numpy(), steps, seed)
 
     @cached_property
     def _spectra(self) -> dict[str, dict[str, object]]:
-        return spectra.describe(self._generator, self._read_discriminator(), self.source)
+        return spectra.describe(self._generator, self._discriminator, self._before)
 
     def raw_maps(
         self,
@@ -278,21 +276,14 @@ class Sampler:
         """Yield (score, {layer: extra}) for every image."""
         images = self._checked_images(images)
         labels = self._checked_labels(labels, len(images))
-        network = self._read_discriminator()
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
             x = torch.tensor(image).permute(2, 0, 1)[None] / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
-            answer = network(x, label, extras)
+            answer = self._discriminator(x, label, extras)
             scores, collected = (answer, {}) if extras is None else answer
             return scores.item(), _arrays(collected)
 
         return each(discriminate, images, labels)
-
-    def _read_discriminator(self) -> Discriminator:
-        with self._lock:
-            if self._discriminator is None:
-                self._discriminator = self._load_discriminator()
-            return self._discriminator
 
     def _checked_latents(self, latents: object) -> np.ndarray:
         size = self.config.z_dim

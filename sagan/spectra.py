@@ -7,6 +7,7 @@ companion file that a run writes with each checkpoint, holds float32 (k,), desce
 """
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.nn.utils import parametrize
 from sagan import checkpoint
 from sagan.checkpoint import SPECTRA, CheckpointError
 from sagan.latents import check_seed
-from sagan.networks import Discriminator, Generator
+from sagan.networks import Discriminator, Generator, SaganConfig
 
 MOST_STEPS = 100
 SAME = 1e-9  # singular values whose difference is a smaller share of them count as one
@@ -125,28 +126,47 @@ def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Ten
     }
 
 
+def before(folder: Path, config: SaganConfig) -> dict[str, np.ndarray]:
+    """The singular values before normalisation, by layer, as a checkpoint of these networks keeps them.
+
+    Empty where it keeps none or, with a warning, others.
+    """
+    path = checkpoint.companion(folder, SPECTRA)
+    if path is None:
+        return {}
+    with torch.device("meta"):  # only their shapes matter
+        modules = layers(Generator(config, spectral=False), Discriminator(config, spectral=False))
+    expected = {name: (min(matrix(module).shape),) for name, module in modules.items()}
+    try:
+        values = checkpoint.load_tensors(path, expected, 4 * sum(map(sum, expected.values())) + HEADER_BYTES)
+        for name, value in values.items():
+            if value.dtype != torch.float32 or not bool(value.isfinite().all()):
+                raise CheckpointError(f"'{path}' must hold finite numbers in float32, unlike its '{name}'.")
+    except CheckpointError as error:
+        warnings.warn(f"The singular values before normalisation are left out: {error}", stacklevel=2)
+        return {}
+    return {name: value.numpy() for name, value in values.items()}
+
+
 def largest(folder: Path) -> dict[str, float]:
     """What the weights of a checkpoint were divided by, {name of the layer: sigma}.
 
     Empty where the checkpoint does not have it. Raises CheckpointError where its config.json is unusable.
     """
     config, _ = checkpoint.load_config(folder)
-    with torch.device("meta"):  # only their shapes matter
-        modules = layers(Generator(config, spectral=False), Discriminator(config, spectral=False))
-    before = _read(folder, {name: min(matrix(module).shape) for name, module in modules.items()})
-    return {name: float(values[0]) for name, values in before.items() if values[0] > 0}
+    return {name: float(values[0]) for name, values in before(folder, config).items() if values[0] > 0}
 
 
 def describe(
-    generator: Generator, discriminator: Discriminator, folder: Path | None
+    generator: Generator, discriminator: Discriminator, before: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, object]]:
-    """What there is to show of each layer of two plain networks, and of the checkpoint they come from.
+    """What there is to show of each layer of two plain networks.
 
     shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
     kind    "convolution", "transposed convolution" or "embedding"
     matrix  (rows, columns) of that weight as a matrix
     after   its singular values, float32 (k,), descending: the first is 1
-    before  those before normalisation, or None where the checkpoint does not have them
+    before  those before normalisation, or None where `before` does not have them
     """
     described = {}
     for name, module in layers(generator, discriminator).items():
@@ -156,23 +176,6 @@ def describe(
             "kind": next(kind for kind, its_type in KINDS.items() if isinstance(module, its_type)),
             "matrix": tuple(weight.shape),
             "after": _singular_values(weight).float().numpy(),
+            "before": before.get(name),
         }
-    before = _read(folder, {name: len(layer["after"]) for name, layer in described.items()})
-    return {name: layer | {"before": before.get(name)} for name, layer in described.items()}
-
-
-def _read(folder: Path | None, counts: dict[str, int]) -> dict[str, np.ndarray]:
-    """The values of a checkpoint; empty where there are none or, with a warning, others than these."""
-    path = checkpoint.companion(folder, SPECTRA) if folder else None
-    if path is None:
-        return {}
-    try:
-        expected = {name: (count,) for name, count in counts.items()}
-        values = checkpoint.load_tensors(path, expected, 4 * sum(counts.values()) + HEADER_BYTES)
-        for name, value in values.items():
-            if value.dtype != torch.float32 or not bool(value.isfinite().all()):
-                raise CheckpointError(f"'{path}' must hold finite numbers in float32, unlike its '{name}'.")
-    except CheckpointError as error:
-        warnings.warn(f"The singular values before normalisation are left out: {error}", stacklevel=2)
-        return {}
-    return {name: value.numpy() for name, value in values.items()}
+    return described

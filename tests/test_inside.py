@@ -203,7 +203,7 @@ def test_activations_are_what_the_generators_blocks_put_out_in_their_order(confi
 def test_activations_are_what_the_discriminators_blocks_put_out_in_their_order(config):
     sampler, label = make_sampler(config), random_label(config)
     image = np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
-    network = sampler._read_discriminator()
+    network = sampler._discriminator
     pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1)
     seen = outputs_by_hooks(network, pixels, None if label is None else torch.tensor([label]))
     expected = {}

@@ -378,17 +378,32 @@ def test_a_generated_face_can_be_put_before_the_discriminator_as_it_is(sampler):
         np.testing.assert_allclose(weights / weights.sum(1, keepdims=True), maps[layer][0], atol=1e-5)
 
 
-def test_the_discriminator_is_read_once_and_only_when_asked(folder, monkeypatch):
-    reads = []
+def save_anew(folder: Path) -> None:
+    """What a run does that goes on: other networks in the same place."""
+    others = Generator(CONFIG, spectral=False).eval(), Discriminator(CONFIG, spectral=False).eval()
+    checkpoint.save(folder, CONFIG, (), *others, [], "")
+
+
+def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder):
+    sampler, expected = Sampler.load(folder), make_sampler()
+    save_anew(folder)
+    images = random_images(3)
+    np.testing.assert_allclose(sampler.score(images), expected.score(images), rtol=2e-2, atol=2e-2)
+    assert np.abs(Sampler.load(folder).score(images) - expected.score(images)).min() > 0.1
+    assert sampler.discriminator_gammas == pytest.approx(expected.discriminator_gammas, abs=1e-3)
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
     read = checkpoint.load_discriminator
-    monkeypatch.setattr(checkpoint, "load_discriminator", lambda path: reads.append(path) or read(path))
-    sampler = Sampler.load(folder)
-    sampler.faces(random_latents(1))
-    assert sampler.discriminator_layers == ("8x8", "4x4")
-    assert reads == []
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(sampler.score, [random_images(1)] * 16))
-    assert reads == [folder]
+
+    def overtaken(path: Path) -> Discriminator:
+        save_anew(path)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "load_discriminator", overtaken)
+    with pytest.raises(CheckpointError) as refusal:
+        Sampler.load(folder)
+    assert str(refusal.value) == f"'{folder}' was saved anew while it was read: open it again."
 
 
 # Raw maps

@@ -124,7 +124,7 @@ def test_the_sampler_shows_every_layer_before_and_after_normalisation(tmp_path, 
         warnings.simplefilter("error")
         shown = sampler.spectra()
     trained = normalised(*networks)
-    shipped = dict(sampler._generator.named_modules()), dict(sampler._read_discriminator().named_modules())
+    shipped = dict(sampler._generator.named_modules()), dict(sampler._discriminator.named_modules())
     assert shown.keys() == trained.keys()
     for name, layer in shown.items():
         module, transposed = trained[name], isinstance(trained[name], nn.ConvTranspose2d)
@@ -156,6 +156,16 @@ def test_a_checkpoint_from_before_there_was_such_a_file_shows_what_it_has_withou
             shown = sampler.spectra()
             assert all(layer["before"] is None for layer in shown.values())
             assert all(layer["after"][0] == pytest.approx(1, abs=2e-3) for layer in shown.values())
+
+
+def test_a_run_that_saves_anew_does_not_change_the_spectra_of_an_open_checkpoint(tmp_path):
+    folder = save(tmp_path / "model", *in_training(PLAIN))
+    opened, expected = Sampler.load(folder), Sampler.load(folder).spectra()
+    save(folder, *in_training(PLAIN))
+    shown, later = opened.spectra(), Sampler.load(folder).spectra()
+    for name, layer in expected.items():
+        assert (shown[name]["before"] == layer["before"]).all()
+        assert (later[name]["before"] != layer["before"]).any()
 
 
 def test_spectra_of_another_generator_are_left_out_with_a_sentence(tmp_path):
@@ -295,7 +305,7 @@ def test_the_samplers_power_iteration_runs_on_the_shipped_weight(tmp_path):
         assert len(sigmas) == len(angles) == 101
         assert sigmas[-1] <= values["after"][0] * (1 + 1e-5)
     seed = int(np.random.default_rng().integers(2**32))
-    weight = sampler._read_discriminator().embedding.weight.double().numpy()
+    weight = sampler._discriminator.embedding.weight.double().numpy()
     expected = power_iteration(weight, 9, seed)
     np.testing.assert_array_equal(sampler.power_iteration("discriminator/embedding", seed, 9), expected)
     for layer in ("generator/blocks.9.conv", "embedding", None):

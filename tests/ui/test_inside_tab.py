@@ -55,7 +55,7 @@ def modules(sampler: Sampler) -> dict[str, torch.nn.Module]:
     """Every layer of a sampler's plain networks by the name that the page gives it."""
     return {
         f"{name}/{inner}": module
-        for name, network in zip(NETWORKS, (sampler._generator, sampler._read_discriminator()), strict=True)
+        for name, network in zip(NETWORKS, (sampler._generator, sampler._discriminator), strict=True)
         for inner, module in network.named_modules()
     }
 
