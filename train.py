@@ -385,7 +385,7 @@ def _stored(out: Path) -> dict:
 
 def _without_folders(word: str) -> str:
     """--out=/somewhere/run -> --out=run: a model card names no places of this machine."""
-    option, equals, value = word.rpartition("=")
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{Path(value).name if os.sep in value else value}"
 
 

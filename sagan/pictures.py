@@ -52,6 +52,7 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
     }
     if measured:
         panels |= {"distance": (measured, ["frechet_distance"]), "share": (measured, ["precision", "recall"])}
+    panels = {title: (rows, names) for title, (rows, names) in panels.items() if names}  # gammas: if any
     figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
     every_axes = figure.subplots(len(panels), sharex=True)
     for axes, (title, (rows, names)) in zip(every_axes, panels.items(), strict=True):

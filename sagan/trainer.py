@@ -70,7 +70,6 @@ class Recipe:
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
     ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
-    fresh_fakes: bool = True  # whether G learns from new fakes, or from those that D has just learned from
     sync_batch_norm: bool = False  # whether processes share batch statistics; needs GPUs
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
     seed: int = 0
@@ -270,26 +269,22 @@ class Trainer:
         self._average()
 
     def _draws(self) -> list[Draw]:
-        """What the updates of this step draw: those of D and, if it learns from fresh fakes, that of G."""
+        """What the updates of this step draw: those of D, and at the end that of G."""
         n = self.recipe.d_steps
         draws = [self._draw(self.step * n + i) for i in range(n)]
-        if self.recipe.fresh_fakes:
-            noise, changes = self._noise(GENERATOR_NOISE, self.step), self._changes(1, G_CHANGES, self.step)
-            draws.append(Draw(noise, draws[-1].labels, changes))
-        return draws
+        noise, changes = self._noise(GENERATOR_NOISE, self.step), self._changes(1, G_CHANGES, self.step)
+        return [*draws, Draw(noise, draws[-1].labels, changes)]
 
     def _learn(self, draws: list[Draw]) -> list[dict[str, Tensor]]:
         """All updates of a step; the losses and scores of each. It waits for nothing and draws nothing."""
         figures = []
+        *of_d, of_g = draws
         with normalised_once(self.generator):  # its weights stay what they are until its update
-            for i, draw in enumerate(draws[: self.recipe.d_steps], 1):
-                used_again = i == self.recipe.d_steps and not self.recipe.fresh_fakes
-                with torch.set_grad_enabled(used_again):
+            for draw in of_d:
+                with torch.no_grad():
                     fake = self._fake(draw)
-                figures.append(self._d_step(draw, fake.detach()))
-            if self.recipe.fresh_fakes:
-                fake = self._fake(draws[-1])
-            figures.append(self._g_step(fake, draws[-1]))
+                figures.append(self._d_step(draw, fake))
+            figures.append(self._g_step(self._fake(of_g), of_g))
         return [{name: value.detach() for name, value in row.items()} for row in figures]
 
     def _fake(self, draw: Draw) -> Tensor:
@@ -328,7 +323,7 @@ class Trainer:
     def _g_step(self, fake: Tensor, draw: Draw) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
         if draw.changes is not None:
-            fake = augment(fake, draw.changes[:, -1])
+            fake = augment(fake, draw.changes[:, 0])
         with normalised_once(self.discriminator), self._autocast():
             loss = losses.adversarial_g(self.discriminator(fake, draw.labels).float())
         self.g_optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,7 @@ STEPS = BEFORE_CAPTURE + 4
 CASES = {
     "hinge": {},
     "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
-    "with classes": {"classes": 3, "fresh_fakes": False},
+    "with classes": {"classes": 3},
     "consistent": {"consistency": 0.3, "d_steps": 2},
     "bf16": {"precision": "bf16", "consistency": 1.0},
     "augmented": {"augment": 0.6},

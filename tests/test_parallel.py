@@ -27,7 +27,7 @@ EPSILON = 1e-2  # of Adam: at the usual 1e-8 it turns rounding errors of small g
 CASES = {
     "hinge": {},
     "wgan-gp": {"loss": "wgan-gp", "d_steps": 2},
-    "with classes": {"classes": 3, "fresh_fakes": False},
+    "with classes": {"classes": 3},
     "consistent": {"consistency": 0.3},
     "augmented": {"augment": 0.6},
 }

@@ -145,6 +145,12 @@ def test_curves_show_what_was_measured_now_and_then_beside_what_real_images_reac
         assert floor.get_color() == panel[label].get_color()
 
 
+def test_networks_without_attention_have_no_panel_of_gammas(tmp_path, drawn):
+    rows = [{"images": 64 * i, "d_loss": 2.0 / i, "d_real": 0.1, "d_fake": 0.2} for i in (1, 2)]
+    pictures.curves(rows, tmp_path / "curves.png")
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["loss", "score"]
+
+
 def test_a_column_that_older_rows_lack_leaves_a_gap(tmp_path, drawn):
     rows = [{"images": 64, "g_gamma_8x8": 0.1}, {"images": 128, "g_gamma_8x8": 0.2, "penalty": 2.0}]
     pictures.curves(rows, tmp_path / "curves.png")

@@ -612,8 +612,8 @@ def test_resuming_where_there_is_no_run_is_one_line(capsys, monkeypatch):
 
 
 def test_the_card_names_the_commands_without_paths_of_this_machine(monkeypatch, make_images):
-    make_images(4)
-    data, out = Path("images").absolute(), Path("runs/one").absolute()
+    make_images(4, folder="split=train/images")
+    data, out = Path("split=train/images").absolute(), Path("runs/one").absolute()
     for words in (
         ["--data", data, f"--out={out}", *TINY, "--steps=1"],
         [f"--out={out}", "--resume", "--steps=2"],

@@ -223,24 +223,19 @@ class PlainTraining:
             fake = self.fake(labels, DISCRIMINATOR_NOISE, update)
             self.iterate(False)
             rows.append(self.d_step(real, fake.detach(), labels, update, d_rate))
-        if self.recipe.fresh_fakes:
-            fake = self.fake(labels, GENERATOR_NOISE, step)
+        fake = self.fake(labels, GENERATOR_NOISE, step)
         if self.recipe.augment:
-            fresh = self.recipe.fresh_fakes
-            changes = (
-                self.run._changes(1, G_CHANGES, step) if fresh else self.run._changes(2, D_CHANGES, update)
-            )
-            fake = changed(fake, changes[:, -1])
+            fake = changed(fake, self.run._changes(1, G_CHANGES, step)[:, 0])
         loss = -self.discriminator(fake, labels).mean()
         self.adam(self.generator, loss, g_rate)
         return {name: np.mean([row[name] for row in rows]) for name in rows[0]} | {"g_loss": loss.item()}
 
 
-@pytest.mark.parametrize(("d_steps", "fresh_fakes"), [(1, True), (1, False), (2, True)])
+@pytest.mark.parametrize("d_steps", [1, 2])
 @pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
-def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps, fresh_fakes):
-    recipe = {"loss": loss, "d_steps": d_steps, "fresh_fakes": fresh_fakes, "lambda_gp": 7.0}
+def test_two_steps_are_those_of_plain_autograd(tmp_path, loss, classes, d_steps):
+    recipe = {"loss": loss, "d_steps": d_steps, "lambda_gp": 7.0}
     assert_two_steps_of_plain_autograd(tmp_path, classes, **recipe)
 
 
@@ -253,7 +248,6 @@ def test_two_steps_with_consistency_are_those_of_plain_autograd(tmp_path, loss, 
     ("classes", "recipe"),
     [
         (3, {"d_steps": 2}),
-        (0, {"fresh_fakes": False, "d_steps": 2}),
         (0, {"consistency": 3.0}),
         (0, {"loss": "wgan-gp"}),
     ],
@@ -313,7 +307,7 @@ class Repeated:
     ("recipe", "classes"),
     [
         ({"consistency": 1.0}, 0),
-        ({"d_steps": 2, "fresh_fakes": False, "flips": False}, 3),
+        ({"d_steps": 2, "flips": False}, 3),
         ({"loss": "wgan-gp", "d_steps": 2}, 3),
         ({"augment": 0.5, "d_steps": 2}, 0),
     ],
@@ -472,13 +466,12 @@ def test_fakes_are_detached_in_the_d_step(tmp_path):
     assert not torch.equal(run.discriminator.state_dict()["blocks.0.bias"], before["blocks.0.bias"])
 
 
-@pytest.mark.parametrize("fresh_fakes", [False, True])
-def test_d_steps_spend_no_graph_on_fakes_that_g_does_not_learn_from(tmp_path, fresh_fakes):
-    run = make(tmp_path, d_steps=3, fresh_fakes=fresh_fakes)
+def test_d_steps_spend_no_graph_on_fakes_that_g_does_not_learn_from(tmp_path):
+    run = make(tmp_path, d_steps=3)
     recorded = []
     run.generator.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
     run.train_step()
-    assert recorded == ([False, False, False, True] if fresh_fakes else [False, False, True])
+    assert recorded == [False, False, False, True]
 
 
 def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
@@ -605,7 +598,7 @@ def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
     ("config", "recipe", "classes"),
     [
         (CONFIG, {}, 0),
-        (CONFIG, {"loss": "wgan-gp", "d_steps": 2, "fresh_fakes": True}, 3),
+        (CONFIG, {"loss": "wgan-gp", "d_steps": 2}, 3),
         (CONFIG, {"precision": "bf16", "betas": (0.5, 0.9), "lr_decay": 1.0}, 3),
         (SaganConfig(image_size=32, g_width=64, d_width=64, d_attention=(16,)), {"betas": (0.5, 0.9)}, 0),
         (RESIDUAL, {"consistency": 1.0, "lr_decay": 1.0}, 3),
@@ -1447,7 +1440,6 @@ def test_presets_differ_in_decay_and_flips():
     assert sagan == Recipe()
     assert (tutorial.lr_decay, tutorial.flips) == (0, False)
     for recipe in (sagan, tutorial):
-        assert recipe.fresh_fakes
         assert (recipe.batch_size, recipe.steps, recipe.d_steps, recipe.loss) == (64, 50_000, 1, "hinge")
         assert (recipe.g_lr, recipe.d_lr, recipe.betas) == (1e-4, 4e-4, (0.0, 0.9))
 

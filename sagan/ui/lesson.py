@@ -52,8 +52,10 @@ STEPS = (
 def steps(sampler: "Sampler") -> list[Step]:
     """The steps that this model has something to show for."""
     left_out = set()
-    if len(sampler.layers) < 2:
+    if len(sampler.layers) != 2:
         left_out.add("two_scales")
+    if not sampler.config.d_spectral_norm:
+        left_out.add("spectral_norm")
     if not sampler.discriminator_layers:
         left_out.add("discriminator")
     return [step for step in STEPS if step.name not in left_out]

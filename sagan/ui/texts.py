@@ -286,7 +286,7 @@ SPECTRUM = {
     "what": "In training every weight W is divided by σ, its largest singular value: the most that W can "
     "stretch what comes in. So no convolution of the discriminator amplifies without limit, and its slope, "
     "which the generator learns from, stays in check. Gammas and the factors of residual blocks are not "
-    "divided; in the generator, batch norm sets the scale anew after each convolution.",
+    "divided; in the generator, batch norm sets the scale anew after most convolutions.",
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",
@@ -319,7 +319,7 @@ SPECTRUM = {
         "Forth again: u turns towards the first singular vector.",
         "How far W stretches v: the estimate of σ.",
         "Divided by it, the largest singular value comes to 1.",
-        "What it bounds: no place’s output is longer than the patch it is made from.",
+        "What it bounds: where a patch changes by x, what is made of it changes by no more.",
     ],
     "angle_now": "{angle}° off",
     "divided_now": "largest {largest}",

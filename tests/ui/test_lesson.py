@@ -274,7 +274,9 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
     ("options", "left_out"),
     [
         ({"g_attention": (16,)}, {"two_scales"}),
+        ({"g_attention": (8, 16, 32)}, {"two_scales"}),
         ({"d_attention": ()}, {"discriminator"}),
+        ({"d_spectral_norm": False}, {"spectral_norm"}),
         ({"image_size": 32}, set()),
     ],
 )
