@@ -76,7 +76,7 @@ class Sampler:
         learned = learned_gammas(discriminator)
         self.discriminator_gammas = {layer: learned[layer].item() for layer in self.discriminator_layers}
         self._generator, self._discriminator = generator, discriminator
-        self._before = spectra.before(source, config) if source else {}
+        self._before = spectra.before_normalisation(source, config) if source else {}
 
     @classmethod
     def load(cls, source: str | Path) -> "Sampler":

@@ -126,7 +126,7 @@ def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Ten
     }
 
 
-def before(folder: Path, config: SaganConfig) -> dict[str, np.ndarray]:
+def before_normalisation(folder: Path, config: SaganConfig) -> dict[str, np.ndarray]:
     """The singular values before normalisation, by layer, as a checkpoint of these networks keeps them.
 
     Empty where it keeps none or, with a warning, others.
@@ -154,7 +154,8 @@ def largest(folder: Path) -> dict[str, float]:
     Empty where the checkpoint does not have it. Raises CheckpointError where its config.json is unusable.
     """
     config, _ = checkpoint.load_config(folder)
-    return {name: float(values[0]) for name, values in before(folder, config).items() if values[0] > 0}
+    before = before_normalisation(folder, config)
+    return {name: float(values[0]) for name, values in before.items() if values[0] > 0}
 
 
 def describe(
