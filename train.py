@@ -17,10 +17,12 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from sagan import checkpoint
 from sagan.data import DataError, load_images, refusal
@@ -29,6 +31,7 @@ from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
 from sagan.trainer import (
     INTERVALS,
+    LACK_OF_MEMORY,
     LOSSES,
     OUT_OF_MEMORY,
     PRECISIONS,
@@ -222,6 +225,12 @@ def main(arguments: list[str] | None = None) -> int:
         sentence = str(error)
     except torch.OutOfMemoryError:  # before the first step; later ones know more
         sentence = OUT_OF_MEMORY
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and LACK_OF_MEMORY not in str(error):
+            raise
+        sentence = (
+            "There is too little memory for these networks: choose smaller ones, or end what else uses it."
+        )
     except OSError as error:
         sentence = refusal(error)
     number = os.environ.get("RANK", "0")
@@ -234,9 +243,10 @@ def run(options: argparse.Namespace, team: Processes, device: str) -> int:
     say = print if team.leads else lambda *_, **__: None
     trainer = None
     try:
-        trainer = start(options, team, device)
-        say(trainer.describe())
-        complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
+        with ExitStack() as held:
+            trainer = start(options, team, device, held)
+            say(trainer.describe())
+            complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 128 + ((trainer and trainer.stopped_by) or signal.SIGINT)
@@ -246,12 +256,18 @@ def run(options: argparse.Namespace, team: Processes, device: str) -> int:
     return 0 if complete else 128 + trainer.stopped_by
 
 
-def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
-    """The trainer that the options describe, resumed where they say so."""
+def start(options: argparse.Namespace, team: Processes, device: str, held: ExitStack) -> Trainer:
+    """The trainer that the options describe, resumed where they say so; its folder is locked while `held`."""
     given = vars(options)
+    if (options.out / checkpoint.CONFIG).is_file():
+        whole = options.out.resolve()
+        inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
+        instead = f"its run folder is '{whole.parent}'" if inside else "name another --out"
+        raise TrainingError(f"'{options.out}' is a checkpoint, not a run folder: {instead}.")
     stored = _stored(options.out) if options.resume else {}
+    parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if not options.resume and (
-        (options.out / checkpoint.RUN_CHECKPOINT).exists() or checkpoint.find_local(options.out)
+        any((options.out / part).exists() for part in parts) or checkpoint.find_local(options.out)
     ):
         raise TrainingError(
             f"There is a run in '{options.out}': go on with it by --resume, or name another --out."
@@ -261,9 +277,10 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
     for name, value in settings.items():
         if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
             before = "its default" if stored[name] is None else stored[name]
+            by = "" if name in given else f" by --preset {given['preset']}"
             raise TrainingError(
-                f"--{name.replace('_', '-')} is {value} now, but the run in '{options.out}' was started with "
-                f"{before}: leave it out, or start a new run."
+                f"--{name.replace('_', '-')} is {value} now{by}, but the run in '{options.out}' was started "
+                f"with {before}: leave it out, or start a new run."
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
@@ -294,12 +311,15 @@ def start(options: argparse.Namespace, team: Processes, device: str) -> Trainer:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
+    if team.leads:
+        held.enter_context(_lock(options.out))
     command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
     if command not in earlier.split(" && "):
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
     if measurement is not None:
+        measurement.class_counts = data.class_counts
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
         measuring = {"measure": measurement, "measure_kimg": settings["measure_every"]}
     compiler = "inductor" if options.compile else None
@@ -365,6 +385,22 @@ def _measurement(
     sources = [Path(source) for source in settings["measure_reference"]]
     reference = load_images(sources, config.image_size, settings.get("crop"), workers=options.workers)
     return Measurement(features, reference.images, settings.get("measure_count"), device)
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Keep other runs out of this folder: they would replace each other's checkpoints."""
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _stored(out: Path) -> dict:

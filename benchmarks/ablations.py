@@ -93,10 +93,11 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     out = options.out / variant.name
     steps = round(1000 * options.kimg / variant.batch_size())
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
+    arguments += ["--seed", str(options.seed)]  # a run that has another is refused
     if checkpoint.find_local(out):
         arguments.append("--resume")
     else:
-        arguments += ["--data", *options.data, "--seed", str(options.seed), *variant.options]
+        arguments += ["--data", *options.data, *variant.options]
     print(f"{variant.name}: {' '.join(arguments)}", flush=True)
     if code := subprocess.run([sys.executable, train.__file__, *arguments]).returncode:
         sys.exit(code)

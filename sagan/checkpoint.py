@@ -1,6 +1,6 @@
 """The checkpoint folder: write it atomically, read it safely, find it on disk or on the Hugging Face Hub.
 
-    config.json                 SaganConfig, format version, class names
+    config.json                 SaganConfig, format version; of classes, their names and numbers of images
     generator.safetensors       normalised weights, averaged over training; matrices in fp16, the rest in fp32
     discriminator.safetensors   the same for the discriminator, not averaged
     history.csv                 step, images, losses, gammas, metrics
@@ -14,13 +14,14 @@ those, in `best/`.
 
 import csv
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +57,11 @@ def find(source: str | Path) -> Path:
     Raises CheckpointError where there is none.
     """
     folder = Path(source)
-    if there := find_local(folder):
+    try:
+        there = find_local(folder)
+    except OSError as error:  # too long a name, or a folder that this user may not see
+        raise CheckpointError(f"No checkpoint at '{source}': {error.strerror}.") from error
+    if there:
         return there
     # "checkpoints/faces" beside other checkpoints names a folder, whoever owns that name on the Hub.
     if not folder.parent.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
@@ -96,6 +101,33 @@ def _download(name: str) -> Path:
 def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
     path = Path(folder) / CONFIG
+    stored = _read_config(path)
+    try:
+        config = SaganConfig(**stored["model"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"'{path}' does not describe a network that can be built: {error}.") from error
+    names = stored.get("class_names", [])
+    if not isinstance(names, list) or len(names) != config.num_classes:
+        raise CheckpointError(
+            f"'{path}' must name the classes of the model in a list of {config.num_classes}, as class_names."
+        )
+    return config, tuple(str(name) for name in names)
+
+
+def load_class_counts(folder: Path) -> tuple[int, ...]:
+    """How many training images each class had; () for a plain model, or where nobody noted it."""
+    path = Path(folder) / CONFIG
+    counts = _read_config(path).get("class_counts", [])
+    _, names = load_config(folder)
+    whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+    if counts and not (whole and len(counts) == len(names) and sum(counts)):
+        raise CheckpointError(
+            f"'{path}' must give a number of images for each of its {len(names)} classes, as class_counts."
+        )
+    return tuple(counts)
+
+
+def _read_config(path: Path) -> dict:
     text = _read_text(path)
     try:
         stored = json.loads(text)
@@ -108,16 +140,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
             f"'{path}' has format version {stored.get('format_version')!r}, but this program reads "
             f"version {FORMAT_VERSION}."
         )
-    try:
-        config = SaganConfig(**stored["model"])
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"'{path}' does not describe a network that can be built: {error}.") from error
-    names = stored.get("class_names", [])
-    if not isinstance(names, list) or len(names) != config.num_classes:
-        raise CheckpointError(
-            f"'{path}' must name the classes of the model in a list of {config.num_classes}, as class_names."
-        )
-    return config, tuple(str(name) for name in names)
+    return stored
 
 
 def load_generator(folder: Path, name: str = GENERATOR) -> Generator:
@@ -259,16 +282,20 @@ def save(
     raw_generator: Generator | None = None,
     state: tuple[dict[str, Tensor], dict] | None = None,
     companions: Mapping[str, dict[str, Tensor]] | None = None,
+    class_counts: Sequence[int] = (),
 ) -> None:
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
-    state adds what a run needs to go on: tensors for state.safetensors and plain data for state.json.
+    class_counts says how many training images each class had. state adds what a run needs to go on: tensors
+    for state.safetensors and plain data for state.json.
     companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """
     with replacing_folder(Path(folder)) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(config)}
         described["class_names"] = list(class_names)
+        if class_counts:
+            described["class_counts"] = list(class_counts)
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
         for name, network in networks.items():
@@ -330,10 +357,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
     it as `.name.previous`, where `find` looks too.
     """
+    folder = folder.resolve()  # what a link leads to is replaced, not the link
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
     previous = _previous(folder)
-    for left_over in folder.parent.glob(f".{folder.name}.new-*"):
+    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
         shutil.rmtree(left_over)
     shutil.rmtree(previous, ignore_errors=True)
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
@@ -356,10 +384,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def recover(folder: Path) -> None:
     """Put `folder` back where a crash in `replacing_folder` left only its predecessor."""
     if _previous(folder).exists() and not folder.exists():
-        _previous(folder).rename(folder)
+        _previous(folder).rename(folder.resolve())
 
 
 def _previous(folder: Path) -> Path:
+    folder = folder.resolve()
     return folder.parent / f".{folder.name}.previous"
 
 

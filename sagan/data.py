@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 MAX_UNREADABLE = 0.01  # share of the images
+MAX_ASPECT = 100  # of the longer side to the shorter one: resizing a thread of pixels would take gigabytes
 MAX_LABEL_COLUMNS = 13  # 8,192 classes
 CACHE_VERSION = 1  # to be raised when the same files would decode to other bytes
 
@@ -44,14 +45,25 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Decoded images: uint8 (N, S, S, 3), labels int64 (N,) or None, and the name of each class."""
+    """Decoded images: uint8 (N, S, S, 3), labels int64 (N,) or None, and the name of each class.
+
+    fingerprint: of the file names in their order and of the labels, wherever the files lie; "" is unknown.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many images each class has; () without labels."""
+        if self.labels is None:
+            return ()
+        return tuple(np.bincount(self.labels, minlength=len(self.class_names)).tolist())
 
 
 def load_images(
@@ -91,9 +103,17 @@ def load_images(
 
     kept = [i for i in range(len(files)) if i not in unreadable]
     images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
-    if classes is None:
-        return ImageSet(images)
-    return ImageSet(images, classes[kept], _class_names(label_columns))
+    labels = None if classes is None else classes[kept]
+    names = () if classes is None else _class_names(label_columns)
+    return ImageSet(images, labels, names, _fingerprint([files[i] for i in kept], labels))
+
+
+def labels_in_proportion(class_counts: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
+    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`."""
+    ends = np.cumsum(class_counts)
+    places = (np.arange(count) + 0.5) / count * ends[-1]
+    labels = np.searchsorted(ends, places, side="right")
+    return np.random.default_rng(seed).permutation(labels)
 
 
 def to_batch(
@@ -230,7 +250,7 @@ def _list_archive(source: Path) -> Iterator[_File]:
     try:
         with zipfile.ZipFile(source) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"data source {source} can't be read as a .zip: {error}") from error
     stamp = _stamp(source)
     return (_File(source, name, stamp) for name in names)
@@ -252,6 +272,13 @@ def _cache_key(files: list[_File], image_size: int, crop: int | None) -> str:
     roots = {source: str(source.resolve()) for source in {file.source for file in files}}
     for file in files:
         content.update(json.dumps([roots[file.source], file.name, *file.stamp]).encode())
+    return content.hexdigest()[:32]
+
+
+def _fingerprint(files: list[_File], labels: np.ndarray | None) -> str:
+    content = hashlib.sha256(json.dumps([PurePosixPath(file.name).name for file in files]).encode())
+    if labels is not None:
+        content.update(labels.astype("<i8").tobytes())
     return content.hexdigest()[:32]
 
 
@@ -331,6 +358,8 @@ def _decode(
         with Image.open(stream, formats=sorted(set(FORMATS.values()))) as image:
             if crop is not None and min(image.size) < crop:
                 return _Rejected(f"{image.width} x {image.height}", too_small=True)
+            if crop is None and max(image.size) > MAX_ASPECT * min(image.size):
+                return _Rejected(f"{image.width} x {image.height} is too narrow")
             ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(transform(_to_rgb(image)))
     except Exception as error:  # decoders raise almost anything on broken bytes; the reason is reported
@@ -352,6 +381,8 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
         raise DataError(
             f"{len(columns)} label columns were given, but at most {MAX_LABEL_COLUMNS} are possible"
         )
+    if twice := next((column for column in columns if columns.count(column) > 1), None):
+        raise DataError(f"the label column {twice!r} was given twice; name each once")
     index_of = {}
     for i, file in enumerate(files):
         name = PurePosixPath(file.name).name
@@ -367,6 +398,11 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
         with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.reader(lines)
             header = [cell.strip() for cell in next(rows, [])]
+            if len(header) < 2:
+                raise DataError(
+                    f"{path} must begin with the names of its columns, separated by commas, but begins with "
+                    f"{','.join(header)[:60]!r}"
+                )
             for column in columns:
                 if column not in header[1:]:
                     raise DataError(
@@ -374,10 +410,11 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
                     )
             at = [header.index(column, 1) for column in columns]
             for row in rows:
-                if row and row[0] in index_of:
+                name = PurePosixPath(row[0].strip()).name if row else ""
+                if name in index_of:
                     values = [row[i] if i < len(row) else "" for i in at]
-                    bits = [_bit(*pair, row[0], path) for pair in zip(values, columns, strict=True)]
-                    classes[index_of[row[0]]] = sum(bit << i for i, bit in enumerate(reversed(bits)))
+                    bits = [_bit(*pair, name, path) for pair in zip(values, columns, strict=True)]
+                    classes[index_of[name]] = sum(bit << i for i, bit in enumerate(reversed(bits)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"labels {path} can't be read as CSV: {error}") from error
 

@@ -8,6 +8,7 @@ copies what sampling needs out of a run, and leaves behind what only resuming ne
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan import checkpoint
+from sagan.data import labels_in_proportion
 from sagan.layers import estimate_anew, exact_weight
 from sagan.networks import Discriminator, Generator
 
@@ -59,10 +61,12 @@ def revive(
 
 
 @torch.no_grad()
-def measure_batch_norm(generator: Generator, seed: int = 0) -> None:
+def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), seed: int = 0) -> None:
     """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
-    Averaged weights never saw the statistics that were collected in training; with classes, labels cycle.
+    Averaged weights never saw the statistics that were collected in training. All classes share them, so
+    these must be of images in which each class is as frequent as in training: class_counts says how many
+    each had there; where it is not given, all are equally frequent.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -71,22 +75,23 @@ def measure_batch_norm(generator: Generator, seed: int = 0) -> None:
         norm.momentum = None  # a cumulative average
     config, device = generator.config, next(generator.parameters()).device
     noise = torch.Generator("cpu").manual_seed(seed)
+    labels = [None] * (CALIBRATION_IMAGES // CALIBRATION_BATCH)
+    if config.num_classes:
+        drawn = labels_in_proportion(class_counts or [1] * config.num_classes, CALIBRATION_IMAGES, seed)
+        labels = torch.from_numpy(drawn).to(device).split(CALIBRATION_BATCH)
     generator.train()
-    for start in range(0, CALIBRATION_IMAGES, CALIBRATION_BATCH):
+    for of_batch in labels:
         z = torch.randn(CALIBRATION_BATCH, config.z_dim, generator=noise).to(device)
-        labels = None
-        if config.num_classes:
-            labels = torch.arange(start, start + CALIBRATION_BATCH, device=device) % config.num_classes
-        generator(z, labels)
+        generator(z, of_batch)
     generator.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def shippable(generator: Generator) -> Generator:
+def shippable(generator: Generator, class_counts: Sequence[int] = ()) -> Generator:
     """The generator as it is shipped and sampled: `plain`, with batch norm measured anew."""
     twin = plain(generator)
-    measure_batch_norm(twin)
+    measure_batch_norm(twin, class_counts)
     return twin
 
 
@@ -102,7 +107,8 @@ def ship(run: Path, out: Path) -> None:
     for load in (checkpoint.load_generator, checkpoint.load_discriminator):
         load(source)  # nothing broken is shipped
     checkpoint.recover(out)
-    shipped = (out / checkpoint.CONFIG).is_file() and not (out / checkpoint.STATE).exists()
+    of_run = (checkpoint.STATE, checkpoint.RAW_GENERATOR)
+    shipped = (out / checkpoint.CONFIG).is_file() and not any((out / name).exists() for name in of_run)
     if out.exists() and not shipped:
         raise checkpoint.CheckpointError(
             f"'{out}' exists and is not a shipped checkpoint: name another --out."

@@ -165,18 +165,23 @@ def _moment_bytes(config: SaganConfig) -> int:
 
 
 def inputs(
-    generator: Generator, seeds: Sequence[int], truncation: float = 1.0
+    generator: Generator,
+    seeds: Sequence[int],
+    truncation: float = 1.0,
+    labels: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None.
 
-    With classes, seed n shows class n modulo their number, so that all come equally often.
+    With classes, unless `labels` names them, seed n shows class n modulo their number.
     """
     config, device = generator.config, next(generator.parameters()).device
     z = np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])
     z = torch.from_numpy(latents.truncate(z, truncation)).to(device)
     if not config.num_classes:
         return z, None
-    return z, torch.tensor([seed % config.num_classes for seed in seeds], device=device)
+    if labels is None:
+        labels = [seed % config.num_classes for seed in seeds]
+    return z, torch.as_tensor(labels, device=device)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -5,7 +5,8 @@
 compares N generated images with N real ones by what one network sees in them. With the Inception network the
 distances are FID (Heusel et al. 2017, arXiv:1706.08500) and KID (Binkowski et al. 2018, arXiv:1801.01401).
 Beside every figure stands its floor, which N other real images reach. Figures compare only at equal N,
-reference and network: Frechet distances fall as N grows.
+reference and network: Frechet distances fall as N grows. Of a model with classes, each is generated as often
+as it was in the training images.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
-from sagan.data import load_images, refusal
+from sagan.data import labels_in_proportion, load_images, refusal
 from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
@@ -177,7 +178,14 @@ def describe(
     rows = []
     with tqdm(total=count, desc=label, unit="image", leave=False) as bar:
         for images in batches:
-            described = features(images.to(device))
+            try:
+                described = features(images.to(device))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise MetricsError(
+                    f"The feature network cannot take uint8 images (B, 3, S, S): {str(error).splitlines()[0]}"
+                ) from error
             is_tensor = isinstance(described, Tensor)
             if not is_tensor or described.ndim != 2 or len(described) != len(images):
                 gave = tuple(described.shape) if is_tensor else type(described).__name__
@@ -199,10 +207,17 @@ def _batches(images: np.ndarray, indices: np.ndarray) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def generate(generator: Generator, seeds: Sequence[int], truncation: float = 1.0) -> Iterator[Tensor]:
-    """Yield the faces of these seeds as uint8 (B, 3, S, S); the generator is in eval mode."""
+def generate(
+    generator: Generator,
+    seeds: Sequence[int],
+    truncation: float = 1.0,
+    labels: Sequence[int] | None = None,
+) -> Iterator[Tensor]:
+    """Yield the faces of these seeds, as uint8 (B, 3, S, S); labels as in `inputs`. Eval mode is expected."""
     for start in range(0, len(seeds), BATCH):
-        faces = to_uint8(generator(*inputs(generator, seeds[start : start + BATCH], truncation)))
+        part = slice(start, start + BATCH)
+        of_part = None if labels is None else labels[part]
+        faces = to_uint8(generator(*inputs(generator, seeds[part], truncation, of_part)))
         yield torch.from_numpy(faces).permute(0, 3, 1, 2)
 
 
@@ -224,8 +239,12 @@ class Measurement:
         device: torch.device | str = "cpu",
         seed: int = 0,
         truncation: float = 1.0,
+        class_counts: Sequence[int] = (),
     ) -> None:
-        """count: images on each side, by default half of them, at most 5,000; seed: of the first face."""
+        """count: images on each side, by default half of them, at most 5,000; seed: of the first face.
+
+        class_counts: how often each class is generated, relatively; by default all equally often.
+        """
         half = len(images) // 2
         if half < LEAST_COUNT:
             raise MetricsError(
@@ -238,6 +257,7 @@ class Measurement:
                 "reference images: the other half measures the floor."
             )
         self.count, self.seeds, self.truncation = count, sheet_seeds(seed, count), truncation
+        self.class_counts = class_counts
         self._features, self._device = features, device
         order = np.random.default_rng(0).permutation(len(images))  # one split, whatever the faces' seed
         self._real, other = (
@@ -248,7 +268,10 @@ class Measurement:
 
     def __call__(self, generator: Generator) -> dict[str, float]:
         """{figure: value} and {floor_figure: value}, the Frechet distance first, and `attention_figures`."""
-        faces = generate(generator, self.seeds, self.truncation)
+        labels = None
+        if classes := generator.config.num_classes:
+            labels = labels_in_proportion(self.class_counts or [1] * classes, self.count)
+        faces = generate(generator, self.seeds, self.truncation, labels)
         fake = describe(self._features, faces, self.count, self._device, "Generated images")
         figures = compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
         return figures | attention_figures(generator, self.seeds[:ATTENTION_FACES], self.truncation)
@@ -335,7 +358,15 @@ def run(options: argparse.Namespace) -> dict:
     size = generator.config.image_size
     reference = load_images(options.reference, size, options.crop).images
     training = load_images(options.neighbours, size, options.crop).images if picture else None
-    measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
+    measurement = Measurement(
+        features,
+        reference,
+        options.count,
+        device,
+        options.seed,
+        options.truncation,
+        checkpoint.load_class_counts(folder),
+    )
     if picture:  # before the figures, which a disk that refuses it would take along
         faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
         image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)

@@ -44,6 +44,7 @@ BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
+LACK_OF_MEMORY = "can't allocate memory"  # what torch says of it on a CPU
 OUT_OF_MEMORY = "The GPU ran out of memory: end what else uses it, or name another --device."
 
 
@@ -457,7 +458,7 @@ class Trainer:
                 raise
             raise _not_compiled(error) from error
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if isinstance(error, torch.OutOfMemoryError) or LACK_OF_MEMORY in str(error):
                 raise TrainingError(
                     f"At step {self.step}, {self.device} ran out of memory; {self._kept()}. "
                     "Start a run with a smaller --batch-size."
@@ -514,11 +515,13 @@ class Trainer:
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
+                    self.save()  # so that no best one is ever without the run it is of
+                    saved = self.step
                     self.keep_as_best()
                 if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
-                if leads and self.step % save_every == 0:
+                if leads and self.step % save_every == 0 and saved != self.step:
                     self.save()
                     saved = self.step
             if leads and sampled != self.step and self.stopped_by is None:
@@ -608,7 +611,7 @@ class Trainer:
         if self._snapshot is None or self._snapshot[0] != self.step:
             if not _finite(self.averaged.parameters()):
                 raise self._diverged("a weight")
-            self._snapshot = self.step, shippable(self.averaged)
+            self._snapshot = self.step, shippable(self.averaged, self.data.class_counts)
         return self._snapshot[1]
 
     def draw(self) -> None:
@@ -657,6 +660,7 @@ class Trainer:
             "seconds": self.seconds,
             "recipe": dataclasses.asdict(self.recipe),
             "images": len(self.data),
+            "fingerprint": self.data.fingerprint,
             "about": self.about,
             "before": self.before,
         }
@@ -667,7 +671,7 @@ class Trainer:
             checkpoint.save(
                 self.out / name,
                 self.config,
-                self.data.class_names if self.config.num_classes else (),
+                self.data.class_names,
                 self.snapshot(),
                 plain(self.discriminator),
                 self.history,
@@ -678,6 +682,7 @@ class Trainer:
                     checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot()),
                     checkpoint.SPECTRA: spectra.measure(self.averaged, self.discriminator),
                 },
+                class_counts=self.data.class_counts,
             )
 
     def start_from(self, folder: Path, source: str) -> None:
@@ -689,10 +694,15 @@ class Trainer:
         or without spectral norm, starts anew, as do residual blocks that the checkpoint lacks. Raises
         CheckpointError, or TrainingError where the networks are other ones.
         """
-        config, _ = checkpoint.load_config(folder)
+        config, class_names = checkpoint.load_config(folder)
         if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
+            )
+        if class_names != self.data.class_names:
+            raise TrainingError(
+                f"The classes in '{folder}' are {'; '.join(class_names)}, but those of this run are "
+                f"{'; '.join(self.data.class_names)}: give the same --label-columns."
             )
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
@@ -704,8 +714,10 @@ class Trainer:
             discriminator = checkpoint.load_discriminator(folder)
             revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
+        film = Film.load(folder, self.config)
         last = self.history[-1] if self.history else {}
-        step, images = (int(last.get(name, 0)) for name in ("step", "images"))
+        shown = [last, *film.moments[-1:]] if film else [last]  # the film may end later than the history
+        step, images = (max(int(part.get(name, 0)) for part in shown) for name in ("step", "images"))
         seconds = last.get("seconds", 0.0)
         if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
             info = read_state_info(folder)
@@ -715,11 +727,8 @@ class Trainer:
             images = earlier["images"] + (step - earlier["step"]) * a_step
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
-        self._take_film(folder)
-
-    def _take_film(self, folder: Path) -> None:
-        if (filmed := Film.load(folder, self.config)) is not None:
-            self.film = filmed.going_on()
+        if film:
+            self.film = film.going_on()
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
@@ -735,6 +744,12 @@ class Trainer:
                 f"The run in '{self.out}' was trained on {info['images']} images, "
                 f"but there are {len(self.data)} now."
             )
+        earlier = info.get("fingerprint")  # older runs have none
+        if earlier and self.data.fingerprint and earlier != self.data.fingerprint:
+            raise TrainingError(
+                f"The run in '{self.out}' was trained on images of other names or labels, or in another "
+                "order: give the same --data and --labels."
+            )
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
             for name, network in self._networks.items():
@@ -747,7 +762,8 @@ class Trainer:
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)
-        self._take_film(folder)
+        if film := Film.load(folder, self.config):
+            self.film = film.going_on()
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
@@ -767,6 +783,9 @@ class Trainer:
             f"{len(self.data):,} images of {self.config.image_size} px, {self.config.num_classes} classes",
             f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}{together}",
         ]
+        if without := self.data.class_counts.count(0):
+            name = self.data.class_names[self.data.class_counts.index(0)]
+            lines.append(f"{without} classes have no image and will not be learned, for example '{name}'.")
         if self.recipe.loss == "wgan-gp":
             lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
         if self.step > self.before["step"]:

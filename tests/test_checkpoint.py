@@ -221,6 +221,10 @@ def test_a_missing_folder_and_one_that_is_no_checkpoint_are_told_apart(tmp_path)
     )
 
 
+def test_a_name_that_no_file_can_have_is_refused():
+    assert refusal(checkpoint.find, "x" * 5000) == f"No checkpoint at '{'x' * 5000}': File name too long."
+
+
 def test_a_hub_id_is_downloaded_without_anything_that_could_hold_a_pickle(folder, monkeypatch):
     asked = {}
 
@@ -456,6 +460,25 @@ def test_class_names_that_are_not_one_for_each_class_are_refused(tmp_path, names
     assert sentence.startswith(f"'{tmp_path / 'model/config.json'}' ") and "a list of 3" in sentence
 
 
+def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp_path):
+    save(tmp_path / "known", CONDITIONAL, class_counts=(5, 0, 7))
+    assert checkpoint.load_class_counts(tmp_path / "known") == (5, 0, 7)
+    for config in (PLAIN, CONDITIONAL):
+        save(tmp_path / "unknown", config)
+        assert checkpoint.load_class_counts(tmp_path / "unknown") == ()
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [0, 0, 0], [1, 2, -3], [1, 2, 3.5], {"a": 1}, 3, "abc"], ids=repr)
+def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts):
+    save(tmp_path / "model", CONDITIONAL)
+    change_config(tmp_path / "model", class_counts=counts)
+    sentence = refusal(checkpoint.load_class_counts, tmp_path / "model")
+    assert (
+        sentence.startswith(f"'{tmp_path / 'model/config.json'}' must give")
+        and "of its 3 classes" in sentence
+    )
+
+
 def test_a_plain_model_may_go_without_class_names(folder):
     change_config(folder, class_names=...)
     assert checkpoint.load_config(folder) == (PLAIN, ())
@@ -670,6 +693,27 @@ def test_between_its_two_renames_the_old_checkpoint_is_found_and_the_next_save_r
         _ = 1 / 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint"]
     assert load_version(tmp_path / "run") == 1
+
+
+def test_a_checkpoint_behind_a_link_is_replaced_where_it_lies(tmp_path):
+    save_version(tmp_path / "elsewhere/real", 1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint").symlink_to(tmp_path / "elsewhere/real")
+    for version in (2, 3):
+        save_version(tmp_path / "run/checkpoint", version)
+    assert load_version(tmp_path / "run") == load_version(tmp_path / "elsewhere/real") == 3
+    (tmp_path / "elsewhere/real").rename(tmp_path / "elsewhere/.real.previous")  # what a crash can leave
+    assert load_version(tmp_path / "run") == 3
+    save_version(tmp_path / "run/checkpoint", 4)
+    assert load_version(tmp_path / "elsewhere/real") == 4
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["real"]
+    assert (tmp_path / "run/checkpoint").is_symlink()
+
+
+def test_what_a_save_of_another_folder_has_begun_is_left_alone(tmp_path):
+    (tmp_path / ".run1.new-1").mkdir()
+    save_version(tmp_path / "run[1]", 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"run[1]", ".run1.new-1"}
 
 
 # A full disk

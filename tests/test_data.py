@@ -15,7 +15,15 @@ import torch
 from PIL import Image
 
 from sagan import data
-from sagan.data import DataError, batch_flips, batch_indices, load_images, move, to_batch
+from sagan.data import (
+    DataError,
+    batch_flips,
+    batch_indices,
+    labels_in_proportion,
+    load_images,
+    move,
+    to_batch,
+)
 
 
 @pytest.fixture
@@ -354,6 +362,58 @@ def test_labels_may_begin_with_a_byte_order_mark_as_spreadsheets_write_it(load, 
     assert load([make_images(1)], 8, labels=tmp_path / "l.csv", label_columns=["Male"]).labels.tolist() == [1]
 
 
+def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, tmp_path):
+    table = write_labels(tmp_path / "l.csv", [["file", "Male"], ["img/0000.png", 1], [" 0001.png ", 0]])
+    assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
+
+
+def test_classes_are_counted_also_those_of_no_image(load, make_images, tmp_path):
+    rows = [["file", "Male", "Old"], ["0000.png", 1, 0], ["0001.png", 0, 0], ["0002.png", 1, 0]]
+    images = load(
+        [make_images(3)], 8, labels=write_labels(tmp_path / "l.csv", rows), label_columns=["Male", "Old"]
+    )
+    assert images.class_counts == (1, 0, 2, 0)
+    assert load([tmp_path / "images"], 8).class_counts == ()
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (1, 0, 2, 997), (1, 1, 1), (5,), (0, 7)])
+def test_labels_in_proportion_are_within_one_of_what_the_counts_say(counts):
+    for number in (1, 10, 512):
+        labels = labels_in_proportion(counts, number)
+        assert labels.shape == (number,) and labels.dtype == np.int64
+        shown = np.bincount(labels, minlength=len(counts))
+        assert np.abs(shown - np.array(counts) / sum(counts) * number).max() <= 1
+        assert not shown[np.array(counts) == 0].any()
+
+
+def test_labels_in_proportion_are_shuffled_in_the_same_way_each_time():
+    labels = labels_in_proportion((1, 1), 64)
+    assert 0 < np.count_nonzero(np.diff(labels)) < 63 and {*labels[:32]} == {0, 1}
+    np.testing.assert_array_equal(labels, labels_in_proportion((1, 1), 64))
+    assert (labels != labels_in_proportion((1, 1), 64, seed=1)).any()
+
+
+def test_the_fingerprint_tells_names_order_and_labels_but_not_places(load, make_images, tmp_path):
+    folder, one, two = make_images(3), tmp_path / "one.csv", tmp_path / "two.csv"
+    for path, last in ((one, 0), (two, 1)):
+        write_labels(path, [["file", "Male"], ["0000.png", 1], ["0001.png", 0], ["0002.png", last]])
+    archive = zip_folder(folder, tmp_path / "images.zip")
+    other = make_images(2, folder="other")
+    (other / "0001.png").rename(other / "0009.png")
+    prints = [
+        load(sources, 8, **options).fingerprint
+        for sources, options in (
+            ([folder], {}),
+            ([folder], {"labels": one, "label_columns": ["Male"]}),
+            ([folder], {"labels": two, "label_columns": ["Male"]}),
+            ([folder, other], {}),
+            ([other, folder], {}),
+        )
+    ]
+    assert len({*prints, ""}) == 6
+    assert load([archive], 8).fingerprint == prints[0]
+
+
 def labelled(load, folder, path, rows, columns=("Male",)):
     return error_of(load, [folder], 8, labels=write_labels(path, rows), label_columns=columns)
 
@@ -374,6 +434,11 @@ def test_label_mistakes_are_named_before_anything_is_decoded(load, make_images, 
     assert error == f"{path} gives '' as Male of 0002.png, but a label must be a number"
     error = labelled(load, folder, path, [header, *rows], ["Male"] * 14)
     assert error == "14 label columns were given, but at most 13 are possible"
+    error = labelled(load, folder, path, [header, *rows], ["Male", "Old", "Male"])
+    assert error == "the label column 'Male' was given twice; name each once"
+    begins = f"{path} must begin with the names of its columns, separated by commas, but begins with "
+    assert labelled(load, folder, path, [["3"], ["Male Old"], ["0000.png 1 -1"]]) == f"{begins}'3'"
+    assert labelled(load, folder, path, [["file;Male"], ["0000.png;1"]]) == f"{begins}'file;Male'"
     assert "can't be read as CSV" in error_of(load, [folder], 8, labels=tmp_path / "no", label_columns=["a"])
     for options in ({"labels": path}, {"label_columns": ["Male"]}):
         assert "only one was given" in error_of(load, [folder], 8, **options)
@@ -466,6 +531,30 @@ def test_a_decompression_bomb_is_an_unreadable_image(load, make_images, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.warns(UserWarning, match=r"bomb/0000\.png \(DecompressionBombError"):
         assert len(load([folder], 8)) == 100
+
+
+def test_a_thread_of_pixels_is_an_unreadable_image(load, make_images):
+    """Resized by its shorter side, it would take gigabytes."""
+    folder = make_images(200, size=8)
+    make_images(1, size=(200, 2), folder="images/wide")
+    make_images(1, size=(2, 202), folder="images/high")
+    with pytest.warns(UserWarning, match=r"left out 1 unreadable .*high/0000\.png \(2 x 202 is too narrow\)"):
+        assert len(load([folder], 8)) == 201
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("zip file version 9.9"), UnicodeDecodeError("utf-8", b"", 0, 1, "x")]
+)
+def test_an_archive_that_the_library_cannot_read_is_named(load, tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    (tmp_path / "a.zip").touch()
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    assert (
+        error_of(load, [tmp_path / "a.zip"], 8)
+        == f"data source {tmp_path}/a.zip can't be read as a .zip: {error}"
+    )
 
 
 def test_a_good_data_set_gives_no_warning(load, make_images):

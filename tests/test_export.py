@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from sagan import checkpoint, export
 from sagan.checkpoint import CheckpointError
+from sagan.data import labels_in_proportion
 from sagan.export import measure_batch_norm, plain, ship, shippable
 from sagan.layers import ConditionalBatchNorm2d
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -122,7 +123,9 @@ def test_the_copy_is_for_reading_and_shares_no_memory_with_the_network(kind, con
 # Batch norm
 
 
-def statistics_by_hand(generator: Generator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistics_by_hand(
+    generator: Generator, class_counts: tuple[int, ...]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and unbiased variance of what each batch norm sees, averaged over 8 batches of 64, in float64."""
     network = copy.deepcopy(generator).double().train()
     seen: dict[str, list] = {}
@@ -132,10 +135,11 @@ def statistics_by_hand(generator: Generator) -> dict[str, tuple[np.ndarray, np.n
             module.register_forward_pre_hook(lambda _, x, into=seen[name]: into.append(x[0].numpy()))
     noise = torch.Generator().manual_seed(0)
     classes = generator.config.num_classes
+    drawn = labels_in_proportion(class_counts, 512) if classes else None
     with torch.no_grad():
         for batch in range(8):
             z = torch.randn(64, generator.config.z_dim, generator=noise)
-            labels = [(64 * batch + i) % classes for i in range(64)] if classes else None
+            labels = drawn[64 * batch : 64 * (batch + 1)] if classes else None
             network(z.double(), None if labels is None else torch.tensor(labels))
 
     def average(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -145,11 +149,15 @@ def statistics_by_hand(generator: Generator) -> dict[str, tuple[np.ndarray, np.n
     return {name: average(batches) for name, batches in seen.items()}
 
 
-@both_configs
-def test_batch_norm_statistics_are_those_of_512_fixed_latents(config):
+@pytest.mark.parametrize(
+    ("config", "given", "frequent"),
+    [(PLAIN, (), ()), (CONDITIONAL, (), (1, 1, 1)), (CONDITIONAL, (900, 0, 100), (900, 0, 100))],
+    ids=["plain", "equally frequent classes", "as frequent as they were"],
+)
+def test_batch_norm_statistics_are_those_of_512_fixed_latents(config, given, frequent):
     generator = plain(in_training(Generator, config))
-    expected = statistics_by_hand(generator)
-    measure_batch_norm(generator)
+    expected = statistics_by_hand(generator, frequent)
+    measure_batch_norm(generator, given)
     assert len(expected) == 3
     for name, (mean, variance) in expected.items():
         norm = generator.get_submodule(name)
@@ -243,6 +251,24 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):
         export.ship(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_best_checkpoint_of_a_run_is_not_overwritten_by_shipping_into_it(run):
+    best = Path(shutil.copytree(run / "checkpoint", run / "best"))
+    for name in ("state.safetensors", "state.json"):
+        (best / name).unlink()
+    before = {path: path.read_bytes() for path in best.iterdir()}
+    with pytest.raises(checkpoint.CheckpointError, match=r"best' exists and is not a shipped checkpoint"):
+        ship(run, best)
+    assert {path: path.read_bytes() for path in best.iterdir()} == before
+
+
+def test_shipping_into_the_current_folder_replaces_it(run, tmp_path, monkeypatch):
+    ship(run, tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    card = (run / "checkpoint/model_card.md").write_text("# Another\n")
+    assert export.main(["--run", str(run), "--out", "."]) == 0
+    assert (tmp_path / "out/model_card.md").stat().st_size == card
 
 
 def test_shipping_replaces_what_was_shipped_before(run, tmp_path):

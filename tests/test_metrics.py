@@ -80,12 +80,12 @@ def make_generator(config: SaganConfig) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def make_run(folder: str = "runs/one", config: SaganConfig = PLAIN) -> Path:
+def make_run(folder: str = "runs/one", config: SaganConfig = PLAIN, **saved) -> Path:
     """A run folder with two different generators in its checkpoint."""
     run, names = Path(folder), ("dark", "bright", "red")[: config.num_classes]
     networks = make_generator(config), Discriminator(config, spectral=False)
     raw = make_generator(config)
-    checkpoint.save(run / "checkpoint", config, names, *networks, [], "", raw_generator=raw)
+    checkpoint.save(run / "checkpoint", config, names, *networks, [], "", raw_generator=raw, **saved)
     checkpoint.write_history(run / "history.csv", [{"step": 1}])
     return run
 
@@ -215,8 +215,9 @@ def test_features_come_in_the_order_of_the_images_behind_a_bar(capsys):
         (lambda x: (x.float().flatten(1),), r"must map 4 images to \(4, D\), but gave tuple\."),
         (lambda x: x.float().flatten(1)[:3], r"must map 4 images to \(4, D\), but gave \(3, 192\)\."),
         (lambda x: x.float().flatten(1) / 0, r"^The feature network gave numbers that are not finite\.$"),
+        (nn.Conv2d(3, 1, 1), r"^The feature network cannot take uint8 images \(B, 3, S, S\): .+$"),
     ],
-    ids=["maps", "tuple", "too few", "not finite"],
+    ids=["maps", "tuple", "too few", "not finite", "of floats"],
 )
 def test_features_that_are_not_a_row_of_numbers_an_image_are_refused(network, sentence):
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
@@ -452,8 +453,11 @@ def test_the_reference_is_cropped_as_training_images_are(make_images, monkeypatc
     assert {image.numpy().tobytes() for image in torch.cat(seen[:2]).permute(0, 2, 3, 1).contiguous()} == pool
 
 
-def test_classes_come_equally_often(make_images, monkeypatch):
-    make_images(24), make_run(config=CONDITIONAL)
+@pytest.mark.parametrize(
+    ("trained_on", "shown"), [((), (4, 4, 4)), ((50, 0, 100), (4, 0, 8))], ids=["unknown", "known"]
+)
+def test_classes_come_as_often_as_in_training_or_equally_often(make_images, monkeypatch, trained_on, shown):
+    make_images(24), make_run(config=CONDITIONAL, class_counts=trained_on)
     labels = []
     forward = Generator.forward
 
@@ -463,7 +467,9 @@ def test_classes_come_equally_often(make_images, monkeypatch):
 
     monkeypatch.setattr(Generator, "forward", noting)
     assert measure("--checkpoint", "runs/one", "--count", 12, "--seed", 1) == 0
-    assert labels == [1, 2, 0] * 8  # for the figures, then for the attention
+    figures, attention = labels[:12], labels[12:]
+    assert tuple(np.bincount(figures, minlength=3)) == shown
+    assert attention == [1, 2, 0] * 4
 
 
 @pytest.mark.parametrize(

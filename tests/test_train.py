@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -396,7 +398,8 @@ def test_a_run_leaves_its_files_and_can_be_sampled(capsys, make_images):
     said = capsys.readouterr().out
     assert "6 images of 32 px, 0 classes" in said and "float32 on cpu" in said
     assert "Step 3, 12 images shown; the checkpoint is in 'runs/one'." in said
-    assert {path.name for path in run.iterdir()} == {"checkpoint", "samples", "curves.png", "history.csv"}
+    files = {"checkpoint", "samples", "curves.png", "history.csv", ".lock"}
+    assert {path.name for path in run.iterdir()} == files
     pictures = {f"{kind}-{step:06}.png" for kind in ("faces", "attention") for step in (2, 3)}
     assert {path.name for path in (run / "samples").iterdir()} == pictures
     for picture in (run / "curves.png", *(run / "samples").iterdir()):
@@ -417,6 +420,26 @@ def test_a_run_with_labels_makes_a_model_with_classes(make_images):
     assert (
         sample.main(["--checkpoint", "runs/one", "--class", names[2], "--count", "2", "--out", "x.png"]) == 0
     )
+
+
+def test_classes_of_no_image_are_named(capsys, make_images):
+    make_images(3)
+    write_labels([f"000{i}.png,{i % 2},0" for i in range(3)], "name,Male,Smiling")
+    assert start("--steps", 1, "--labels", "labels.csv", "--label-columns", "Male,Smiling") == 0
+    said = capsys.readouterr().out
+    assert "2 classes have no image and will not be learned, for example 'not Male, Smiling'." in said
+    assert checkpoint.load_class_counts(Path("runs/one/checkpoint")) == (2, 0, 1, 0)
+
+
+def test_a_measured_run_generates_its_classes_as_often_as_they_are(monkeypatch, make_images):
+    make_images(5), make_images(20, folder="held_out")
+    write_labels([f"000{i}.png,{int(i == 0)}" for i in range(5)], "name,Male")
+    shown = []
+    generate = metrics.generate
+    monkeypatch.setattr(metrics, "generate", lambda *given: shown.append(given[3]) or generate(*given))
+    options = ("--labels", "labels.csv", "--label-columns", "Male", *MEASURE, *COLOURS)
+    assert start("--steps", 1, *options) == 0
+    assert [np.bincount(labels).tolist() for labels in shown] == [[8, 2]]
 
 
 def test_wgan_gp_says_that_it_switches_spectral_norm_off(capsys, make_images):
@@ -469,6 +492,46 @@ def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
     assert start("--steps", 1) == 2
     Path("runs/one/.checkpoint.previous").rename("runs/one/checkpoint")
     assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_best_checkpoint_without_its_run_is_not_overwritten(capsys, make_images):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    shutil.rmtree("runs/one/checkpoint")
+    before = {path: path.read_bytes() for path in Path("runs/one/best").iterdir()}
+    capsys.readouterr()
+    assert start("--steps", 1) == 2
+    assert complaint(capsys).startswith("train.py: There is a run in 'runs/one'")
+    assert {path: path.read_bytes() for path in Path("runs/one/best").iterdir()} == before
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "best"])
+def test_a_checkpoint_is_not_taken_for_a_run_folder(capsys, make_images, part):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    capsys.readouterr()
+    out = f"runs/one/{part}"
+    instead = f"its run folder is '{Path('runs/one').resolve()}'"
+    for command in (start, resume):
+        assert command("--steps", 3, out=out) == 2
+        assert complaint(capsys) == f"train.py: '{out}' is a checkpoint, not a run folder: {instead}."
+    Path(out).rename("shipped")
+    assert resume(out="shipped") == 2
+    assert complaint(capsys) == "train.py: 'shipped' is a checkpoint, not a run folder: name another --out."
+
+
+def test_two_runs_never_train_in_one_folder(capsys, make_images):
+    make_images(4)
+    assert start("--steps", 1) == 0
+    capsys.readouterr()
+    sentence = "train.py: Another process is training in 'runs/{}': name another --out."
+    for command, name in ((resume, "one"), (start, "two")):
+        Path("runs", name).mkdir(exist_ok=True)
+        with FileLock(Path("runs", name, ".lock")):
+            assert command("--steps", 2, out=f"runs/{name}") == 2
+        assert complaint(capsys) == sentence.format(name)
+        assert command("--steps", 2, out=f"runs/{name}") == 0
+        capsys.readouterr()
 
 
 # Resuming
@@ -541,8 +604,8 @@ def test_a_changed_setting_is_refused_on_resume(capsys, monkeypatch, stopped):
     for option, value in CHANGES.items():
         assert resume(option, value) == 2
         line = complaint(capsys)
-        shown = "--lr-decay" if option == "--preset" else option
-        assert line.startswith(f"train.py: {shown} is "), line
+        shown = "--lr-decay is 0.0 now by --preset tutorial, " if option == "--preset" else f"{option} is "
+        assert line.startswith(f"train.py: {shown}"), line
         assert "but the run in 'runs/one' was started with" in line
     for switch in ("--deterministic", "--sync-batch-norm"):
         assert resume(switch) == 2
@@ -593,6 +656,16 @@ def test_a_run_from_before_intervals_were_kept_goes_on_with_the_defaults(stopped
     state.write_text(json.dumps(stopped))
     assert resume("--steps", 2) == 0
     assert json.loads(state.read_text())["about"].items() >= train.INTERVALS.items()
+
+
+def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_images):
+    make_images(4, folder="other")
+    Path("other/0003.png").rename("other/0005.png")
+    assert resume("--data", "other") == 2
+    assert "was trained on images of other names or labels, or in another order" in complaint(capsys)
+    stopped.pop("fingerprint")  # a run from before it was kept
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
+    assert resume("--data", "other", "--steps", 2) == 0
 
 
 def test_a_run_may_go_on_by_minutes_and_its_images_may_have_moved(stopped):
@@ -792,6 +865,30 @@ def test_ctrl_c_while_images_are_decoded_leaves_without_a_traceback(capsys, monk
     monkeypatch.setattr(train, "load_images", interrupted)
     assert start() == 130
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), MemoryError()],
+)
+def test_networks_without_room_are_one_sentence(capsys, monkeypatch, make_images, error):
+    def full(*_, **__):
+        raise error
+
+    make_images(4)
+    monkeypatch.setattr(train, "Trainer", full)
+    assert start() == 2
+    assert complaint(capsys).startswith("train.py: There is too little memory for these networks: ")
+
+
+def test_a_mistake_of_the_program_is_not_taken_for_a_lack_of_memory(monkeypatch, make_images):
+    def wrong(*_, **__):
+        raise RuntimeError("the sizes differ")
+
+    make_images(4)
+    monkeypatch.setattr(train, "Trainer", wrong)
+    with pytest.raises(RuntimeError, match="the sizes differ"):
+        start()
 
 
 def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):

@@ -27,7 +27,7 @@ from sagan import checkpoint, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
-from sagan.export import plain, shippable
+from sagan.export import plain, ship, shippable
 from sagan.film import shoot
 from sagan.layers import SelfAttention, SpectralNorm
 from sagan.networks import Generator, SaganConfig
@@ -800,6 +800,17 @@ def test_a_run_without_a_sound_film_goes_on_and_films_from_there(stopped):
     assert Sampler.load(stopped.out).film.steps == [16, 20]
 
 
+def test_a_generator_with_classes_is_shipped_with_the_statistics_of_the_mixture_it_was_trained_on(tmp_path):
+    images = np.random.default_rng().integers(0, 256, (22, 32, 32, 3), np.uint8)
+    labels = np.array([0] * 20 + [2] * 2)
+    run = make(tmp_path, ImageSet(images, labels, CLASS_NAMES), steps=3, g_lr=0.01)
+    run.train()
+    assert_same(run.snapshot().state_dict(), shippable(run.averaged, (20, 0, 2)).state_dict())
+    name = "blocks.1.norm.norm.running_mean"
+    equally_often = shippable(run.averaged).state_dict()[name]
+    assert not torch.allclose(run.snapshot().state_dict()[name], equally_often)
+
+
 def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
@@ -1070,6 +1081,18 @@ def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tm
     assert (again.step, again.images) == (8, 32)
 
 
+def test_a_run_starts_from_a_shipped_checkpoint_where_its_film_ends_if_its_history_is_older(tmp_path):
+    make(tmp_path / "first", steps=5).train()
+    folder = tmp_path / "out"
+    ship(tmp_path / "first", folder)
+    checkpoint.write_history(folder / "history.csv", [])
+    run = make(tmp_path / "second", steps=12)
+    run.start_from(folder, "first")
+    assert (run.step, run.images) == (5, 20)
+    run.train()
+    assert Sampler.load(tmp_path / "second").film.steps == [0, 16, 17]
+
+
 def test_a_run_starts_from_all_images_that_several_d_steps_saw(tmp_path):
     make(tmp_path / "first", steps=3, d_steps=2).train(log_every=2)
     run = make(tmp_path / "second", steps=1)
@@ -1138,6 +1161,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
         run.start_from(tmp_path / "first" / "checkpoint", "first")
 
 
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
+    data = random_images(22, 2)
+    make(tmp_path / "first", data, steps=1).train()
+    other = ImageSet(data.images, data.labels, ("not Smiling", "Smiling"))
+    run = make(tmp_path / "second", other)
+    with pytest.raises(
+        TrainingError, match="are dark; bright, but those of this run are not Smiling; Smiling"
+    ):
+        run.start_from(tmp_path / "first" / "checkpoint", "first")
+
+
 def test_wgan_gp_starts_from_a_hinge_checkpoint_with_a_new_discriminator(tmp_path):
     make(tmp_path / "first", steps=1).train()
     run = make(tmp_path / "second", loss="wgan-gp", steps=1)
@@ -1194,9 +1228,22 @@ def test_a_disk_without_room_for_the_best_checkpoint_stops_the_run_and_keeps_the
 ):
     run = make(tmp_path, steps=3)
     measuring(run, 0.004, [3.0, 2.0, 1.0])
-    after_each_step(run, lambda: run.step == 2 and monkeypatch.setattr(checkpoint, "save", full))
+    save = checkpoint.save
+    refusing = {"best": full}
+    after_each_step(
+        run,
+        lambda: (
+            run.step == 2
+            and monkeypatch.setattr(
+                checkpoint,
+                "save",
+                lambda folder, *rest, **more: refusing.get(folder.name, save)(folder, *rest, **more),
+            )
+        ),
+    )
     with pytest.raises(TrainingError) as error:
         run.train()
+    assert checkpoint.read_history(tmp_path / "checkpoint")[-1]["step"] == 2
     assert str(error.value).startswith("The best checkpoint of step 2 could not be written (No space left")
     assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
     assert not [path for path in tmp_path.rglob(".*")]
