@@ -3,7 +3,7 @@
 A row is the weights of one query over all keys, (n*n,) or (n, n), and sums to 1. A face is uint8 (S, S, 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import ceil, isqrt, sqrt
 from numbers import Integral
@@ -21,6 +21,7 @@ COLOUR_MAP = "inferno"
 # colour-blind people tell apart best.
 PIN_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#CC79A7", "#0072B2")
 FIGURE_PIXELS = 512  # of each picture in a figure
+CEILING = 64  # times uniform: where the scale that maps share ends, as on the page
 LEAST_SCALE = (
     4.0  # times uniform: below it, a row's own maximum would make near-uniform attention look strong
 )
@@ -120,7 +121,8 @@ def overlay(
     """
     side = isqrt(row.size)
     check_query(query, row.size)
-    picture = _blend(face, row, size, opacity, full_scale(row) if vmax is None else vmax)
+    most = (full_scale(row) if vmax is None else vmax) * row.size
+    picture = _blend(face, row, size, opacity, lambda times: times / most)
     y, x = (cell * size // side for cell in divmod(query, side))
     last = (query // side + 1) * size // side - 1 - y
     pen = ImageDraw.Draw(picture)
@@ -129,11 +131,22 @@ def overlay(
     return picture
 
 
-def _blend(face: np.ndarray, row: np.ndarray, size: int, opacity: float, vmax: float) -> Image.Image:
+def shared_scale(times: np.ndarray) -> np.ndarray:
+    """Where weights, times uniform, stand on the scale of all maps: 0 to 1 x, then logarithmic to 1 at 64."""
+    return np.clip(np.log2(np.maximum(times, 1)) / np.log2(CEILING), 0, 1)
+
+
+def _blend(
+    face: np.ndarray,
+    row: np.ndarray,
+    size: int,
+    opacity: float,
+    scale: Callable[[np.ndarray], np.ndarray],  # times uniform -> share of the colours
+) -> Image.Image:
     side = isqrt(row.size)
-    weights = Image.fromarray(np.asarray(row, np.float32).reshape(side, side))
+    weights = Image.fromarray(np.asarray(times_uniform(row), np.float32).reshape(side, side))
     field = np.asarray(weights.resize((size, size), Image.Resampling.BICUBIC))
-    return Image.blend(enlarge(face, size), Image.fromarray(colour(field, vmax)), opacity)
+    return Image.blend(enlarge(face, size), Image.fromarray(colour(scale(field), 1)), opacity)
 
 
 def enlarge(face: np.ndarray, size: int) -> Image.Image:
@@ -167,8 +180,9 @@ def attention_figure(
     """A figure for a slide: the face with a numbered point for each pin, and beside it the map of each pin.
 
     pins are (x, y) in shares of the picture, maps a row (n*n,) or column for each, titles what is written
-    above them (default their numbers). All maps share one scale from 0 to the largest of them, 4 x uniform at
-    least; with shared=False each has its own, to its own maximum. Bars are in `unit`. Save it by
+    above them (default their numbers). All maps have the page's one scale, by logarithm from 1 to 64 times
+    uniform, so that pins and figures compare and weak maps are seen beside strong ones; with shared=False
+    each has its own, from 0 to its own maximum. Bars are in `unit`. Save it by
     `figure.savefig("x.png", dpi=200)` or `figure.savefig("x.svg")`. Raises ValueError where there is no pin,
     or one without a map, a title, a colour or a place in the picture.
     """
@@ -190,21 +204,21 @@ def attention_figure(
 
 def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "Figure":
     from matplotlib.cm import ScalarMappable  # these take half a second, which the start of the page has not
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    scales = [(full_scale(row) if shared else row.max() or 1) * row.size for row in maps]  # times uniform
-    scales = [max(scales)] * len(maps) if shared else scales
+    largest = [times_uniform(row).max() or 1 for row in maps]
     height = 3 if shared else 3.6  # the bars lie beside the maps, or below them
     figure = Figure(figsize=(2.5 * (len(pins) + 1) + shared, height), layout="compressed")
     (left, *others) = figure.subplots(1, len(pins) + 1)
     whole = {"extent": (0, 1, 1, 0), "interpolation": "nearest"}  # axes in shares of the picture
     left.imshow(enlarge(face, FIGURE_PIXELS), **whole)
-    parts = zip(others, pins, maps, colours, titles, scales, strict=False)
-    for number, (axes, (x, y), row, chosen, title, scale) in enumerate(parts, 1):
-        axes.imshow(_blend(face, row, FIGURE_PIXELS, opacity, scale / row.size), **whole)
+    parts = zip(others, pins, maps, colours, titles, largest, strict=False)
+    for number, (axes, (x, y), row, chosen, title, most) in enumerate(parts, 1):
+        scale = shared_scale if shared else Normalize(0, most)
+        axes.imshow(_blend(face, row, FIGURE_PIXELS, opacity, scale), **whole)
         axes.set_title(title)
         side = isqrt(row.size)
         cell = tuple(min(side - 1, int(share * side)) / side for share in (x, y))
@@ -216,11 +230,14 @@ def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "F
         for spine in axes.spines.values():
             spine.set(color=chosen, linewidth=4)
         if not shared:
-            bar = ScalarMappable(Normalize(0, scale), COLOUR_MAP)
+            bar = ScalarMappable(scale, COLOUR_MAP)
             figure.colorbar(bar, ax=axes, label=unit, orientation="horizontal")
     if shared:
-        bar = ScalarMappable(Normalize(0, scales[0]), COLOUR_MAP)
-        figure.colorbar(bar, ax=others, label=unit, fraction=0.1 / len(others), pad=0.02 / len(others))
+        bar = ScalarMappable(LogNorm(1, CEILING), COLOUR_MAP)
+        place = {"fraction": 0.1 / len(others), "pad": 0.02 / len(others)}
+        ticks = figure.colorbar(bar, ax=others, label=unit, **place).ax.yaxis
+        ticks.set_ticks([1, 4, 16, CEILING], labels=["≤ 1", "4", "16", f"≥ {CEILING}"], minor=False)
+        ticks.set_ticks([], minor=True)
     for axes in (left, *others):
         axes.set(xticks=[], yticks=[])
     return figure

@@ -278,7 +278,6 @@ def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count)
     assert [line.get_color() for line in left.lines] == list(PIN_COLOURS[:count])
     assert [text.get_text() for text in left.texts] == [str(i + 1) for i in range(count)]
     assert len(others) == count
-    scale = max(4, *(row.max() * row.size for row in maps))
     for i, (axes, row, (x, y)) in enumerate(zip(others, maps, pins, strict=True)):
         side = math.isqrt(row.size)
         (cell,) = axes.patches
@@ -287,13 +286,15 @@ def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count)
         )
         assert matplotlib.colors.to_hex(cell.get_edgecolor()).upper() == PIN_COLOURS[i]
         assert axes.get_title() == str(i + 1)
-        expected = overlay(face, row, 0, 512, opacity=0.6, vmax=scale / row.size)
-        different = (np.asarray(axes.images[0].get_array()) != np.asarray(expected)).any(-1)
-        assert different.sum() <= 2 * 4 * (
-            512 // side + 2
-        )  # the square that `overlay` draws around its query
+        grid = Image.fromarray((row * row.size).reshape(side, side).astype(np.float32))
+        times = np.asarray(grid.resize((512, 512), Image.Resampling.BICUBIC))
+        share = np.log(np.clip(times, 1, 64)) / np.log(64)  # the page's scale
+        heat = Image.fromarray(colour(share, 1))
+        expected = np.asarray(Image.blend(enlarge(face, 512), heat, 0.6)).astype(int)
+        assert np.abs(np.asarray(axes.images[0].get_array()) - expected).max() <= 3  # a step of the colours
     assert bar.get_ylabel() == "times uniform"
-    assert bar.get_ylim() == pytest.approx((0, scale))
+    assert bar.get_ylim() == pytest.approx((1, 64)) and bar.get_yscale() == "log"
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["≤ 1", "4", "16", "≥ 64"]
 
 
 def test_on_a_scale_of_its_own_each_map_has_a_bar_that_ends_at_its_largest_weight(rng):
@@ -303,6 +304,10 @@ def test_on_a_scale_of_its_own_each_map_has_a_bar_that_ends_at_its_largest_weigh
     assert [bar.get_xlim()[1] for bar in bars] == pytest.approx([row.max() * row.size for row in maps])
     assert [bar.get_xlabel() for bar in bars] == ["x 1/n"] * 3
     assert [axes.get_title() for axes in figure.axes[1:4]] == list("abc")
+    for axes, row in zip(figure.axes[1:4], maps, strict=True):
+        expected = overlay(flat_face(90), row, 0, 512, opacity=0.6, vmax=row.max())
+        different = (np.asarray(axes.images[0].get_array()) != np.asarray(expected)).any(-1)
+        assert different.sum() <= 2 * 4 * (512 // math.isqrt(row.size) + 2)  # the square of its query
 
 
 def test_a_figure_saves_as_png_and_svg(rng):

@@ -168,14 +168,14 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
         face, kind = CurrentFace(seed, seed_b, t, psi, label), "svg" if svg else "png"
         made = await in_worker(save.figure, sampler, face, wanted, kind)
-        return as_file(number, made, f"sagan-figure-{seed}.{kind}")
+        return as_file(number, made, f"sagan-figure-{face.name}.{kind}")
 
     async def maps(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
     ) -> dict[str, Any]:
         number, face = told(event, "number"), CurrentFace(seed, seed_b, t, psi, label)
         made = await in_worker(save.raw_maps, sampler, face)
-        return as_file(number, made, f"sagan-maps-{seed}.npz")
+        return as_file(number, made, f"sagan-maps-{face.name}.npz")
 
     def as_file(number: int, data: bytes, name: str) -> dict[str, Any]:
         path = processing_utils.save_bytes_to_cache(data, name, cache)

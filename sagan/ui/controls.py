@@ -156,6 +156,8 @@ def open_link(controls: Controls, app: gr.Blocks) -> None:
         num_classes = controls.sampler.config.num_classes
         view, ignored = view_from_link(request.query_params, controls.sampler)
         face, notice = from_link(request.query_params, first, num_classes, ignored)
+        if view.keys() & {"network", "direction"}:  # the sentence speaks of neither
+            lit = lit | {"text": ""}
         if "pins" in view:
             lit = {}
         elif face != first:

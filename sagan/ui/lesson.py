@@ -27,6 +27,7 @@ class Step:
     face   which of the curated faces is the current one; its query is pinned
     lab    what is not as on a first visit in the state of the lab (static/lab.js)
     unfold the id of the view whose fold is open
+    dice   whether the card has a button for a new face
     """
 
     name: str
@@ -35,6 +36,7 @@ class Step:
     face: int = 0
     lab: dict[str, Any] = field(default_factory=dict)
     unfold: str = ""
+    dice: bool = False
 
 
 STEPS = (
@@ -45,7 +47,7 @@ STEPS = (
     Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
     Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),
     Step("spectral_norm", "#spectrum-view", tab="inside"),
-    Step("discriminator", "#attention-view .layers", lab={"network": "discriminator"}),
+    Step("discriminator", "#attention-view .layers", lab={"network": "discriminator"}, dice=True),
 )
 
 
@@ -76,7 +78,7 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
         lab.pop("average", None)
     size = sampler.config.image_size
     pin = [min(size - 1, int(share * size)) for share in query]
-    return {"shows": step.shows, "unfold": step.unfold, "lab": lab, "pin": pin}
+    return {"shows": step.shows, "unfold": step.unfold, "dice": step.dice, "lab": lab, "pin": pin}
 
 
 def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
@@ -103,7 +105,7 @@ def tour(sampler: "Sampler") -> gr.HTML:
     """The card that leads through the steps; it stands above the tabs and is hidden until somebody starts."""
     return view(
         "tour",
-        texts=texts.TOUR,
+        texts=texts.TOUR | {"dice": texts.DICE},
         steps=[told_step(sampler, step) | setting(sampler, step) for step in steps(sampler)],
     )
 

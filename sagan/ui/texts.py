@@ -109,7 +109,8 @@ LAB = {
     "combined_picture": "All layers combined. Move with the arrow keys, pin with Enter, remove a pin with "
     "Delete.",
     "discriminator": "discriminator {name}",
-    "average": "the average of {count} faces",
+    "average": "the average of {count} faces,",
+    "average_top": "up to {times} × uniform",
     "averages_loading": "Loading the average maps: {percent} %",
     "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
     "makes them.",
@@ -396,8 +397,8 @@ LESSON = {
         "two_scales": {
             "title": "Two layers, two scales",
             "say": "The {coarse} layer comes first: its cells are {coarse_cell} pixels wide, and it sees the "
-            "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The third "
-            "picture adds both up, each as much as its gamma says.",
+            "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The picture "
+            "“Combined” adds both up, each as much as its gamma says.",
             "do": "Point at places all over the face: which layer looks farther? Compare their mean "
             "distances.",
         },

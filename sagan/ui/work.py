@@ -79,5 +79,7 @@ def within(inputs: Sequence[gr.components.Component]) -> str:
     A number that is being retyped is empty or too large in between. Gradio itself brings it into the range,
     but only when the box is left; until then every key would end in an error.
     """
-    ranges = [[box.minimum, box.maximum] if isinstance(box, gr.Slider) else None for box in inputs]
+    ranges = [
+        [box.minimum, box.maximum, box.step == 1] if isinstance(box, gr.Slider) else None for box in inputs
+    ]
     return f"(...values) => sagan.within({json.dumps(ranges)}, values)"

@@ -157,6 +157,59 @@ def test_a_curated_face_is_opened_by_its_button_with_its_sentence_as_plain_text(
     )  # no HTML from a checkpoint
 
 
+def say_something(page, sampler) -> None:
+    """Open a curated face, and see its sentence."""
+    seed, _, text = sampler.curated[1]
+    page.locator("#attention-view .choices button").nth(1).click()
+    page.wait_for_selector(f'#attention-view [data-seed="{seed}"]')
+    assert page.locator("#attention-view .caption").text_content().startswith(text)
+
+
+@pytest.mark.parametrize("change", ["face", "truncation", "place", "network", "direction"])
+def test_the_sentence_of_a_curated_face_goes_with_what_it_describes(page, sampler, change):
+    say_something(page, sampler)
+    if change == "face":
+        page.locator("#dice").click()
+    elif change == "truncation":
+        page.locator("#psi input[type=number]").fill("0.5")
+    elif change == "place":
+        point_at(page, "32x32", 0.62, 0.41)
+    else:
+        value = {"network": "discriminator", "direction": "backward"}[change]
+        page.locator(f'#attention-view input[name="lab-{change}"][value="{value}"]').check(force=True)
+    text = sampler.curated[1].text
+    page.wait_for_function(
+        "text => !document.querySelector('#attention-view .caption').textContent.includes(text)", arg=text
+    )
+
+
+def test_a_curated_face_is_shown_in_the_view_that_its_sentence_speaks_of(page, sampler):
+    for name, value in (("network", "discriminator"), ("direction", "backward")):
+        page.locator(f'#attention-view input[name="lab-{name}"][value="{value}"]').check(force=True)
+    say_something(page, sampler)
+    assert page.evaluate("[sagan.lab.state.network, sagan.lab.state.direction]") == ["generator", "forward"]
+    assert page.locator('#attention-view input[value="generator"]').is_checked()
+
+
+@pytest.mark.parametrize("word", ["network=discriminator", "direction=backward"])
+def test_a_link_to_another_view_of_the_first_face_says_nothing_of_the_generators(
+    new_page, address, sampler, word
+):
+    page = new_page(f"{address}?{word}")
+    page.wait_for_function("globalThis.sagan?.face")
+    assert shown_seed(page) == sampler.curated[0].seed
+    assert sampler.curated[0].text not in page.locator("#attention-view .caption").text_content()
+
+
+def test_on_a_phone_a_curated_face_comes_into_sight(new_page, address, sampler):
+    page = new_page(address, width=390, height=844)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.locator("#attention-view .choices button").nth(1).scroll_into_view_if_needed()
+    assert page.locator("#attention-view .in-focus .picture").bounding_box()["y"] < -390 / 2
+    say_something(page, sampler)
+    assert page.locator("#attention-view .in-focus .picture").bounding_box()["y"] >= 0
+
+
 def test_a_new_face_keeps_the_pointed_place(page, sampler):
     point_at(page, "32x32", 0.62, 0.41)
     before = shown_seed(page)

@@ -556,6 +556,23 @@ def test_what_the_browser_tells_of_a_layer_is_checked_on_the_server_too(trained,
         assert f"{name} must be an integer from 0 to {most}, but was {value!r}." in str(refusal.value)
 
 
+BEYOND = """() => [...document.querySelectorAll('#inside-view li, #inside-view figcaption')]
+    .filter((part) => part.offsetParent)
+    .filter((part) => part.scrollWidth > part.clientWidth + 1 ||
+        part.getBoundingClientRect().right > innerWidth)
+    .map((part) => part.textContent.trim())"""  # what is clipped makes no page wider
+
+
+@pytest.mark.parametrize("width", [768, 844, 912, 1024, 1120, 1280])
+def test_no_block_and_no_number_is_cut_off_on_any_screen(new_page, trained_address, width):
+    page = new_page(trained_address, width=1280)
+    open_inside(page)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelectorAll('#inside-view figcaption').length") > 0
+    assert page.evaluate(BEYOND) == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_narrow_screen_shows_both_networks_beside_each_other_and_never_scrolls_sideways(
     new_page, trained_address, theme

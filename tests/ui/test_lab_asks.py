@@ -218,7 +218,10 @@ def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
             shown = drawn(page, layer, averaged=True)
             strong = row * len(row) > 1 / 60  # below it a code is 0
             np.testing.assert_allclose(shown[strong], row[strong], rtol=0.03)
-            assert "3 faces" in figure(page, layer).locator(".mean").text_content()
+            said = figure(page, layer).locator(".mean").text_content()
+            assert "3 faces" in said and f"up to {shown.max() * len(shown):.1f} × uniform" in said
+            below = figure(page, layer).locator(".entropy").bounding_box()["y"]  # the numbers of the face
+            assert figure(page, layer).locator(".mean canvas").bounding_box()["y"] > below
         assert figure(page, "combined").locator(".mean").is_visible()
     assert len(requests) == files
     switch(page, "network", "discriminator")
@@ -343,6 +346,17 @@ def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
     page.locator('#numbers-view td[data-part="values"]').first.hover()
     assert lit() == {"values"}
     assert page.locator('#numbers-view .formula .lit[data-part="values"]').count() == 1
+
+
+def test_on_a_phone_the_numbers_of_a_part_come_into_sight(new_page, address):
+    page = new_page(address, width=390, height=844)
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    open_numbers(page)
+    scroll = page.locator("#numbers-view .scroll").bounding_box()
+    for name in ("values", "weights", "logits", "k", "y", "q"):
+        page.locator(f'#numbers-view .formula [data-part="{name}"]').click()
+        lit = page.locator("#numbers-view .scroll :is(td, tr).lit").first.bounding_box()
+        assert scroll["x"] - 1 <= lit["x"] < scroll["x"] + scroll["width"] - 20, name
 
 
 def test_computations_keep_to_the_class_and_to_eight_channels(with_classes):
@@ -489,6 +503,10 @@ def test_projector_mode_shows_the_lab_alone_and_large(page):
     assert not page.locator("#header-view h1").is_visible() and not page.locator("#seed").is_visible()
     assert page.locator("#dice").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.wait_for_timeout(500)  # the browser's full screen
+    button = page.locator("#dice").bounding_box()
+    for picture in page.locator(f"{LAB} figure:not([hidden]) .picture").all():
+        assert picture.bounding_box()["y"] >= button["y"] + button["height"] - 1
     point_at(page, "32x32", 0.4, 0.4)
     page.keyboard.press("Escape")
     page.wait_for_selector("#header-view h1")

@@ -271,6 +271,18 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
         card(page, ".next").click()
 
 
+def test_where_new_faces_are_asked_for_the_card_has_a_button_for_them(page):
+    begin(page, 0)
+    assert not card(page, ".dice").is_visible()
+    for index in range(1, len(lesson.STEPS)):
+        card(page, ".next").click()
+        at(page, index)
+    before = page.evaluate("sagan.face.seed_a")
+    card(page, ".dice").click()
+    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
+    assert card(page).get_attribute("data-step") == str(len(lesson.STEPS) - 1)
+
+
 @pytest.mark.parametrize(
     ("options", "left_out"),
     [

@@ -14,6 +14,7 @@ from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import faces, texts, walk
+from sagan.ui.current import CurrentFace
 
 
 def open_tab(page, name: str) -> None:
@@ -58,8 +59,13 @@ def test_the_header_says_what_this_is_and_the_footer_names_model_and_source(page
     assert page.locator("#footer-view a").first.get_attribute("href").startswith("https://arxiv.org/")
     card = page.get_by_text("Made of noise.")
     assert not card.is_visible()
+    page.wait_for_function("() => location.search.includes('seed=')")  # a link in it would load the page anew
+    page.locator("#dice").click()
+    page.wait_for_function("() => sagan.face.seed_a !== 11 && !sagan.pending()")
+    seed = page.evaluate("sagan.face.seed_a")
     page.locator("#footer-view a.card").click()
     card.wait_for()
+    assert page.evaluate("sagan.face.seed_a") == seed
 
 
 def test_a_click_in_the_sheet_makes_that_face_the_current_one_on_every_tab(page, sampler):
@@ -213,6 +219,83 @@ def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
     wait_for_face(page, 72)
     page.wait_for_selector('#sheet-view .grid button:nth-child(3)[aria-current="true"]')
     assert page.locator(".toast-body").count() == 0
+
+
+@pytest.mark.parametrize(("typed", "shown"), [("41.7", "42"), ("2.5", "3")])
+def test_a_box_with_a_fraction_is_set_to_the_number_of_the_face(page, typed, shown):
+    page.locator("#seed input[type=number]").fill(typed)
+    wait_for_face(page, int(shown))
+    page.wait_for_function(
+        "shown => document.querySelector('#seed input[type=number]').value === shown", arg=shown
+    )
+
+
+def test_the_end_of_a_walk_is_marked_and_named_as_its_seed(page):
+    first = page.evaluate("sagan.face.seed_a")
+    open_tab(page, "Walk")
+    page.locator("#seed-b input[type=number]").fill("3")
+    page.locator("#t input[type=number]").fill("1")
+    wait_for_face(page, first, 1)
+    assert page.locator("#face-view .name").text_content() == "Seed 3"
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    marked = page.locator('#sheet-view button[aria-current="true"]')
+    assert marked.get_attribute("aria-label") == texts.SHEET["current"].format(seed=3)
+    names = [page.evaluate(f"sagan.named({{seed_a: 5, seed_b: 7, t: {t}}})") for t in (0, 0.254, 1)]
+    assert (
+        [str(name) for name in names]
+        == [CurrentFace(5, 7, t).name for t in (0, 0.254, 1)]
+        == ["5", "5-7-25", "7"]
+    )
+
+
+def test_who_waits_for_a_face_sees_it(page):
+    opacity = "() => getComputedStyle(document.querySelector('#face-view canvas')).opacity"
+    assert page.evaluate(opacity) == "1"
+    held = []
+    page.route("**/run/predict*", lambda route: held.append(route))
+    page.locator("#dice").click()
+    page.wait_for_function(f"() => ({opacity})() === '0.45'")
+    assert len(held) == 1
+    held[0].continue_()
+    page.wait_for_function(f"() => ({opacity})() === '1'")
+
+
+def test_a_new_face_is_spoken_of(page):
+    assert page.locator("#face-view .name").get_attribute("aria-live") == "polite"
+
+
+def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
+    page.locator("#dice").click()
+    page.wait_for_function("() => !sagan.pending() && location.search.includes(`seed=${sagan.face.seed_a}&`)")
+    page.evaluate("sagan.lab.pin(20, 30)")
+    page.wait_for_function("() => location.search.includes('pins=20-30')")
+    seed = page.evaluate("sagan.face.seed_a")
+    page.reload()
+    page.wait_for_function("globalThis.sagan?.face")
+    assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
+
+
+def test_the_address_keeps_words_of_others(new_page, address):
+    page = new_page(f"{address}?__theme=dark&psi=0.5")
+    page.wait_for_function("() => location.search.includes('seed=')")
+    words = page.evaluate("[...new URLSearchParams(location.search)].map(([word]) => word)")
+    assert sorted(words) == ["__theme", "psi", "seed", "seed_b", "t"]
+
+
+def test_without_a_clipboard_the_link_stands_below_the_buttons_until_it_is_outdated(new_page, address):
+    page = new_page(address, width=390, height=844)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.locator("#header-view .link").click()
+    field = page.locator("#header-view input")
+    field.wait_for()
+    assert field.input_value() == page.evaluate("sagan.link(sagan.face)")
+    for part in (field, page.locator("#header-view .theme")):
+        box = part.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.locator("#dice").click()
+    field.wait_for(state="hidden")
 
 
 def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):

@@ -60,9 +60,17 @@ globalThis.sagan = (() => {
       return now;
     },
 
-    /** Numbers brought into their [minimum, maximum], if they have one; null, an empty box, counts as 0. */
+    /**
+     * Numbers brought into their [minimum, maximum, whether whole], if they have one; null, an empty box, counts as 0.
+     * A box that says a fraction where the face has a whole number is set right with the answer.
+     */
     within: (ranges, values) =>
-      values.map((value, i) => (ranges[i] ? Math.min(Math.max(value, ranges[i][0]), ranges[i][1]) : value)),
+      values.map((value, i) => {
+        if (!ranges[i]) return value;
+        const [least, most, whole] = ranges[i], inside = Math.min(Math.max(value, least), most);
+        if (whole && inside % 1) overtaken = true;
+        return whole ? Math.round(inside) : inside;
+      }),
 
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
@@ -91,6 +99,13 @@ globalThis.sagan = (() => {
       for (const [name, value] of sagan.lab.query()) query.set(name, value);
       return `${location.origin}${location.pathname}?${query}`;
     },
+
+    /** Whether a word of an address is one of `link`. */
+    isOurs: (word) =>
+      ['seed', 'seed_b', 't', 'psi', 'class', 'direction', 'scale', 'network', 'layer', 'pins'].includes(word) || word.startsWith('gamma_'),
+
+    /** What files call a face: its seed, or those between which it lies and how far along in percent. */
+    named: ({ seed_a, seed_b, t }) => (t === 0 ? seed_a : t === 1 ? seed_b : `${seed_a}-${seed_b}-${Math.round(100 * t)}`),
 
     /** Draw a picture, or its part [x, y, width, height], over a whole canvas, smoothly. */
     draw(canvas, picture, part = [0, 0, picture.width, picture.height]) {

@@ -78,6 +78,7 @@ sagan.panel = (() => {
         mean.hidden = !answer;
         if (!answer) return;
         self.paint(mean.querySelector('canvas'), answer.weights);
+        part('.mean .top').textContent = sagan.fill(texts.average_top, { times: self.times(self.most(answer.weights)) });
         mark(mean.querySelector('.here'), answer.position, side);
         mean.weights = answer.weights;
       },

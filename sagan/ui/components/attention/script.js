@@ -5,6 +5,12 @@ const status = element.querySelector('.status'), error = element.querySelector('
 const vectors = ({ q, k, gamma }) => ({ q: saganAttention.floats(q), k: saganAttention.floats(k), gamma });
 const among = (given) => ({ name }) => vectors(given.find((layer) => layer.name === name));
 
+/** On a small screen the choices lie far below the pictures that they change. */
+function comeIntoSight() {
+  const { top, bottom, height } = layers.focus().picture.getBoundingClientRect();
+  if (bottom < height / 2 || top > innerHeight - height / 2) layers.intoSight();
+}
+
 function offerCurated() {
   const choices = element.querySelector('.choices');
   element.querySelector('.curated').hidden = !props.curated.length;
@@ -13,7 +19,11 @@ function offerCurated() {
     Object.assign(button, { type: 'button', className: 'button' });
     title.textContent = sagan.fill(texts.curated_seed, { seed });
     button.append(title, text);
-    button.addEventListener('click', () => trigger('curated', { index }));
+    button.addEventListener('click', () => {
+      lab.set({ direction: 'forward', network: 'generator', layer: null }); // of these the sentence speaks
+      comeIntoSight();
+      trigger('curated', { index });
+    });
     choices.append(button);
   });
 }
@@ -105,6 +115,7 @@ lab.on((state, changes) => {
 });
 sagan.on('face', (face) => {
   if (face.query) layers.light(face.query, face.text);
+  else layers.forget();
   element.dataset.seed = face.seed_a;
   score = null;
   const own = among(face.layers);

@@ -19,6 +19,34 @@ sagan.on('face', (face) => {
   element.dataset.t = t;
 });
 
+// Who waits sees it, but a quick answer dims nothing; one that does not come is not waited for.
+const SLOW = 300, LOST = 20000; // ms
+let timers = [];
+
+function wait(on) {
+  timers.forEach(clearTimeout);
+  const dim = (so) => document.body.classList.toggle('waiting-for-face', so);
+  timers = on ? [setTimeout(dim, SLOW, true), setTimeout(wait, LOST, false)] : [];
+  if (!on) dim(false);
+}
+sagan.on('asked', () => { if (!timers.length) wait(true); });
+sagan.on('face', () => wait(sagan.pending()));
+
+// The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay.
+let writing = 0;
+
+function noteInAddress() {
+  clearTimeout(writing);
+  writing = setTimeout(() => {
+    if (!sagan.face || sagan.t !== null) return;
+    const { searchParams: said } = new URL(sagan.link(sagan.face));
+    for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
+    history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);
+  }, 500);
+}
+sagan.on('face', noteInAddress);
+sagan.lab?.on(noteInAddress);
+
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 

@@ -1,4 +1,8 @@
 element.querySelector('.line').textContent = props.line;
 
-// The card may be folded away.
-element.querySelector('.card')?.addEventListener('click', () => document.querySelector('#card .label-wrap:not(.open)')?.click());
+// The card may be folded away. Followed as a link, "#card" would open the page anew: its address has a query.
+element.querySelector('.card')?.addEventListener('click', (event) => {
+  event.preventDefault();
+  document.querySelector('#card .label-wrap:not(.open)')?.click();
+  document.querySelector('#card')?.scrollIntoView();
+});

@@ -1,5 +1,6 @@
 const texts = props.texts;
 const said = element.querySelector('output');
+const byHand = element.querySelector('.by-hand'), field = byHand.querySelector('input');
 
 element.querySelector('.theme').addEventListener('click', () => document.body.classList.toggle('dark'));
 
@@ -11,8 +12,11 @@ element.querySelector('.link')?.addEventListener('click', async () => {
     said.textContent = texts.copied;
     setTimeout(() => (said.textContent = ''), 2500);
   } catch { // no clipboard without https: offer the link itself
-    const field = Object.assign(document.createElement('input'), { value: link, readOnly: true, ariaLabel: texts.copy_by_hand });
-    said.replaceChildren(texts.copy_by_hand, field);
+    byHand.hidden = false;
+    field.value = link;
     field.select();
   }
 });
+const outdated = () => { byHand.hidden = true; };
+sagan.on('face', outdated);
+sagan.lab?.on(outdated);

@@ -19,6 +19,7 @@ const layers = (() => {
 
   let point = props.query; // [x, y], shares of the picture
   let speak = false, frame = 0;
+  let told = false; // whether the caption is of one point of one face: it goes with it
 
   const active = () => panels.filter(({ network }) => !network || network === lab.state.network);
   const backward = () => Boolean(props.lab) && lab.state.direction === 'backward';
@@ -109,6 +110,7 @@ const layers = (() => {
   }
 
   function sayPins() {
+    told = false;
     const { length } = lab.state.pins;
     caption.textContent = length ? sagan.fill(pinned, { count: length, most: lab.MOST }) : hint();
   }
@@ -117,6 +119,7 @@ const layers = (() => {
 
   function look(at, by) {
     point = at;
+    if (told) sayPins();
     if (by !== 'mouse') {
       speak = by === 'keys';
       lab.set({ place: pixel(at), ...(lab.state.chosen && { chosen: null }) });
@@ -187,7 +190,7 @@ const layers = (() => {
       if ('pins' in changes && (changes !== state || state.pins.length)) sayPins();
       if ('scale' in changes) sayScale();
       if ('direction' in changes) sayDirection();
-      if ('direction' in changes && changes !== state) sayPins();
+      if (('direction' in changes || 'network' in changes) && changes !== state) sayPins();
       if (props.lab && ('network' in changes || 'layer' in changes)) inTurn();
       ask();
     });
@@ -245,7 +248,16 @@ const layers = (() => {
       lab.set({ place: pixel(at), chosen: null });
       point = at;
       sayPins();
-      if (text) caption.textContent = `${text} ${hover}`;
+      if (!text) return;
+      caption.textContent = `${text} ${hover}`;
+      told = true;
+    },
+
+    intoSight: () => part('.layers').scrollIntoView({ block: 'start' }),
+
+    /** Another face: what was told of the one before is not said of it. */
+    forget() {
+      if (told) sayPins();
     },
   };
 })();

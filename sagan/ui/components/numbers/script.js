@@ -78,6 +78,16 @@ function light(target) {
 }
 for (const event of ['pointerover', 'focusin', 'click']) content.addEventListener(event, ({ target }) => light(target));
 
+/** On a narrow screen the numbers of a part may lie aside: bring the first of them into sight. */
+function reach({ target }) {
+  if (!target.closest('.formula [data-part]')) return;
+  const box = part('.scroll'), lit = part('.scroll td.lit, .scroll tr.lit');
+  if (!lit) return;
+  const { left, right } = box.getBoundingClientRect(), { left: from, right: to } = lit.getBoundingClientRect();
+  if (from < left || Math.min(to, from + right - left) > right) box.scrollLeft += from - left;
+}
+for (const event of ['focusin', 'click']) content.addEventListener(event, reach);
+
 for (const input of element.querySelectorAll('.switch input')) {
   input.addEventListener('change', () => lab.set({ network: 'generator', layer: input.value }));
 }

@@ -3,7 +3,7 @@ const saving = (() => {
   const { texts } = props;
   const { lab } = sagan;
   const menu = element.querySelector('.save'), status = element.querySelector('.status');
-  const stem = () => `sagan-attention-${sagan.face.seed_a}`;
+  const stem = () => `sagan-attention-${sagan.named(sagan.face)}`;
 
   function view() {
     const words = {

@@ -20,12 +20,11 @@ function reserve(count) {
 }
 
 function mark() {
-  const { seed_a, t } = sagan.face ?? {};
-  const current = sheet.seeds.indexOf(seed_a);
+  const current = sagan.face ? sheet.seeds.indexOf(sagan.named(sagan.face)) : -1;
   [...grid.children].forEach((cell, i) => {
     const seed = sheet.seeds[i];
     if (seed === undefined) return;
-    const here = i === current && t === 0;
+    const here = i === current;
     cell.setAttribute('aria-current', here);
     cell.setAttribute('aria-label', sagan.fill(here ? texts.current : texts.face, { seed }));
     cell.tabIndex = i === Math.max(0, current) ? 0 : -1; // one tab stop; arrow keys move inside

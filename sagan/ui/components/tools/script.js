@@ -25,10 +25,14 @@
     projector.textContent = on ? props.texts.projector_off : props.texts.projector;
     if (on) document.documentElement.requestFullscreen?.().catch(() => {});
     else if (document.fullscreenElement) document.exitFullscreen();
-    projector.scrollIntoView?.({ block: 'nearest' });
+    if (on) layers.intoSight();
+    else projector.scrollIntoView({ block: 'nearest' });
   }
   projector.addEventListener('click', () => project(!body.contains('projector')));
-  document.addEventListener('fullscreenchange', () => { if (!document.fullscreenElement) project(false); });
+  document.addEventListener('fullscreenchange', () => {
+    if (document.fullscreenElement) layers.intoSight();
+    else project(false);
+  });
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && body.contains('projector')) project(false);
   });

@@ -44,7 +44,7 @@ function keepRoom() {
 }
 
 function show(index) {
-  const { title, say, do: task, lab: state, pin, unfold } = steps[index];
+  const { title, say, do: task, dice, lab: state, pin, unfold } = steps[index];
   const first = shown === null;
   shown = index;
   card.hidden = false;
@@ -53,6 +53,7 @@ function show(index) {
   part('.title').textContent = title;
   part('.say').textContent = say;
   part('.do span').textContent = task;
+  part('.dice').hidden = !dice;
   [...part('.dots').children].forEach((dot, i) => dot.classList.toggle('done', i <= index));
   back.disabled = index === 0;
   next.textContent = index === steps.length - 1 ? texts.finish : texts.next;
@@ -90,6 +91,7 @@ function leave() {
 back.addEventListener('click', () => go(Math.max(0, wanted - 1)));
 next.addEventListener('click', () => (shown === steps.length - 1 ? leave() : go(Math.min(steps.length - 1, wanted + 1))));
 part('.leave').addEventListener('click', leave);
+part('.dice').addEventListener('click', () => document.querySelector('#dice').click()); // it may be far from what it changes
 document.addEventListener('keydown', ({ key }) => { // before others: of projector and tour, one at a time
   const others = document.body.classList.contains('projector') || document.querySelector('details.save[open]');
   if (key === 'Escape' && !others) leave();
