@@ -18,11 +18,11 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from sagan import checkpoint
 from sagan.data import DataError, load_images, refusal
@@ -44,6 +44,7 @@ from sagan.trainer import (
     read_state_info,
 )
 
+LOCK = ".lock"  # in the run folder, held while a run trains there
 RESIDUAL_OPTIONS = ("g_residual", "d_residual")
 MODEL_OPTIONS = (
     *("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention"),
@@ -264,6 +265,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
         instead = f"its run folder is '{whole.parent}'" if inside else "name another --out"
         raise TrainingError(f"'{options.out}' is a checkpoint, not a run folder: {instead}.")
+    if not options.resume or options.out.is_dir():
+        held.enter_context(_alone_in(options.out, team))
     stored = _stored(options.out) if options.resume else {}
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if not options.resume and (
@@ -307,21 +310,17 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
             [name.strip() for name in columns.split(",") if name.strip()],
             options.workers,
         )
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"--out '{options.out}' cannot be a folder: {error.strerror}.") from error
-    if team.leads:
-        held.enter_context(_lock(options.out))
     command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
     if command not in earlier.split(" && "):
         earlier = f"{earlier} && {command}" if earlier else command
     about = {"command": earlier} | {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
     if measurement is not None:
-        measurement.class_counts = data.class_counts
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
-        measuring = {"measure": measurement, "measure_kimg": settings["measure_every"]}
+        measuring = {
+            "measure": partial(measurement, class_counts=data.class_counts),
+            "measure_kimg": settings["measure_every"],
+        }
     compiler = "inductor" if options.compile else None
     trainer = Trainer(
         config,
@@ -388,19 +387,49 @@ def _measurement(
 
 
 @contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Keep other runs out of this folder: they would replace each other's checkpoints."""
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
-    except NotImplementedError:  # a file system without locks
-        pass
-    try:
+def _alone_in(out: Path, team: Processes) -> Iterator[None]:
+    """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
+
+    The first process does it, and all of them learn how it went. New folders that stay empty are removed.
+    """
+    refused = None
+    with ExitStack() as held:
+        if team.leads:
+            try:
+                held.enter_context(_locked(out))
+            except TrainingError as error:
+                refused = error
+        (failed,) = team.most(float(refused is not None))
+        if failed:
+            raise refused or TrainingError(f"'{out}' is not for this run; the first process says why.")
         yield
-    finally:
-        lock.release()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / LOCK).open("a")
+    except OSError as error:
+        raise TrainingError(f"--out '{out}' cannot be a folder: {error.strerror}.") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with this process, however that ends
+        except BlockingIOError as error:
+            raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
+        except (OSError, ImportError):  # a system, or a file system, without such locks
+            pass
+        try:
+            yield
+        finally:
+            if new and [path.name for path in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
+                with suppress(OSError):  # up to the first that holds something else
+                    for folder in new:
+                        folder.rmdir()
 
 
 def _stored(out: Path) -> dict:

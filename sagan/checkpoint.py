@@ -120,7 +120,7 @@ def load_class_counts(folder: Path) -> tuple[int, ...]:
     counts = _read_config(path).get("class_counts", [])
     _, names = load_config(folder)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if counts and not (whole and len(counts) == len(names) and sum(counts)):
+    if not whole or (counts and not (len(counts) == len(names) and sum(counts))):
         raise CheckpointError(
             f"'{path}' must give a number of images for each of its {len(names)} classes, as class_counts."
         )
@@ -357,7 +357,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
     it as `.name.previous`, where `find` looks too.
     """
-    folder = folder.resolve()  # what a link leads to is replaced, not the link
+    folder = Path(os.path.realpath(folder))  # what a link leads to is replaced, not the link
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
     previous = _previous(folder)
@@ -384,11 +384,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def recover(folder: Path) -> None:
     """Put `folder` back where a crash in `replacing_folder` left only its predecessor."""
     if _previous(folder).exists() and not folder.exists():
-        _previous(folder).rename(folder.resolve())
+        _previous(folder).rename(os.path.realpath(folder))
 
 
 def _previous(folder: Path) -> Path:
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     return folder.parent / f".{folder.name}.previous"
 
 

@@ -108,9 +108,14 @@ def load_images(
     return ImageSet(images, labels, names, _fingerprint([files[i] for i in kept], labels))
 
 
-def labels_in_proportion(class_counts: Sequence[int], count: int, seed: int = 0) -> np.ndarray:
-    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`."""
-    ends = np.cumsum(class_counts)
+def labels_in_proportion(
+    num_classes: int, count: int, class_counts: Sequence[int] = (), seed: int = 0
+) -> np.ndarray:
+    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`.
+
+    Where class_counts is empty, all are equally frequent.
+    """
+    ends = np.cumsum(class_counts or [1] * num_classes)
     places = (np.arange(count) + 0.5) / count * ends[-1]
     labels = np.searchsorted(ends, places, side="right")
     return np.random.default_rng(seed).permutation(labels)
@@ -414,7 +419,10 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
                 if name in index_of:
                     values = [row[i] if i < len(row) else "" for i in at]
                     bits = [_bit(*pair, name, path) for pair in zip(values, columns, strict=True)]
-                    classes[index_of[name]] = sum(bit << i for i, bit in enumerate(reversed(bits)))
+                    label = sum(bit << i for i, bit in enumerate(reversed(bits)))
+                    if classes[index_of[name]] not in (-1, label):
+                        raise DataError(f"{path} has two rows for {name} that disagree; keep one of them")
+                    classes[index_of[name]] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"labels {path} can't be read as CSV: {error}") from error
 

@@ -77,7 +77,7 @@ def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), s
     noise = torch.Generator("cpu").manual_seed(seed)
     labels = [None] * (CALIBRATION_IMAGES // CALIBRATION_BATCH)
     if config.num_classes:
-        drawn = labels_in_proportion(class_counts or [1] * config.num_classes, CALIBRATION_IMAGES, seed)
+        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts, seed)
         labels = torch.from_numpy(drawn).to(device).split(CALIBRATION_BATCH)
     generator.train()
     for of_batch in labels:

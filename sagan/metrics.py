@@ -31,7 +31,7 @@ from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator
-from sagan.trainer import OUT_OF_MEMORY, TrainingError, pick_device
+from sagan.trainer import LACK_OF_MEMORY, OUT_OF_MEMORY, TrainingError, pick_device
 
 INCEPTION = "inception"
 BATCH = 100
@@ -183,8 +183,12 @@ def describe(
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
+                if LACK_OF_MEMORY in str(error):
+                    raise
+                said = [line for line in str(error).splitlines() if line.strip()]
+                reason = said[-1].strip() if said else type(error).__name__  # TorchScript says it last
                 raise MetricsError(
-                    f"The feature network cannot take uint8 images (B, 3, S, S): {str(error).splitlines()[0]}"
+                    f"The feature network cannot take uint8 images (B, 3, S, S): {reason}"
                 ) from error
             is_tensor = isinstance(described, Tensor)
             if not is_tensor or described.ndim != 2 or len(described) != len(images):
@@ -239,12 +243,8 @@ class Measurement:
         device: torch.device | str = "cpu",
         seed: int = 0,
         truncation: float = 1.0,
-        class_counts: Sequence[int] = (),
     ) -> None:
-        """count: images on each side, by default half of them, at most 5,000; seed: of the first face.
-
-        class_counts: how often each class is generated, relatively; by default all equally often.
-        """
+        """count: images on each side, by default half of them, at most 5,000; seed: of the first face."""
         half = len(images) // 2
         if half < LEAST_COUNT:
             raise MetricsError(
@@ -257,7 +257,6 @@ class Measurement:
                 "reference images: the other half measures the floor."
             )
         self.count, self.seeds, self.truncation = count, sheet_seeds(seed, count), truncation
-        self.class_counts = class_counts
         self._features, self._device = features, device
         order = np.random.default_rng(0).permutation(len(images))  # one split, whatever the faces' seed
         self._real, other = (
@@ -266,11 +265,14 @@ class Measurement:
         )
         self.floor = compare(self._real, other)
 
-    def __call__(self, generator: Generator) -> dict[str, float]:
-        """{figure: value} and {floor_figure: value}, the Frechet distance first, and `attention_figures`."""
+    def __call__(self, generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, float]:
+        """{figure: value} and {floor_figure: value}, the Frechet distance first, and `attention_figures`.
+
+        class_counts: how often each class is generated, relatively; by default all equally often.
+        """
         labels = None
         if classes := generator.config.num_classes:
-            labels = labels_in_proportion(self.class_counts or [1] * classes, self.count)
+            labels = labels_in_proportion(classes, self.count, class_counts)
         faces = generate(generator, self.seeds, self.truncation, labels)
         fake = describe(self._features, faces, self.count, self._device, "Generated images")
         figures = compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
@@ -353,20 +355,13 @@ def run(options: argparse.Namespace) -> dict:
     picture = _private_folder(folder) / PICTURE if options.neighbours else None
     device = pick_device(options.device)
     generator = _load_generator(folder, options.weights).to(device)
+    class_counts = checkpoint.load_class_counts(folder)
     truncate(np.zeros(1), options.truncation)  # refused now rather than after the reference was described
     features = load_features(options.features, device)
     size = generator.config.image_size
     reference = load_images(options.reference, size, options.crop).images
     training = load_images(options.neighbours, size, options.crop).images if picture else None
-    measurement = Measurement(
-        features,
-        reference,
-        options.count,
-        device,
-        options.seed,
-        options.truncation,
-        checkpoint.load_class_counts(folder),
-    )
+    measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
     if picture:  # before the figures, which a disk that refuses it would take along
         faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
         image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
@@ -381,7 +376,7 @@ def run(options: argparse.Namespace) -> dict:
         "seed": options.seed,
         "count": measurement.count,
         "features": options.features,
-        **measurement(generator),
+        **measurement(generator, class_counts),
     }
     if picture:
         result["neighbours"] = str(picture)

@@ -515,9 +515,9 @@ class Trainer:
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
-                    self.save()  # so that no best one is ever without the run it is of
-                    saved = self.step
                     self.keep_as_best()
+                    self.save()  # so that no best one is left without the run it is of
+                    saved = self.step
                 if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
@@ -560,10 +560,11 @@ class Trainer:
             raise
 
     def _is_best(self, figure: str) -> bool:
-        """Whether the last row of the history has the lowest value of this run, not of one before it."""
-        own = [row for row in self.history if row["step"] > self.before["step"]]
-        *earlier, last = [row[figure] for row in own if figure in row]
-        return last < min(filter(math.isfinite, earlier), default=math.inf)
+        """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
+        folder = self.out / checkpoint.RUN_BEST
+        checkpoint.recover(folder)
+        kept = checkpoint.read_history(folder)[-1:]
+        return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
         means = [float(total) / count for total, count in self._sums.values()]
@@ -700,9 +701,12 @@ class Trainer:
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
             )
         if class_names != self.data.class_names:
+            there, here = next(
+                pair for pair in zip(class_names, self.data.class_names, strict=True) if pair[0] != pair[1]
+            )
             raise TrainingError(
-                f"The classes in '{folder}' are {'; '.join(class_names)}, but those of this run are "
-                f"{'; '.join(self.data.class_names)}: give the same --label-columns."
+                f"The classes in '{folder}' are not those of this run, for example '{there}' instead of "
+                f"'{here}': give the same --label-columns."
             )
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()

@@ -221,6 +221,11 @@ def test_a_missing_folder_and_one_that_is_no_checkpoint_are_told_apart(tmp_path)
     )
 
 
+def test_a_link_that_leads_to_itself_is_no_checkpoint(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert refusal(checkpoint.find, tmp_path / "loop").startswith(f"No checkpoint at '{tmp_path / 'loop'}': ")
+
+
 def test_a_name_that_no_file_can_have_is_refused():
     assert refusal(checkpoint.find, "x" * 5000) == f"No checkpoint at '{'x' * 5000}': File name too long."
 
@@ -468,7 +473,9 @@ def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp
         assert checkpoint.load_class_counts(tmp_path / "unknown") == ()
 
 
-@pytest.mark.parametrize("counts", [[1, 2], [0, 0, 0], [1, 2, -3], [1, 2, 3.5], {"a": 1}, 3, "abc"], ids=repr)
+@pytest.mark.parametrize(
+    "counts", [[1, 2], [0, 0, 0], [1, 2, -3], [1, 2, 3.5], {"a": 1}, 3, "abc", None, 0, {}], ids=repr
+)
 def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts):
     save(tmp_path / "model", CONDITIONAL)
     change_config(tmp_path / "model", class_counts=counts)

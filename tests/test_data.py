@@ -367,6 +367,15 @@ def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, 
     assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
 
 
+def test_two_rows_of_one_image_have_to_agree(load, make_images, tmp_path):
+    folder, path = make_images(2), tmp_path / "l.csv"
+    rows = [["file", "Male"], ["train/0000.png", 1], ["train/0001.png", 0]]
+    write_labels(path, [*rows, ["0001.png", 0]])
+    assert load([folder], 8, labels=path, label_columns=["Male"]).labels.tolist() == [1, 0]
+    error = labelled(load, folder, path, [*rows, ["val/0001.png", 1]])
+    assert error == f"{path} has two rows for 0001.png that disagree; keep one of them"
+
+
 def test_classes_are_counted_also_those_of_no_image(load, make_images, tmp_path):
     rows = [["file", "Male", "Old"], ["0000.png", 1, 0], ["0001.png", 0, 0], ["0002.png", 1, 0]]
     images = load(
@@ -379,7 +388,7 @@ def test_classes_are_counted_also_those_of_no_image(load, make_images, tmp_path)
 @pytest.mark.parametrize("counts", [(3, 1), (1, 0, 2, 997), (1, 1, 1), (5,), (0, 7)])
 def test_labels_in_proportion_are_within_one_of_what_the_counts_say(counts):
     for number in (1, 10, 512):
-        labels = labels_in_proportion(counts, number)
+        labels = labels_in_proportion(len(counts), number, counts)
         assert labels.shape == (number,) and labels.dtype == np.int64
         shown = np.bincount(labels, minlength=len(counts))
         assert np.abs(shown - np.array(counts) / sum(counts) * number).max() <= 1
@@ -387,10 +396,10 @@ def test_labels_in_proportion_are_within_one_of_what_the_counts_say(counts):
 
 
 def test_labels_in_proportion_are_shuffled_in_the_same_way_each_time():
-    labels = labels_in_proportion((1, 1), 64)
+    labels = labels_in_proportion(2, 64)
     assert 0 < np.count_nonzero(np.diff(labels)) < 63 and {*labels[:32]} == {0, 1}
-    np.testing.assert_array_equal(labels, labels_in_proportion((1, 1), 64))
-    assert (labels != labels_in_proportion((1, 1), 64, seed=1)).any()
+    np.testing.assert_array_equal(labels, labels_in_proportion(2, 64))
+    assert (labels != labels_in_proportion(2, 64, seed=1)).any()
 
 
 def test_the_fingerprint_tells_names_order_and_labels_but_not_places(load, make_images, tmp_path):

@@ -135,7 +135,7 @@ def statistics_by_hand(
             module.register_forward_pre_hook(lambda _, x, into=seen[name]: into.append(x[0].numpy()))
     noise = torch.Generator().manual_seed(0)
     classes = generator.config.num_classes
-    drawn = labels_in_proportion(class_counts, 512) if classes else None
+    drawn = labels_in_proportion(classes, 512, class_counts) if classes else None
     with torch.no_grad():
         for batch in range(8):
             z = torch.randn(64, generator.config.z_dim, generator=noise)

@@ -199,6 +199,19 @@ def test_generated_images_are_the_faces_of_the_seeds(monkeypatch):
         assert np.abs(faces.astype(int) - expected).max() <= 1
 
 
+def failing(words: str):
+    def fail(_):
+        raise RuntimeError(words)
+
+    return fail
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_network_that_does_not_fit():
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        lacking = failing("DefaultCPUAllocator: can't allocate memory")
+        describe(lacking, [torch.zeros(4, 3, 8, 8, dtype=torch.uint8)], 4, "cpu", "Real images")
+
+
 def test_features_come_in_the_order_of_the_images_behind_a_bar(capsys):
     images = np.random.default_rng().integers(0, 256, (7, 32, 32, 3), np.uint8)
     batches = [torch.from_numpy(part).permute(0, 3, 1, 2) for part in (images[:5], images[5:])]
@@ -216,8 +229,10 @@ def test_features_come_in_the_order_of_the_images_behind_a_bar(capsys):
         (lambda x: x.float().flatten(1)[:3], r"must map 4 images to \(4, D\), but gave \(3, 192\)\."),
         (lambda x: x.float().flatten(1) / 0, r"^The feature network gave numbers that are not finite\.$"),
         (nn.Conv2d(3, 1, 1), r"^The feature network cannot take uint8 images \(B, 3, S, S\): .+$"),
+        (failing("first\n\nthe reason\n"), r"^The feature network cannot take .+: the reason$"),
+        (failing(""), r"^The feature network cannot take .+: RuntimeError$"),
     ],
-    ids=["maps", "tuple", "too few", "not finite", "of floats"],
+    ids=["maps", "tuple", "too few", "not finite", "of floats", "in lines", "without a word"],
 )
 def test_features_that_are_not_a_row_of_numbers_an_image_are_refused(network, sentence):
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """Several processes that train one run, against one process that does all of it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -252,6 +253,23 @@ def process_of(rank: int, agent: int) -> int:
         except (OSError, UnicodeDecodeError):
             continue
     raise AssertionError(f"no process of rank {rank}")
+
+
+def test_no_process_trains_in_the_folder_of_another_run(images, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run/.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ended = subprocess.run(
+            command(tmp_path, "--data", images, "--steps=1"), cwd=tmp_path, capture_output=True, text=True
+        )
+    assert ended.returncode != 0
+    for sentence in (  # they may come in one line
+        f"train.py: Another process is training in '{tmp_path / 'run'}': name another --out.",
+        f"train.py (process 1): '{tmp_path / 'run'}' is not for this run; the first process says why.",
+    ):
+        assert ended.stderr.count(sentence) == 1
+    assert "Error: " not in ended.stderr.partition("torch.distributed")[0]  # no traceback of ours
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through /proc")

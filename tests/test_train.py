@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import fcntl
 import json
 import os
 import re
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -527,11 +527,30 @@ def test_two_runs_never_train_in_one_folder(capsys, make_images):
     sentence = "train.py: Another process is training in 'runs/{}': name another --out."
     for command, name in ((resume, "one"), (start, "two")):
         Path("runs", name).mkdir(exist_ok=True)
-        with FileLock(Path("runs", name, ".lock")):
+        with Path("runs", name, ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             assert command("--steps", 2, out=f"runs/{name}") == 2
         assert complaint(capsys) == sentence.format(name)
         assert command("--steps", 2, out=f"runs/{name}") == 0
         capsys.readouterr()
+
+
+def test_a_run_that_cannot_start_leaves_no_folder_behind(make_images):
+    assert start(data="nothing") == 2
+    assert not Path("runs").exists()
+    Path("runs/one").mkdir(parents=True)
+    assert start(data="nothing") == 2
+    assert Path("runs/one").exists()  # it was there before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_a_file_system_has_no_locks_a_run_goes_without(monkeypatch, make_images, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    make_images(4)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert start("--steps", 1) == 0
 
 
 # Resuming
@@ -789,7 +808,7 @@ def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
         12,
     )
     hand_on(*options, "--crop", 40)
-    assert handed_on["measure_kimg"] == 2.5 and handed_on["measure"].count == 12
+    assert handed_on["measure_kimg"] == 2.5 and handed_on["measure"].func.count == 12
     assert handed_on["reference_crop"] == 40 and handed_on["sources"] == [Path("images")]
     stored = {name: value for name, value in handed_on["about"].items() if "measure" in name}
     assert stored == {

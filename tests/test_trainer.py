@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -1108,11 +1109,9 @@ def test_the_best_is_the_best_of_this_run_not_of_the_one_before(tmp_path):
     checkpoint.write_history(folder / "history.csv", rows)
     run = make(tmp_path / "second", data, steps=3)
     run.start_from(folder, "first")
-    best = []
-    for step, value in ((3, 9.0), (4, 7.0), (5, 8.0)):
-        run.history.append({"step": step, "frechet_distance": value})
-        best.append(run._is_best("frechet_distance"))
-    assert best == [True, True, False]
+    measuring(run, 0.004, [9.0, 7.0, 8.0])
+    run.train()
+    assert checkpoint.read_history(tmp_path / "second/best")[-1]["step"] == 4
 
 
 def test_a_run_saved_with_pytorchs_own_spectral_norm_is_resumed(tmp_path):
@@ -1164,11 +1163,9 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
     data = random_images(22, 2)
     make(tmp_path / "first", data, steps=1).train()
-    other = ImageSet(data.images, data.labels, ("not Smiling", "Smiling"))
+    other = ImageSet(data.images, data.labels, ("dark", "Smiling"))
     run = make(tmp_path / "second", other)
-    with pytest.raises(
-        TrainingError, match="are dark; bright, but those of this run are not Smiling; Smiling"
-    ):
+    with pytest.raises(TrainingError, match="for example 'bright' instead of 'Smiling'"):
         run.start_from(tmp_path / "first" / "checkpoint", "first")
 
 
@@ -1243,10 +1240,32 @@ def test_a_disk_without_room_for_the_best_checkpoint_stops_the_run_and_keeps_the
     )
     with pytest.raises(TrainingError) as error:
         run.train()
-    assert checkpoint.read_history(tmp_path / "checkpoint")[-1]["step"] == 2
     assert str(error.value).startswith("The best checkpoint of step 2 could not be written (No space left")
     assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
     assert not [path for path in tmp_path.rglob(".*")]
+
+
+@pytest.mark.parametrize("lost", ["best", "checkpoint"])
+def test_a_run_that_is_killed_between_the_two_goes_on_with_the_better_one(tmp_path, monkeypatch, lost):
+    data = random_images()
+    run = make(tmp_path, data, steps=2)
+    measuring(run, 0.004, [3.0, 2.0])
+    run.train()
+    for folder in ("best", "checkpoint"):
+        shutil.copytree(tmp_path / folder, tmp_path / f"{folder} of step 2")
+    shutil.rmtree(tmp_path / "best"), shutil.rmtree(tmp_path / "checkpoint")
+    run = make(tmp_path, data, steps=1)
+    measuring(run, 0.004, [3.0])
+    run.train()
+    kept = "checkpoint" if lost == "best" else "best"  # what was written before the run was killed
+    shutil.rmtree(tmp_path / kept)
+    (tmp_path / f"{kept} of step 2").rename(tmp_path / kept)
+    run = make(tmp_path, data, steps=4)
+    run.resume()
+    measuring(run, 0.004, [2.5, 2.6, 2.7])
+    run.train()
+    best = {"best": 3, "checkpoint": 2}[lost]  # 2.5 is better than 3.0, and not than 2.0
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == best
 
 
 # Stopping

@@ -127,7 +127,7 @@ def attention_tab(controls: Controls) -> None:
         outputs=[controls.seed, controls.t, controls.psi, controls.face],
         **controls.asking(controls.seed_b, controls.label),
         **CHOICE,
-    )
+    ).failure(None, js=controls.unanswered)
     opacity.change(
         None,
         opacity,

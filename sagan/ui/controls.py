@@ -11,7 +11,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.current import CurrentFace, describe, from_link
 from sagan.ui.lab import view_from_link
-from sagan.ui.work import INTERACTIVE, in_worker, within
+from sagan.ui.work import INTERACTIVE, failed, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -74,6 +74,11 @@ class Controls:
         inputs = (self.asked, *inputs)
         return {"inputs": inputs, "js": f"(...values) => sagan.numbered(({within(inputs)})(...values))"}
 
+    @property
+    def unanswered(self) -> str:
+        """`js` for such a request that failed."""
+        return failed(self.face)
+
     async def describe(self, asked: float, face: CurrentFace, **extra: Any) -> str:
         """A face as the browser wants it, which keeps the one that it asked for last."""
         return await in_worker(lambda: describe(self.sampler, face, asked=asked, **extra))
@@ -135,15 +140,17 @@ def current_face(sampler: "Sampler") -> Controls:
         outputs=[t, face],
         **controls.asking(seed, seed_b, psi, label),
         **INTERACTIVE,
-    )
+    ).failure(None, js=controls.unanswered)
     gr.on(
         [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release],
         controls.show,
         outputs=face,
         **controls.asking(*controls.inputs),
         **INTERACTIVE,
+    ).failure(None, js=controls.unanswered)
+    dice.click(roll, outputs=[seed, t, face], **controls.asking(seed_b, psi, label), **INTERACTIVE).failure(
+        None, js=controls.unanswered
     )
-    dice.click(roll, outputs=[seed, t, face], **controls.asking(seed_b, psi, label), **INTERACTIVE)
     face.late(None, controls.inputs, controls.inputs, js="(...now) => sagan.returned(now)")
     return controls
 
@@ -151,17 +158,24 @@ def current_face(sampler: "Sampler") -> Controls:
 def open_link(controls: Controls, app: gr.Blocks) -> None:
     """When the page opens, show the face of its link, or the first one."""
 
+    def to_light(face: CurrentFace) -> dict:
+        curated = (
+            one for one in controls.sampler.curated if (one.seed, 0, 1) == (face.seed_a, face.t, face.psi)
+        )
+        known = next(({"query": one.query, "text": one.text} for one in curated), None)
+        return known or {"query": START_QUERY}
+
     async def opened(request: gr.Request) -> tuple:
         first, lit = start(controls.sampler)
         num_classes = controls.sampler.config.num_classes
         view, ignored = view_from_link(request.query_params, controls.sampler)
         face, notice = from_link(request.query_params, first, num_classes, ignored)
-        if view.keys() & {"network", "direction"}:  # the sentence speaks of neither
-            lit = lit | {"text": ""}
         if "pins" in view:
             lit = {}
         elif face != first:
-            lit = {"query": START_QUERY}
+            lit = to_light(face)
+        if view.keys() & {"network", "direction"}:  # the sentence speaks of neither
+            lit = {**lit, "text": ""}
         description = await controls.describe(0, face, notice=notice, view=view, **lit)
         return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
 

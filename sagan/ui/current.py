@@ -28,7 +28,7 @@ class CurrentFace:
     def name(self) -> str:
         """What files call it: its seed or, between two, both and how far it is along in percent."""
         ends = {0: str(self.seed_a), 1: str(self.seed_b)}
-        return ends.get(self.t) or f"{self.seed_a}-{self.seed_b}-{100 * self.t:.0f}"
+        return ends.get(self.t) or f"{self.seed_a}-{self.seed_b}-{int(100 * self.t + 0.5)}"
 
     def latent(self, z_dim: int) -> np.ndarray:
         """Its latent, float32 (z_dim,). Raises ValueError for seeds, t or psi out of range."""

@@ -54,7 +54,7 @@ def faces_tab(controls: Controls) -> None:
         outputs=[controls.seed, controls.t, controls.face],
         **controls.asking(controls.seed_b, controls.psi, controls.label),
         **CHOICE,
-    )
+    ).failure(None, js=controls.unanswered)
     dice.click(any_seed, None, first, **INTERACTIVE)
     usable = f"first !== null && 1 <= count && count <= {MOST}"  # not while it is being retyped
     gr.on(

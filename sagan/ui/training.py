@@ -69,7 +69,7 @@ def training_tab(controls: Controls) -> None:
         outputs=[controls.seed, controls.t, controls.psi, controls.label, controls.face],
         **controls.asking(controls.seed_b),
         **CHOICE,
-    )
+    ).failure(None, js=controls.unanswered)
 
 
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:

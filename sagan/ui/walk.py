@@ -71,16 +71,20 @@ def walk_tab(controls: Controls) -> None:
     ends = [seed, seed_b, psi, label]
     # The way of the face that is shown, even while a control is already elsewhere.
     walk.want(want, controls.inputs, walk, js="() => sagan.values()", **HEAVY).failure(None, js=failed(walk))
-    walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE)
+    walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE).failure(
+        None, js=controls.unanswered
+    )
     # While the way plays, only the browser moves the slider; a tick that comes after the end moves nothing.
     walk.tick(None, t, t, js="(t) => sagan.t ?? t")
-    dice.click(roll, outputs=[seed_b, controls.face], **controls.asking(seed, t, psi, label), **INTERACTIVE)
+    dice.click(
+        roll, outputs=[seed_b, controls.face], **controls.asking(seed, t, psi, label), **INTERACTIVE
+    ).failure(None, js=controls.unanswered)
     swap.click(
         turn,
         outputs=[seed, seed_b, t, controls.face],
         **controls.asking(*controls.inputs),
         **INTERACTIVE,
-    )
+    ).failure(None, js=controls.unanswered)
 
 
 def way(

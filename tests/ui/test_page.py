@@ -241,11 +241,11 @@ def test_the_end_of_a_walk_is_marked_and_named_as_its_seed(page):
     sheet_is_ready(page, 24)
     marked = page.locator('#sheet-view button[aria-current="true"]')
     assert marked.get_attribute("aria-label") == texts.SHEET["current"].format(seed=3)
-    names = [page.evaluate(f"sagan.named({{seed_a: 5, seed_b: 7, t: {t}}})") for t in (0, 0.254, 1)]
+    names = [page.evaluate(f"sagan.named({{seed_a: 5, seed_b: 7, t: {t}}})") for t in (0, 0.125, 1)]
     assert (
         [str(name) for name in names]
-        == [CurrentFace(5, 7, t).name for t in (0, 0.254, 1)]
-        == ["5", "5-7-25", "7"]
+        == [CurrentFace(5, 7, t).name for t in (0, 0.125, 1)]
+        == ["5", "5-7-13", "7"]
     )
 
 
@@ -261,6 +261,24 @@ def test_who_waits_for_a_face_sees_it(page):
     page.wait_for_function(f"() => ({opacity})() === '1'")
 
 
+def test_a_request_that_fails_is_not_waited_for(context, address):
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    held = []
+    page.route("**/run/predict*", lambda route: held.append(route))
+    page.locator("#dice").click()
+    page.wait_for_selector("body.waiting-for-face")
+    held[0].fulfill(status=500, json={"error": "broken"})
+    page.wait_for_selector("body:not(.waiting-for-face)")
+    assert not page.evaluate("sagan.pending()")
+    page.unroute("**/run/predict*")
+    before = page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
+    page.close()
+
+
 def test_a_new_face_is_spoken_of(page):
     assert page.locator("#face-view .name").get_attribute("aria-live") == "polite"
 
@@ -274,6 +292,16 @@ def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
     page.reload()
     page.wait_for_function("globalThis.sagan?.face")
     assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
+
+
+def test_a_curated_face_that_is_loaded_again_is_told_of_again(page, sampler):
+    seed, (x, y), text = sampler.curated[1]
+    page.locator("#attention-view .choices button").nth(1).click()
+    page.wait_for_function("seed => location.search.includes(`seed=${seed}&`)", arg=seed)
+    page.reload()
+    page.wait_for_selector("#attention-view [data-drawn]")
+    assert page.locator("#attention-view .caption").text_content().startswith(text)
+    assert page.evaluate("sagan.lab.state.place") == [int(64 * x), int(64 * y)]
 
 
 def test_the_address_keeps_words_of_others(new_page, address):

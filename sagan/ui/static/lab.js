@@ -2,6 +2,7 @@
 // `sagan.lab.state`, change it by these functions alone, and are told; links carry it.
 sagan.lab = (() => {
   const MOST = 5;
+  const USUAL = { direction: 'forward', scale: 'shared', network: 'generator', layer: null };
   const listeners = new Set();
   const state = {
     direction: 'forward', // or 'backward': what a point looks at, or who looks at it
@@ -58,13 +59,15 @@ sagan.lab = (() => {
     /** What a link says of the lab: [name, value] of all that is not as on a first visit. */
     query() {
       const { pins, gammas, ...rest } = state;
-      const usual = { direction: 'forward', scale: 'shared', network: 'generator', layer: null };
       return [
-        ...Object.keys(usual).filter((name) => rest[name] !== usual[name]).map((name) => [name, rest[name]]),
+        ...Object.keys(USUAL).filter((name) => rest[name] !== USUAL[name]).map((name) => [name, rest[name]]),
         ...(pins.length ? [['pins', pins.map(({ x, y }) => `${x}-${y}`).join('_')]] : []),
         ...Object.entries(gammas).map(([layer, times]) => [`gamma_${layer}`, times]),
       ];
     },
+
+    /** Whether a word of a link is one of `query`. */
+    says: (word) => word in USUAL || word === 'pins' || word.startsWith('gamma_'),
 
     /** Take over what a link said: {pins: [[x, y], ...], ...}. */
     open({ pins = [], ...rest }) {

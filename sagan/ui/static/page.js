@@ -100,9 +100,8 @@ globalThis.sagan = (() => {
       return `${location.origin}${location.pathname}?${query}`;
     },
 
-    /** Whether a word of an address is one of `link`. */
-    isOurs: (word) =>
-      ['seed', 'seed_b', 't', 'psi', 'class', 'direction', 'scale', 'network', 'layer', 'pins'].includes(word) || word.startsWith('gamma_'),
+    /** Whether a word of an address is one that `link` may say. */
+    isOurs: (word) => ['seed', 'seed_b', 't', 'psi', 'class'].includes(word) || sagan.lab.says(word),
 
     /** What files call a face: its seed, or those between which it lies and how far along in percent. */
     named: ({ seed_a, seed_b, t }) => (t === 0 ? seed_a : t === 1 ? seed_b : `${seed_a}-${seed_b}-${Math.round(100 * t)}`),
@@ -168,5 +167,8 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
+  page.on('failed', (id) => { // who asked for a face is not kept waiting for it
+    if (id === 'face-view' || id === 'tour-view') newest.asked = requests;
+  });
   return page;
 })();

@@ -19,18 +19,18 @@ sagan.on('face', (face) => {
   element.dataset.t = t;
 });
 
-// Who waits sees it, but a quick answer dims nothing; one that does not come is not waited for.
-const SLOW = 300, LOST = 20000; // ms
-let timers = [];
+// Who waits sees it, but a quick answer dims nothing.
+const SLOW = 300; // ms
+let timer = 0;
 
 function wait(on) {
-  timers.forEach(clearTimeout);
+  clearTimeout(timer);
   const dim = (so) => document.body.classList.toggle('waiting-for-face', so);
-  timers = on ? [setTimeout(dim, SLOW, true), setTimeout(wait, LOST, false)] : [];
+  timer = on ? setTimeout(dim, SLOW, true) : 0;
   if (!on) dim(false);
 }
-sagan.on('asked', () => { if (!timers.length) wait(true); });
-sagan.on('face', () => wait(sagan.pending()));
+sagan.on('asked', () => { if (!timer) wait(true); });
+for (const end of ['face', 'failed']) sagan.on(end, () => wait(sagan.pending()));
 
 // The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay.
 let writing = 0;
@@ -45,7 +45,7 @@ function noteInAddress() {
   }, 500);
 }
 sagan.on('face', noteInAddress);
-sagan.lab?.on(noteInAddress);
+sagan.lab.on(noteInAddress);
 
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));

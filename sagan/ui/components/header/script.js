@@ -14,9 +14,10 @@ element.querySelector('.link')?.addEventListener('click', async () => {
   } catch { // no clipboard without https: offer the link itself
     byHand.hidden = false;
     field.value = link;
+    field.focus();
     field.select();
   }
 });
 const outdated = () => { byHand.hidden = true; };
 sagan.on('face', outdated);
-sagan.lab?.on(outdated);
+sagan.lab.on(outdated);
