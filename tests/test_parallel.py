@@ -268,7 +268,7 @@ def test_no_process_trains_in_the_folder_of_another_run(images, tmp_path):
         f"train.py (process 1): '{tmp_path / 'run'}' is not for this run; the first process says why.",
     ):
         assert ended.stderr.count(sentence) == 1
-    assert "Error: " not in ended.stderr.partition("torch.distributed")[0]  # no traceback of ours
+    assert "Connection closed" not in ended.stderr  # how a process hears of one that left without a word
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
