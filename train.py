@@ -336,6 +336,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     )
     if options.resume:
         trainer.resume()
+        _check_reference(trainer, measurement)
     elif source:
         given = options.start_from
         trainer.start_from(source, Path(given).resolve().name if Path(given).exists() else given)
@@ -430,6 +431,20 @@ def _locked(out: Path) -> Iterator[None]:
                 with suppress(OSError):  # up to the first that holds something else
                     for folder in new:
                         folder.rmdir()
+
+
+def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
+    """Refuse a reference of other images than the run was measured against: the best could not be told."""
+    own = (row for row in trainer.history if row["step"] > trainer.before["step"])
+    floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
+    if measurement is None or not floors:
+        return
+    floor = measurement.floor["frechet_distance"]
+    if not math.isclose(floors[-1], floor, rel_tol=0.01):  # devices differ by far less
+        raise TrainingError(
+            "--measure-reference holds other images than this run was measured against: their two halves are "
+            f"{floor:.4g} apart, those were {floors[-1]:.4g}."
+        )
 
 
 def _stored(out: Path) -> dict:

@@ -515,9 +515,13 @@ class Trainer:
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
+                    if not (self.out / checkpoint.RUN_CHECKPOINT).exists():
+                        self.save()  # no best one is left without the run it is of
+                        saved = self.step
                     self.keep_as_best()
-                    self.save()  # so that no best one is left without the run it is of
-                    saved = self.step
+                    if saved != self.step:
+                        self.save()
+                        saved = self.step
                 if leads and self.step % sample_every == 0:
                     self.draw()
                     sampled = self.step
@@ -562,8 +566,11 @@ class Trainer:
     def _is_best(self, figure: str) -> bool:
         """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
         folder = self.out / checkpoint.RUN_BEST
-        checkpoint.recover(folder)
-        kept = checkpoint.read_history(folder)[-1:]
+        try:
+            checkpoint.recover(folder)
+            kept = checkpoint.read_history(folder)[-1:]
+        except (checkpoint.CheckpointError, OSError):  # damaged: no good to anybody
+            kept = []
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
@@ -633,9 +640,10 @@ class Trainer:
         try:
             yield
         except OSError as error:
+            saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
             raise TrainingError(
-                f"{what} of step {self.step} could not be written ({error.strerror or error}); the last good "
-                f"checkpoint is kept in '{self.out}'. Make room and go on with --resume."
+                f"{what} of step {self.step} could not be written ({error.strerror or error}); "
+                f"{self._kept()}. Make room and {'go on with --resume' if saved else 'start again'}."
             ) from error
 
     def save(self) -> None:

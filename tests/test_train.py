@@ -847,6 +847,17 @@ def test_a_measured_run_goes_on_being_measured_in_the_same_way(capsys, make_imag
         )
 
 
+def test_a_run_is_not_measured_against_other_images_than_before(capsys, make_images):
+    make_images(4), make_images(20, folder="held_out"), make_images(20, folder="other")
+    for path in Path("other").iterdir():  # of two colours instead of many
+        Image.new("RGB", (32, 32), "white" if int(path.stem) % 2 else "black").save(path)
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    capsys.readouterr()
+    assert resume("--steps", 4, "--measure-reference", "other") == 2
+    expected = "train.py: --measure-reference holds other images than this run was measured against: "
+    assert complaint(capsys).startswith(expected)
+
+
 def test_a_run_that_was_never_measured_may_begin_to(stopped, make_images):
     make_images(20, folder="held_out")
     assert resume("--steps", 2, *MEASURE, *COLOURS) == 0

@@ -1192,12 +1192,48 @@ def test_a_resumed_run_remembers_how_good_its_best_was(tmp_path):
 
 
 def test_a_figure_that_is_not_finite_is_never_the_best_and_never_in_the_way(tmp_path):
-    run = make(tmp_path, steps=4)
-    measuring(run, 0.004, [math.nan, 2.0, math.nan, 1.0])
-    kept = []
-    run.keep_as_best = lambda: kept.append(run.step)
-    assert without_files(run).train()
-    assert kept == [2, 4]
+    run = make(tmp_path, steps=5)
+    measuring(run, 0.004, [math.nan, 2.0, math.nan, 3.0, 1.0])
+    kept, keep = [], run.keep_as_best
+
+    def keep_as_best() -> None:
+        keep()
+        kept.append(checkpoint.read_history(tmp_path / "best")[-1]["step"])
+
+    run.keep_as_best = keep_as_best
+    assert run.train()
+    assert kept == [2, 5]
+
+
+def test_a_run_that_cannot_be_saved_has_no_best_checkpoint_either(tmp_path, monkeypatch):
+    save = checkpoint.save
+    refusing = {"checkpoint": full}
+    monkeypatch.setattr(
+        checkpoint,
+        "save",
+        lambda folder, *rest, **more: refusing.get(folder.name, save)(folder, *rest, **more),
+    )
+    run = make(tmp_path, steps=2)
+    measuring(run, 0.004, [2.0, 1.0])
+    with pytest.raises(TrainingError) as error:
+        run.train()
+    assert str(error.value).startswith(
+        "The checkpoint of step 1 could not be written (No space left on device)"
+    )
+    assert str(error.value).endswith("; nothing was saved before. Make room and start again.")
+    assert not (tmp_path / "best").exists()
+
+
+def test_a_damaged_best_checkpoint_is_replaced(tmp_path):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    (tmp_path / "best/history.csv").write_text("step,frechet_distance\nx,y\n")
+    run = make(tmp_path, run.data, steps=2)
+    run.resume()
+    measuring(run, 0.004, [2.0])
+    run.train()
+    assert checkpoint.read_history(tmp_path / "best")[-1]["frechet_distance"] == 2.0
 
 
 def test_a_measurement_that_fails_costs_nothing_that_was_learned(tmp_path):
@@ -1286,6 +1322,7 @@ def test_the_second_signal_says_which_the_first_was(tmp_path):
 
 def test_an_error_in_a_folder_called_as_the_transport_of_processes_is_said_as_it_is(tmp_path, monkeypatch):
     run = make(tmp_path / "igloo")
+    run.save()  # so that the sentence names the folder
     monkeypatch.setattr(checkpoint, "write_history", full)
     with pytest.raises(TrainingError, match="igloo") as caught:
         run.train(log_every=1)

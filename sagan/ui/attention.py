@@ -7,6 +7,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from sagan import heatmaps
+from sagan.checkpoint import AVERAGE_MAPS
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
@@ -150,9 +151,12 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         number = told(event, "number")
         return {"kind": "discriminator", "number": number} | await in_worker(judged, sampler, face)
 
+    # As of the film: what comes to lie in that folder later is of another generator.
+    averages = sampler.average_maps.read_bytes() if sampler.average_maps else b""
+
     async def average(event: gr.EventData) -> dict[str, Any]:
         # Gradio serves what lies in its cache; from there the browser reads the file itself.
-        path = processing_utils.save_file_to_cache(sampler.average_maps, cache)
+        path = processing_utils.save_bytes_to_cache(averages, AVERAGE_MAPS, cache)
         file = gr.FileData(path=path).model_dump()
         return {"kind": "average", "number": told(event, "number"), "file": file}
 

@@ -215,6 +215,8 @@ TRAINING = {
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
+    "penalty": "The discriminator’s loss contains the penalty of consistency regularization, where the "
+    "training had it.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
     "one kept no film at that time. The curves are of this one.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
@@ -342,7 +344,8 @@ SPECTRUM = {
     "none_of_truth": "– of {truth}",
     "note": "Among many dimensions a random vector starts at almost 90°. Where other singular values come "
     "close to the largest, the direction takes long, but the estimate is good early, and only σ is needed. "
-    "In training one round a step is enough: u is kept, and W changes little from step to step.",
+    "In training one round a step is enough: u is kept, and W changes little from step to step. Where W has "
+    "one row, as at the discriminator’s score, u is one number, and there is nothing to find.",
     "failed": "The layer could not be worked out. Choose another layer to try again.",
 }
 

@@ -40,8 +40,12 @@ def training_tab(controls: Controls) -> None:
             seeds=list(film.SEEDS),
             side=sampler.config.image_size,
             has_layers=filmed and bool(sampler.layers),
+            penalty=any("inconsistency" in row for row in sampler.history),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
+
+    # A run that goes on replaces its film on disk: this page keeps that of its own generator.
+    kept = (sampler.source / FILM).read_bytes() if filmed else b""
 
     def make(number: int) -> dict[str, Any]:
         value = {
@@ -51,7 +55,7 @@ def training_tab(controls: Controls) -> None:
         if not filmed:
             return value | {"moments": moments(sampler.history)}
         # Gradio serves what lies in its cache; from there the browser reads the file itself.
-        path = processing_utils.save_file_to_cache(sampler.source / FILM, training.GRADIO_CACHE)
+        path = processing_utils.save_bytes_to_cache(kept, FILM, training.GRADIO_CACHE)
         return value | {"film": gr.FileData(path=path).model_dump()}
 
     async def want(event: gr.EventData) -> dict[str, Any]:

@@ -556,6 +556,13 @@ def test_what_the_browser_tells_of_a_layer_is_checked_on_the_server_too(trained,
         assert f"{name} must be an integer from 0 to {most}, but was {value!r}." in str(refusal.value)
 
 
+def test_the_focus_goes_on_to_the_face_that_is_opened_in_attention(tab):
+    choose(tab, "generator/attention 16x16")
+    part(tab, ".open").focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("() => document.activeElement.matches('#attention-view .picture')")
+
+
 BEYOND = """() => [...document.querySelectorAll('#inside-view li, #inside-view figcaption')]
     .filter((part) => part.offsetParent)
     .filter((part) => part.scrollWidth > part.clientWidth + 1 ||

@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -236,6 +237,17 @@ def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
     page.locator(f'{LAB} [data-name="average"] input').uncheck(force=True)
     two_frames(page)
     assert page.locator(f"{LAB} .mean:visible").count() == 0
+
+
+def test_an_open_page_keeps_its_averages_when_they_are_gone_from_the_folder(
+    new_page, serve, averaged, tmp_path
+):
+    folder = shutil.copytree(averaged.source, tmp_path / "model")
+    page = new_page(serve(Sampler.load(folder)))
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    (folder / checkpoint.AVERAGE_MAPS).unlink()
+    switch(page, "average")
+    wait_for_averages(page)
 
 
 def test_a_checkpoint_without_average_maps_says_so_in_a_sentence(page):

@@ -222,6 +222,14 @@ def test_the_tour_works_with_the_keyboard_alone(page):
     assert not card(page).is_visible()
 
 
+def test_the_focus_stays_on_the_card_where_back_is_used_up(page):
+    begin(page, 1)
+    card(page, ".back").focus()
+    page.keyboard.press("Enter")
+    at(page, 0)
+    assert page.evaluate("document.activeElement.matches('#tour-view .next')")
+
+
 def test_one_escape_ends_the_projector_the_next_one_the_tour(page):
     begin(page)
     page.locator("#attention-view .projector").click()

@@ -279,6 +279,53 @@ def test_a_request_that_fails_is_not_waited_for(context, address):
     page.close()
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_of_three_requests_the_newest_that_is_answered_is_shown_and_said(page, failing):
+    """The first answers overtake each other, and one never comes."""
+    shown = page.evaluate(
+        """async (failing) => {
+            let late = 0;
+            sagan.on('late', () => { late += 1; });
+            const asked = [1, 2, 3].map(() => sagan.numbered([0])[0]);
+            const answer = (i) => {
+                if (i === failing) return sagan.emit('failed', 'face-view');
+                const face = { ...sagan.face, picture: null, asked: asked[i - 1], seed_a: i };
+                return sagan.show(JSON.stringify(face));
+            };
+            const waiting = [];
+            for (const i of [2, 1, 3]) {
+                await answer(i);
+                waiting.push(sagan.pending());
+            }
+            return [waiting, sagan.face.seed_a, sagan.values()[0], late];
+        }""",
+        failing,
+    )
+    newest = 2 if failing == 3 else 3
+    assert shown[:3] == [[True, True, False], newest, newest]
+    assert shown[3] >= 1  # the controls are told
+
+
+def test_a_download_whose_face_never_comes_does_not_take_the_next_one(context, address):
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    downloads = []
+    page.on("download", lambda download: downloads.append(download))
+    open_tab(page, "Walk")
+    play_a_while(page)
+    page.route("**/run/predict*", lambda route: route.fulfill(status=500, json={"error": "broken"}))
+    page.locator("#face-view .download").click()
+    page.wait_for_function("() => sagan.t === null && !sagan.pending()")
+    page.unroute("**/run/predict*")
+    before = page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
+    page.wait_for_timeout(500)
+    assert downloads == []
+    page.close()
+
+
 def test_a_new_face_is_spoken_of(page):
     assert page.locator("#face-view .name").get_attribute("aria-live") == "polite"
 

@@ -14,6 +14,7 @@ from sagan import checkpoint
 from sagan.film import Film, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
+from sagan.ui import texts
 from sagan.ui.training import curves, moments, points
 
 CONFIG = SaganConfig(g_width=8, d_width=8, z_dim=16)
@@ -358,6 +359,39 @@ def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, fi
     page.get_by_role("tab", name="Faces", exact=True).click()
     open_training(page)
     assert part(page, ".error").text_content() == ""
+
+
+@pytest.mark.parametrize("width", [390, 768, 900, 1020, 1280])
+def test_pictures_and_charts_have_room_on_any_screen(new_page, filmed_address, width):
+    page = new_page(filmed_address, width=width)
+    open_training(page)
+    for part in ("figure[data-layer] .picture", ".plot"):
+        for box in page.locator(f"#training-view {part}").all():
+            assert box.bounding_box()["width"] >= 110, part
+
+
+@pytest.mark.parametrize("with_penalty", [False, True])
+def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed, with_penalty):
+    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    rows = [{"step": step, "images": 4 * step, "d_loss": 1.0, "g_loss": 0.5} for step in (1, 2)]
+    sampler.history = [row | ({"inconsistency": 0.1} if with_penalty else {}) for row in rows]
+    page = new_page(serve(sampler))
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    said = page.locator("#training-view .help")
+    said.wait_for()
+    assert (texts.TRAINING["penalty"] in said.text_content()) is with_penalty
+
+
+def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, filmed, tmp_path):
+    folder = shutil.copytree(filmed.source, tmp_path / "model")
+    page = new_page(serve(Sampler.load(folder)))
+    later, networks = random_generator(), Discriminator(CONFIG, spectral=False)
+    film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later)}
+    checkpoint.save(folder, CONFIG, (), later, networks, [], "# Later", companions=film)
+    assert Sampler.load(folder).film.steps == [99]
+    open_training(page)
+    assert part(page, ".moment").text_content() == "Step 40 · 2,560 images shown"
+    assert_faces_of(filmed.film.moments[-1], page)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -4,26 +4,31 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   const LOST = 20000; // ms after which an answer is not waited for any more
-  let requests = 0;
+  let requests = 0, out = 0; // how many were sent, and how many of these are not answered yet
   let overtaken = false; // controls were set by an answer after a newer request had read them
+
+  /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
+  function settleControls() {
+    newest.asked = requests;
+    if (!overtaken || !page.face) return;
+    overtaken = false;
+    page.emit('late');
+  }
 
   const page = {
     face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
     t: null, // where the way is that plays, if one does
 
     /**
-     * Make the face described by Python the current one, once its picture is decoded. The newest request wins; when
-     * all answers are in, the controls say what the face is, whatever older answers set meanwhile.
+     * Make the face described by Python the current one, once its picture is decoded. The newest request wins.
      */
     async show(description) {
       const face = JSON.parse(description);
+      if (face.asked > 0) out = Math.max(0, out - 1);
       const late = face.asked < newest.asked; // answers may overtake each other
       if (!late) newest = face;
-      if (newest.asked < requests) overtaken = true;
-      else if (late || overtaken) {
-        overtaken = false;
-        page.emit('late');
-      }
+      if (late || newest.asked < requests) overtaken = true;
+      if (newest.asked === requests || !out) settleControls();
       if (late) return;
       face.picture = await page.decode(face.image);
       if (face !== newest) return; // a newer face came in the meantime
@@ -75,19 +80,24 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
+      out++;
       return [++requests, ...values];
     },
 
-    /** The face on screen; a way that plays is paused for it. */
+    /** The face on screen; a way that plays is paused for it. Null where that face does not come. */
     settled() {
       if (page.t === null) return page.face;
       const before = requests;
       return new Promise((done) => {
-        listeners.face.add(function settle(face) {
-          if (face.asked <= before) return;
+        const end = (face) => {
           listeners.face.delete(settle);
+          listeners.failed.delete(fail);
           done(face);
-        });
+        };
+        const settle = (face) => { if (face.asked > before) end(face); };
+        const fail = (id) => { if (id === 'face-view') end(null); };
+        page.on('failed', fail);
+        listeners.face.add(settle);
         page.emit('pause');
       });
     },
@@ -167,8 +177,11 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
-  page.on('failed', (id) => { // who asked for a face is not kept waiting for it
-    if (id === 'face-view' || id === 'tour-view') newest.asked = requests;
+  page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
+    if (id !== 'face-view' && id !== 'tour-view') return;
+    out = Math.max(0, out - 1);
+    overtaken = true; // the controls may say what never came
+    if (!out) settleControls();
   });
   return page;
 })();

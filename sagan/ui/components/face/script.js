@@ -30,7 +30,12 @@ function wait(on) {
   if (!on) dim(false);
 }
 sagan.on('asked', () => { if (!timer) wait(true); });
-for (const end of ['face', 'failed']) sagan.on(end, () => wait(sagan.pending()));
+sagan.on('face', () => wait(sagan.pending()));
+sagan.on('failed', () => {
+  if (sagan.pending()) return;
+  wait(false);
+  if (sagan.face && sagan.t === null) sagan.draw(canvas, sagan.face.picture); // in the place of a way's last picture
+});
 
 // The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay.
 let writing = 0;
@@ -52,8 +57,8 @@ sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 
 element.querySelector('.download').addEventListener('click', async () => {
   if (!sagan.face) return;
-  const { image } = await sagan.settled();
-  sagan.download(image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}.png`);
+  const face = await sagan.settled();
+  if (face) sagan.download(face.image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}.png`);
 });
 
 watch('value', receive);

@@ -4,5 +4,6 @@ element.querySelector('.line').textContent = props.line;
 element.querySelector('.card')?.addEventListener('click', (event) => {
   event.preventDefault();
   document.querySelector('#card .label-wrap:not(.open)')?.click();
-  document.querySelector('#card')?.scrollIntoView();
+  // Once it is unfolded, or the page would be too short to scroll.
+  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector('#card')?.scrollIntoView()));
 });

@@ -6,7 +6,9 @@ element.querySelector('.theme').addEventListener('click', () => document.body.cl
 
 element.querySelector('.link')?.addEventListener('click', async () => {
   if (!sagan.face) return;
-  const link = sagan.link(await sagan.settled());
+  const face = await sagan.settled();
+  if (!face) return;
+  const link = sagan.link(face);
   try {
     await navigator.clipboard.writeText(link);
     said.textContent = texts.copied;

@@ -55,6 +55,7 @@ function show(index) {
   part('.do span').textContent = task;
   part('.dice').hidden = !dice;
   [...part('.dots').children].forEach((dot, i) => dot.classList.toggle('done', i <= index));
+  if (index === 0 && document.activeElement === back) next.focus({ preventScroll: true }); // a disabled button has none
   back.disabled = index === 0;
   next.textContent = index === steps.length - 1 ? texts.finish : texts.next;
   card.dataset.step = index;
