@@ -426,9 +426,9 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if new and [path.name for path in out.iterdir()] == [LOCK]:
-                (out / LOCK).unlink()
-                with suppress(OSError):  # up to the first that holds something else
+            with suppress(OSError):  # up to the first that holds something else
+                if new and [path.name for path in out.iterdir()] == [LOCK]:
+                    (out / LOCK).unlink()
                     for folder in new:
                         folder.rmdir()
 
@@ -440,7 +440,10 @@ def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
     if measurement is None or not floors:
         return
     floor = measurement.floor["frechet_distance"]
-    if not math.isclose(floors[-1], floor, rel_tol=0.01):  # devices differ by far less
+    comparable = math.isfinite(floor) and math.isfinite(floors[-1])
+    if comparable and not math.isclose(
+        floors[-1], floor, rel_tol=0.01, abs_tol=1e-6
+    ):  # devices differ by less
         raise TrainingError(
             "--measure-reference holds other images than this run was measured against: their two halves are "
             f"{floor:.4g} apart, those were {floors[-1]:.4g}."

@@ -543,6 +543,16 @@ def test_a_run_that_cannot_start_leaves_no_folder_behind(make_images):
     assert Path("runs/one").exists()  # it was there before
 
 
+def test_a_folder_that_is_taken_away_hides_no_reason(capsys, monkeypatch):
+    def load(*_):
+        shutil.rmtree("runs")
+        raise train.DataError("the true reason")
+
+    monkeypatch.setattr(train, "load_images", load)
+    assert start() == 2
+    assert complaint(capsys) == "train.py: the true reason"
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_where_a_file_system_has_no_locks_a_run_goes_without(monkeypatch, make_images, number):
     def refuse(*_):

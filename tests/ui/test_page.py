@@ -306,6 +306,23 @@ def test_of_three_requests_the_newest_that_is_answered_is_shown_and_said(page, f
     assert shown[3] >= 1  # the controls are told
 
 
+def test_answers_of_which_only_the_newest_is_told_are_all_counted(page):
+    """Gradio hands a component the last of several values that arrive at once."""
+    shown = page.evaluate(
+        """async () => {
+            const tell = (asked) => sagan.show(JSON.stringify({ ...sagan.face, picture: null, asked }));
+            const [, , third] = [1, 2, 3].map(() => sagan.numbered([0])[0]);
+            await tell(third);
+            const first = sagan.pending();
+            sagan.numbered([0]);
+            const second = sagan.pending();
+            sagan.emit('failed', 'face-view');
+            return [first, second, sagan.pending()];
+        }"""
+    )
+    assert shown == [False, True, False]
+
+
 def test_a_download_whose_face_never_comes_does_not_take_the_next_one(context, address):
     page = context.new_page()
     page.goto(address)

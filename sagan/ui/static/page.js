@@ -4,13 +4,16 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   const LOST = 20000; // ms after which an answer is not waited for any more
-  let requests = 0, out = 0; // how many were sent, and how many of these are not answered yet
+  // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
+  // several answers alone; with the newest of all, no older one is waited for.
+  let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
+    if (!newest.image) return; // the first face is still to come
     newest.asked = requests;
-    if (!overtaken || !page.face) return;
+    if (!overtaken) return;
     overtaken = false;
     page.emit('late');
   }
@@ -24,7 +27,11 @@ globalThis.sagan = (() => {
      */
     async show(description) {
       const face = JSON.parse(description);
-      if (face.asked > 0) out = Math.max(0, out - 1);
+      if (face.asked > counted) out = Math.max(0, out - 1);
+      if (face.asked === requests) {
+        if (out) overtaken = true;
+        [out, counted] = [0, requests];
+      }
       const late = face.asked < newest.asked; // answers may overtake each other
       if (!late) newest = face;
       if (late || newest.asked < requests) overtaken = true;
@@ -95,7 +102,7 @@ globalThis.sagan = (() => {
           done(face);
         };
         const settle = (face) => { if (face.asked > before) end(face); };
-        const fail = (id) => { if (id === 'face-view') end(null); };
+        const fail = (id) => { if (id === 'face-view' && !page.pending()) end(null); };
         page.on('failed', fail);
         listeners.face.add(settle);
         page.emit('pause');
