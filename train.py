@@ -31,7 +31,6 @@ from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
 from sagan.trainer import (
     INTERVALS,
-    LACK_OF_MEMORY,
     LOSSES,
     OUT_OF_MEMORY,
     PRECISIONS,
@@ -39,6 +38,7 @@ from sagan.trainer import (
     Recipe,
     Trainer,
     TrainingError,
+    is_lack_of_memory,
     make_deterministic,
     pick_device,
     read_state_info,
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     except torch.OutOfMemoryError:  # before the first step; later ones know more
         sentence = OUT_OF_MEMORY
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and LACK_OF_MEMORY not in str(error):
+        if not is_lack_of_memory(error):
             raise
         sentence = (
             "There is too little memory for these networks: choose smaller ones, or end what else uses it."
@@ -441,9 +441,8 @@ def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
         return
     floor = measurement.floor["frechet_distance"]
     comparable = math.isfinite(floor) and math.isfinite(floors[-1])
-    if comparable and not math.isclose(
-        floors[-1], floor, rel_tol=0.01, abs_tol=1e-6
-    ):  # devices differ by less
+    alike = math.isclose(floors[-1], floor, rel_tol=0.01, abs_tol=1e-6)  # devices differ by less
+    if comparable and not alike:
         raise TrainingError(
             "--measure-reference holds other images than this run was measured against: their two halves are "
             f"{floor:.4g} apart, those were {floors[-1]:.4g}."

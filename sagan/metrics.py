@@ -31,7 +31,7 @@ from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator
-from sagan.trainer import LACK_OF_MEMORY, OUT_OF_MEMORY, TrainingError, pick_device
+from sagan.trainer import OUT_OF_MEMORY, TrainingError, is_lack_of_memory, pick_device
 
 INCEPTION = "inception"
 BATCH = 100
@@ -180,10 +180,8 @@ def describe(
         for images in batches:
             try:
                 described = features(images.to(device))
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
-                if LACK_OF_MEMORY in str(error):
+                if is_lack_of_memory(error):
                     raise
                 said = [line for line in str(error).splitlines() if line.strip()]
                 reason = said[-1].strip() if said else type(error).__name__  # TorchScript says it last

@@ -44,7 +44,6 @@ BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
-LACK_OF_MEMORY = "can't allocate memory"  # what torch says of it on a CPU
 OUT_OF_MEMORY = "The GPU ran out of memory: end what else uses it, or name another --device."
 
 
@@ -458,7 +457,7 @@ class Trainer:
                 raise
             raise _not_compiled(error) from error
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or LACK_OF_MEMORY in str(error):
+            if is_lack_of_memory(error):
                 raise TrainingError(
                     f"At step {self.step}, {self.device} ran out of memory; {self._kept()}. "
                     "Start a run with a smaller --batch-size."
@@ -515,7 +514,7 @@ class Trainer:
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
-                    if not (self.out / checkpoint.RUN_CHECKPOINT).exists():
+                    if not self._has_saved:
                         self.save()  # no best one is left without the run it is of
                         saved = self.step
                     self.keep_as_best()
@@ -610,9 +609,14 @@ class Trainer:
             "Try smaller --g-lr and --d-lr, --precision fp32, or another --seed."
         )
 
+    @property
+    def _has_saved(self) -> bool:
+        return (self.out / checkpoint.RUN_CHECKPOINT).exists()
+
     def _kept(self) -> str:
-        saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
-        return f"the last good checkpoint is kept in '{self.out}'" if saved else "nothing was saved before"
+        if self._has_saved:
+            return f"the last good checkpoint is kept in '{self.out}'"
+        return "nothing was saved before"
 
     def snapshot(self) -> Generator:
         """The averaged generator of this step as it would be shipped. Raises TrainingError if it diverged."""
@@ -640,10 +644,10 @@ class Trainer:
         try:
             yield
         except OSError as error:
-            saved = (self.out / checkpoint.RUN_CHECKPOINT).exists()
+            then = "go on with --resume" if self._has_saved else "start again"
             raise TrainingError(
                 f"{what} of step {self.step} could not be written ({error.strerror or error}); "
-                f"{self._kept()}. Make room and {'go on with --resume' if saved else 'start again'}."
+                f"{self._kept()}. Make room and {then}."
             ) from error
 
     def save(self) -> None:
@@ -726,7 +730,7 @@ class Trainer:
             discriminator = checkpoint.load_discriminator(folder)
             revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
-        film = Film.load(folder, self.config)
+        film = self._take_film(folder)
         last = self.history[-1] if self.history else {}
         shown = [last, *film.moments[-1:]] if film else [last]  # the film may end later than the history
         step, images = (max(int(part.get(name, 0)) for part in shown) for name in ("step", "images"))
@@ -739,8 +743,12 @@ class Trainer:
             images = earlier["images"] + (step - earlier["step"]) * a_step
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
-        if film:
+
+    def _take_film(self, folder: Path) -> Film | None:
+        """Go on with the film of a checkpoint, which is returned as it was saved, if there is one."""
+        if film := Film.load(folder, self.config):
             self.film = film.going_on()
+        return film
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
@@ -774,8 +782,7 @@ class Trainer:
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)
-        if film := Film.load(folder, self.config):
-            self.film = film.going_on()
+        self._take_film(folder)
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
@@ -941,6 +948,12 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads ({sys.platform})"
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; on a CPU, torch raises a RuntimeError like any other."""
+    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return lacking or "can't allocate memory" in str(error)
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:

@@ -96,20 +96,24 @@ class Controls:
         return 0, await self.show(asked, seed, seed_b, 0, psi, label)
 
 
-def start(sampler: "Sampler") -> tuple[CurrentFace, dict]:
-    """The face of a first visit, and what to light in it: the first curated one, if there are any.
-
-    The walk from there goes to the second one.
-    """
-    seed, query, text = sampler.curated[0] if sampler.curated else (START_SEED, START_QUERY, "")
+def start(sampler: "Sampler") -> CurrentFace:
+    """The face of a first visit: the first curated one, if there are any. A walk goes to the second one."""
+    seed = sampler.curated[0].seed if sampler.curated else START_SEED
     seed_b = sampler.curated[1].seed if len(sampler.curated) > 1 else START_SEED_B
-    face = CurrentFace(seed, seed_b, label=0 if sampler.config.num_classes else None)
-    return face, {"query": query, "text": text}
+    return CurrentFace(seed, seed_b, label=0 if sampler.config.num_classes else None)
+
+
+def to_light(sampler: "Sampler", face: CurrentFace) -> dict:
+    """What a page lights in the face that it opens with: of a curated one its query and its sentence."""
+    for seed, query, text in sampler.curated:
+        if (seed, 0, 1) == (face.seed_a, face.t, face.psi):
+            return {"query": query, "text": text}
+    return {"query": START_QUERY, "text": ""}
 
 
 def current_face(sampler: "Sampler") -> Controls:
     """Build the column of the current face with its controls, and their events."""
-    first, _ = start(sampler)
+    first = start(sampler)
     names = sampler.class_names or [str(i) for i in range(sampler.config.num_classes)]
     with gr.Column(scale=0, min_width=272, elem_id="current"):
         face = view("face", texts=texts.FACE)
@@ -158,22 +162,11 @@ def current_face(sampler: "Sampler") -> Controls:
 def open_link(controls: Controls, app: gr.Blocks) -> None:
     """When the page opens, show the face of its link, or the first one."""
 
-    def to_light(face: CurrentFace) -> dict:
-        curated = (
-            one for one in controls.sampler.curated if (one.seed, 0, 1) == (face.seed_a, face.t, face.psi)
-        )
-        known = next(({"query": one.query, "text": one.text} for one in curated), None)
-        return known or {"query": START_QUERY}
-
     async def opened(request: gr.Request) -> tuple:
-        first, lit = start(controls.sampler)
-        num_classes = controls.sampler.config.num_classes
-        view, ignored = view_from_link(request.query_params, controls.sampler)
-        face, notice = from_link(request.query_params, first, num_classes, ignored)
-        if "pins" in view:
-            lit = {}
-        elif face != first:
-            lit = to_light(face)
+        sampler = controls.sampler
+        view, ignored = view_from_link(request.query_params, sampler)
+        face, notice = from_link(request.query_params, start(sampler), sampler.config.num_classes, ignored)
+        lit = {} if "pins" in view else to_light(sampler, face)
         if view.keys() & {"network", "direction"}:  # the sentence speaks of neither
             lit = {**lit, "text": ""}
         description = await controls.describe(0, face, notice=notice, view=view, **lit)

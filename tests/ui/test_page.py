@@ -261,10 +261,25 @@ def test_who_waits_for_a_face_sees_it(page):
     page.wait_for_function(f"() => ({opacity})() === '1'")
 
 
-def test_a_request_that_fails_is_not_waited_for(context, address):
+@pytest.fixture
+def failing_page(context, address):
+    """The page of a first visitor, in which errors of the server are errors in the console that are meant."""
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector("#attention-view [data-drawn]")
+    yield page
+    page.close()
+
+
+def roll(page) -> None:
+    """Ask for another face, and see it."""
+    before = page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
+
+
+def test_a_request_that_fails_is_not_waited_for(failing_page):
+    page = failing_page
     held = []
     page.route("**/run/predict*", lambda route: held.append(route))
     page.locator("#dice").click()
@@ -273,10 +288,7 @@ def test_a_request_that_fails_is_not_waited_for(context, address):
     page.wait_for_selector("body:not(.waiting-for-face)")
     assert not page.evaluate("sagan.pending()")
     page.unroute("**/run/predict*")
-    before = page.evaluate("sagan.face.seed_a")
-    page.locator("#dice").click()
-    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
-    page.close()
+    roll(page)
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
@@ -323,11 +335,8 @@ def test_answers_of_which_only_the_newest_is_told_are_all_counted(page):
     assert shown == [False, True, False]
 
 
-def test_a_download_whose_face_never_comes_does_not_take_the_next_one(context, address):
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector("#attention-view [data-drawn]")
-    downloads = []
+def test_a_download_whose_face_never_comes_does_not_take_the_next_one(failing_page):
+    page, downloads = failing_page, []
     page.on("download", lambda download: downloads.append(download))
     open_tab(page, "Walk")
     play_a_while(page)
@@ -335,12 +344,9 @@ def test_a_download_whose_face_never_comes_does_not_take_the_next_one(context, a
     page.locator("#face-view .download").click()
     page.wait_for_function("() => sagan.t === null && !sagan.pending()")
     page.unroute("**/run/predict*")
-    before = page.evaluate("sagan.face.seed_a")
-    page.locator("#dice").click()
-    page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
+    roll(page)
     page.wait_for_timeout(500)
     assert downloads == []
-    page.close()
 
 
 def test_a_new_face_is_spoken_of(page):
