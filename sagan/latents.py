@@ -30,7 +30,12 @@ def from_seed(seed: int, size: int) -> np.ndarray:
 
 
 def truncate(z: np.ndarray, psi: float) -> np.ndarray:
-    """psi * z: towards the mean latent, which trades variety for quality. psi is 0 to 1, or ValueError."""
+    """psi * z: towards the mean latent. psi is 0 to 1, or ValueError.
+
+    A little trades variety for quality. But random latents of many dimensions are all of nearly one length,
+    and what to make of much shorter ones a generator never learned: not every model bears truncation (Brock
+    et al. 2019, arXiv:1809.11096, section 3.1).
+    """
     return np.float32(_share("Truncation", psi)) * z
 
 

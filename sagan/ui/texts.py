@@ -30,8 +30,9 @@ SHEET = {
     "face": "Face from seed {seed}",
     "current": "Face from seed {seed}, the current face",
     "waiting": "A face that is being made",
-    "help": "Choose a face: it becomes the current one on every tab. Truncation draws all of them towards "
-    "the average face.",
+    "help": "Choose a face: it becomes the current one on every tab. Truncation shortens their latents: a "
+    "little makes faces cleaner and more alike; far below 1 they are shorter than any that the generator "
+    "learned from, and faces fall apart.",
     "download": "Download sheet",
     "failed": "The sheet could not be made. Choose another first seed to try again.",
 }
@@ -76,7 +77,7 @@ ATTENTION = {
     "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds",
+    "gamma_help": "how much of what it gathers the layer adds (the sign means nothing by itself)",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
@@ -105,7 +106,7 @@ ATTENTION = {
 }
 LAB = {
     "combined": "Combined",
-    "combined_how": "the mean of the maps, weighted by |gamma|, on the {side}×{side} grid",
+    "combined_how": "the maps’ mean, weighted by |gamma| alone, on the {side}×{side} grid",
     "combined_picture": "All layers combined. Move with the arrow keys, pin with Enter, remove a pin with "
     "Delete.",
     "discriminator": "discriminator {name}",
@@ -149,7 +150,7 @@ LAB = {
     "pin_says": "{name}: {times} ×, {bits} bits",
 }
 OPACITY = "Heatmap opacity"
-FIGURE_UNIT = ("{layer}, times uniform", "{layer} backward, times uniform")
+FIGURE_UNIT = ("{layer}, times uniform", "{layer}, who looks at the point, times uniform")
 DIALS = {
     "title": "Gamma dials: what attention adds to this face",
     "dial": "gamma {name}",
@@ -160,8 +161,9 @@ DIALS = {
     "dialled": "as dialled",
     "difference": "difference",
     "amplified": "difference × {factor}: {change} of 255 grey levels on average",
-    "help": "The generator makes this face again with other gammas. In the difference grey is no change. The "
-    "dials change these three pictures only.",
+    "help": "The generator makes this face again with other gammas. In the difference grey is no change. It "
+    "learned with attention and counts on it: a generator that learned without would draw other faces, not "
+    "the one with attention off. The dials change these three pictures only.",
     "failed": "The pictures could not be made. Turn a dial to try again.",
 }
 NUMBERS = {
@@ -180,17 +182,19 @@ NUMBERS = {
     "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
     "parts": {
         "y": "y: what leaves the layer at this point.",
-        "x": "x: what came into the layer at this point. Attention is added to it, so nothing is lost.",
+        "x": "x: what came into the layer at this point. What attention gathers is added to it; with gamma 0 it "
+        "passes unchanged.",
         "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds.",
-        "attended": "The sum: what this point gathers from all others, each value as much as its softmax "
-        "says.",
-        "weights": "softmax: the logits become shares that sum to 1. This row of shares is the heatmap.",
+        "attended": "The sum: what this point gathers from all places, itself among them, each value as "
+        "much as its softmax says.",
+        "weights": "softmax: the logits become shares that sum to 1. This row of shares is the heatmap "
+        "of what the point looks at.",
         "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
         "logits": "q · k, the logit: how well a key answers the query. As in the paper, it is not scaled by "
         "√d.",
-        "k": "k, the key: what another point offers, a 1×1 convolution of x there.",
-        "values": "v, the value: what another point tells those who look at it, a third 1×1 convolution of "
-        "x there.",
+        "k": "k, the key: what a place offers, a 1×1 convolution of x there.",
+        "values": "v, the value: what a place tells those who look at it, a third 1×1 convolution of x "
+        "there.",
     },
     "failed": "The numbers could not be computed. Choose another point to try again.",
 }
@@ -286,7 +290,7 @@ INSIDE = {
 }
 SPECTRUM = {
     "title": "Spectral norm",
-    "what": "In training every weight W is divided by σ, its largest singular value: the most that W can "
+    "what": "In training the weight W of every convolution is divided by σ, its largest singular value: the most that W can "
     "stretch what comes in. So no convolution of the discriminator amplifies without limit, and its slope, "
     "which the generator learns from, stays in check. Gammas and the factors of residual blocks are not "
     "divided; in the generator, batch norm sets the scale anew after most convolutions.",
@@ -379,8 +383,8 @@ LESSON = {
             "say": "A convolution makes each place from its closest neighbours. All places come from one "
             "latent, and so can agree on the large layout; but what an eye should know of how the other one "
             "turned out has to travel through many layers. Attention reaches every place in one step.",
-            "do": "Point at other places and watch “outside 3×3”: the share that no 3×3 convolution could "
-            "have reached. Where is it smallest?",
+            "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
+            "could not have reached. Where is it smallest?",
         },
         "query_key_value": {
             "title": "Query, key, value",
@@ -402,8 +406,9 @@ LESSON = {
             "say": "The {coarse} layer comes first: its cells are {coarse_cell} pixels wide, and it sees the "
             "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The picture "
             "“Combined” adds both up, each as much as its gamma says.",
-            "do": "Point at places all over the face: which layer looks farther? Compare their mean "
-            "distances.",
+            "do": "Point at places all over the face and compare the layers’ mean distances. Does one look "
+            "farther everywhere? (Even attention, too, has a larger mean distance from a corner than from the "
+            "middle.)",
         },
         "gamma": {
             "title": "Gamma: from off to learned",
@@ -411,7 +416,8 @@ LESSON = {
             "network first learns what convolutions can do. Here the dials are off, and the difference is "
             "plain grey.",
             "do": "Press Learned under a dial. What does attention add to this face, and which layer adds "
-            "most? What happens at three times gamma?",
+            "most? What happens at three times gamma? (With attention off you do not see what a generator "
+            "without it would draw: this one learned to count on it.)",
         },
         "meaning": {
             "title": "When a map means little",
@@ -423,8 +429,8 @@ LESSON = {
         },
         "spectral_norm": {
             "title": "Spectral norm keeps the game fair",
-            "say": "A discriminator that changes its mind too steeply teaches nothing. So every weight is "
-            "divided by the most that it can stretch anything: its largest singular value, found by sending "
+            "say": "A discriminator that changes its mind too steeply teaches nothing. So every "
+            "convolution’s weight is divided by the most that it can stretch anything: its largest singular value, found by sending "
             "a random vector back and forth.",
             "do": "Press Play, then New random vector. After how many rounds is the estimate within one "
             "percent of the true value?",
@@ -453,7 +459,7 @@ WORKSHEET = {
             "ask": "A 3×3 convolution on the {fine} map makes a place from 9 of {all} places. What share is "
             "that? And which share of the point’s attention lies outside these 9 places (layer {fine})?",
             "answer": "9 / {all} = {nine} %, less at an edge. Outside lies {outside} %: attention reaches in "
-            "one step what a 3×3 convolution could not.",
+            "one step what one 3×3 convolution could not.",
         },
         {
             "tab": "Attention, The numbers",

@@ -76,7 +76,7 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
         "all": f"{side_of(fine) ** 2:,}",
         "coarse_all": f"{side_of(coarse) ** 2:,}",
         "nine": f"{900 / side_of(fine) ** 2:.2g}",
-        "outside": f"{100 * heatmaps.share_outside(row, query(fine), side_of(fine)):.0f}",
+        "outside": _percent(heatmaps.share_outside(row, query(fine), side_of(fine))),
         "first": _signed(first),
         "fifth": _signed(fifth),
         "gap": f"{gap:.2f}",
@@ -106,6 +106,11 @@ def _scores(sampler: "Sampler") -> dict[int, float]:
     label = check_label(0, sampler.config.num_classes)
     labels = labels_of(label, len(latents))
     return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
+
+
+def _percent(share: float) -> str:
+    """As the page says it (static/panel.js): softmax leaves no place out, so never 100."""
+    return "> 99.9" if share > 0.9995 else f"{100 * share:.1f}"
 
 
 def _signed(value: float) -> str:

@@ -164,7 +164,7 @@ def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
         assert float(data["distance"]) == pytest.approx(distance)
         assert float(data["outside"]) == pytest.approx(outside)
         assert says(page, layer, "distance") == f"{distance:.1f} px"
-        assert says(page, layer, "outside") == f"{100 * outside:.0f} %"
+        assert says(page, layer, "outside") == ("> 99.9 %" if outside > 0.9995 else f"{100 * outside:.1f} %")
         assert says(page, layer, "total") == f"{weights.sum():.1f} × average"
         entropy = heatmaps.entropy_bits(share)
         assert says(page, layer, "entropy") == f"{entropy:.1f} of {2 * math.log2(side):.0f} bits"

@@ -374,7 +374,11 @@ def test_the_answers_are_the_models_own_figures(sampler, with_classes, classes):
         for j in range(column - 1, column + 2)
         if 0 <= i < 32 and 0 <= j < 32
     ]
-    assert float(known["outside"]) == pytest.approx(100 * (1 - sum(near)), abs=0.51)
+    outside = 100 * (1 - sum(near))
+    if outside > 99.95:
+        assert known["outside"] == "> 99.9"
+    else:
+        assert float(known["outside"]) == pytest.approx(outside, abs=0.051)
     first, fifth = logits["32x32"][[0, 4]]
     assert float(known["first"].replace("−", "-")) == pytest.approx(first, abs=0.006)
     assert float(known["fifth"].replace("−", "-")) == pytest.approx(fifth, abs=0.006)

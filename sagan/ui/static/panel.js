@@ -3,7 +3,9 @@ sagan.panel = (() => {
   const math = saganAttention;
   const MEASURES = ['best', 'next', 'entropy', 'distance', 'outside', 'total'];
   const fixed = (value, digits = 1) => value.toFixed(digits).replace('-', '−');
+  const percent = (share) => (share > 0.9995 ? '> 99.9' : fixed(100 * share)); // softmax leaves none out, so never 100
   const whole = (value) => Math.round(value).toLocaleString('en');
+  const rough = (value) => (value < 9.95 ? fixed(value) : whole(value)); // as exact as the codes of average maps
 
   /** Put a marker on the cell of a position. */
   function mark(marker, position, side) {
@@ -62,8 +64,8 @@ sagan.panel = (() => {
         keys.forEach((key, i) => (i < best.length ? mark(key, best[i], side) : (key.hidden = true)));
         const values = {
           name: layer.title, times: fixed(times[0]), bits: fixed(bits), most: Math.log2(n), total: fixed(total),
-          next: times.slice(1).map((value) => (value < 9.95 ? fixed(value) : whole(value))).join(' · '),
-          distance: fixed(distance), outside: Math.round(100 * outside), places: whole(2 ** bits), all: whole(n),
+          next: times.slice(1).map(rough).join(' · '),
+          distance: fixed(distance), outside: percent(outside), places: whole(2 ** bits), all: whole(n),
         };
         for (const name of MEASURES) said[name].textContent = sagan.fill(texts[`${name}_value`], values);
         if (!layer.combined) part('.spread').textContent = sagan.fill(texts.spread, values);
@@ -78,7 +80,7 @@ sagan.panel = (() => {
         mean.hidden = !answer;
         if (!answer) return;
         self.paint(mean.querySelector('canvas'), answer.weights);
-        part('.mean .top').textContent = sagan.fill(texts.average_top, { times: self.times(self.most(answer.weights)) });
+        part('.mean .top').textContent = sagan.fill(texts.average_top, { times: rough(self.most(answer.weights) * n) });
         mark(mean.querySelector('.here'), answer.position, side);
         mean.weights = answer.weights;
       },
