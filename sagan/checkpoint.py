@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -159,7 +159,9 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
         network = kind(config, spectral=False)
     expected = network.state_dict()
     path = folder / name
-    tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()})
+    # Keys had a bias once, which no softmax saw (sagan.layers.SelfAttention).
+    biases = {key.replace(".weight", ".bias") for key in expected if key.endswith(".key.weight")}
+    tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()}, without=biases)
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
     tensors = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
@@ -168,23 +170,30 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
 
 
 def load_tensors(
-    path: Path, expected: dict[str, tuple[int, ...]] | None = None, max_bytes: float = MAX_BYTES
+    path: Path,
+    expected: dict[str, tuple[int, ...]] | None = None,
+    max_bytes: float = MAX_BYTES,
+    without: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, once their names and shapes are known to be the expected ones."""
+    """All tensors of a safetensors file, once their names and shapes are known to be the expected ones.
+
+    Those named in `without` may be there or not, and are left out.
+    """
     try:
         if path.stat().st_size > max_bytes:
             raise CheckpointError(
                 f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read."
             )
         with safe_open(path, "pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            names = [key for key in file.keys() if key not in without]  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
         if expected is not None and shapes != expected:
             odd = next(k for k in {**expected, **shapes} if shapes.get(k) != expected.get(k))
             raise CheckpointError(
                 f"'{path}' does not fit its config.json: '{odd}' is {shapes.get(odd, 'missing')}, "
                 f"expected {expected.get(odd, 'no such tensor')}."
             )
-        return load_file(path)
+        return {key: value for key, value in load_file(path).items() if key in shapes}
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:

@@ -222,8 +222,8 @@ def test_what_cannot_be_averaged_is_refused_in_one_sentence(model, tmp_path, cap
     folder = save(tmp_path / "blind", blind)
     assert refused(capsys, folder) == f"The networks in '{folder}' have no attention layers."
     tensors = load((model / "generator.safetensors").read_bytes())
-    for name in ("query", "key"):
-        tensors[f"attention.8x8.{name}.bias"].fill_(3e38)
+    tensors["attention.8x8.query.bias"].fill_(3e38)
+    tensors["attention.8x8.key.weight"].fill_(6e4)
     save_file(tensors, model / "generator.safetensors")
     sentence = refused(capsys, model, "--count", 1)
     assert sentence.endswith(f"in '{model}' is not made of finite numbers.")

@@ -335,6 +335,21 @@ def test_a_foreign_file_is_refused_and_never_unpickled(folder, kind):
     assert refusal(checkpoint.load_generator, folder) == sentence
 
 
+@pytest.mark.parametrize("kind", [Generator, Discriminator])
+def test_a_checkpoint_whose_keys_still_have_a_bias_gives_the_same_images_and_scores(folder, kind):
+    load = {Generator: checkpoint.load_generator, Discriminator: checkpoint.load_discriminator}[kind]
+    path = folder / f"{kind.__name__.lower()}.safetensors"
+    x = torch.randn((2, 12) if kind is Generator else (2, 3, 32, 32))
+    network = load(folder)
+    expected = network(x)
+    biases = {f"attention.{name}.key.bias": torch.ones(1) for name in network.attention}
+    assert biases
+    save_file(load_file(path) | biases, path)
+    assert torch.equal(load(folder)(x), expected)
+    save_file(load_file(path) | {"attention.key.bias": torch.ones(1)}, path)
+    assert "'attention.key.bias' is (1,), expected no such tensor" in refusal(load, folder)
+
+
 def test_the_weights_of_another_network_are_refused_by_the_first_tensor_that_does_not_fit(folder):
     shutil.copy(folder / "discriminator.safetensors", folder / "generator.safetensors")
     sentence = refusal(checkpoint.load_generator, folder)

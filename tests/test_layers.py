@@ -40,7 +40,8 @@ def attention_layer(channels: int = 16, spectral: bool = True) -> SelfAttention:
 
 def project(conv: nn.Conv2d, x: np.ndarray) -> np.ndarray:
     """A 1x1 convolution of x (C, H, W) as (H*W, channels), position = row * width + column."""
-    weight, bias = (t.detach().numpy() for t in (conv.weight, conv.bias))
+    weight = conv.weight.detach().numpy()
+    bias = 0 if conv.bias is None else conv.bias.detach().numpy()
     height, width = x.shape[1:]
     return np.array([weight[:, :, 0, 0] @ x[:, r, c] + bias for r in range(height) for c in range(width)])
 
@@ -101,8 +102,8 @@ def test_position_attends_to_the_position_it_was_built_to_attend_to(looks_at, fu
     layer = attention_layer(channels, spectral=False)
     layer.fused = fused
     for conv in (layer.query, layer.key, layer.value):
-        nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        for parameter in conv.parameters():
+            nn.init.zeros_(parameter)
     with torch.no_grad():
         for position in range(n):
             layer.query.weight[target[position], position] = 40.0
@@ -203,6 +204,17 @@ def test_at_gamma_zero_only_gamma_learns(fused):
     assert layer.gamma.grad != 0
     for conv in (layer.query, layer.key, layer.value):
         assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in conv.parameters())
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
+def test_no_parameter_is_one_that_softmax_cancels(fused):
+    """Its gradient would be rounding errors, and Adam makes full steps of those."""
+    layer = attention_layer().double()
+    layer.fused = fused
+    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
+    (layer(x) * torch.randn_like(x)).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.abs().max() > 1e-6, name
 
 
 def test_gamma_override_acts_in_its_call_and_leaves_the_parameter_alone():
