@@ -169,8 +169,8 @@ class SelfAttention(nn.Module):
     """`x + gamma * attended`: every position attends to every position (Zhang et al. 2018, section 3).
 
     Queries and keys have `channels // 8` dimensions (at least one), values `channels`. Logits are q . k,
-    without 1/sqrt(d). Keys have no bias: softmax does not see what all keys share, so only rounding errors
-    would be its gradient; Adam makes steps of these, and in time bfloat16 has no digits left for what differs.
+    without 1/sqrt(d). Keys have no bias: softmax does not see what all keys share, so its gradient would be
+    rounding errors alone. Adam makes full steps of these, until bfloat16 has no digits left for what differs.
 
     `attention[b, i, j]` is how much position `i` attends to position `j`; a position is
     `row * width + column` and every row sums to 1. `gamma` is one scalar that starts at 0, so that the layer

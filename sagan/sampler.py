@@ -50,8 +50,10 @@ class Sampler:
     source         the checkpoint folder, None if there is none
     history, card  the training run as rows of numbers, and the model card in Markdown
     curated        faces worth a look, () where nobody chose any
-    film           the film of the training, None where there is none; read when it is first asked for
+    film           the film of the training, None where there is none
     average_maps   the path of the file of `sagan.average_maps`, None where there is none that fits
+    files          the bytes of both files by name, where there are any: a run may replace those on disk
+    sha256         that of generator.safetensors, None without a checkpoint
     discriminator_layers, discriminator_gammas
                    as layers and gammas, in the order in which an image meets them: ("8x8", "4x4")
     """
@@ -77,6 +79,11 @@ class Sampler:
         self.discriminator_gammas = {layer: learned[layer].item() for layer in self.discriminator_layers}
         self._generator, self._discriminator = generator, discriminator
         self._before = spectra.before_normalisation(source, config) if source else {}
+        self.film = Film.load(source, config) if source else None
+        self.average_maps = average_maps.find(source, config) if source else None
+        paths = (source / checkpoint.FILM if self.film else None, self.average_maps)
+        self.files = {path.name: path.read_bytes() for path in paths if path}
+        self.sha256 = checkpoint.generator_hash(source) if source else None
 
     @classmethod
     def load(cls, source: str | Path) -> "Sampler":
@@ -85,11 +92,11 @@ class Sampler:
         Raises CheckpointError, which is a ValueError, also where a run saves another one meanwhile.
         """
         folder = checkpoint.find(source)
-        made = checkpoint.generator_hash(folder)
+        sha256 = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
         networks = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
         sampler = cls(config, *networks, class_names, folder)
-        if checkpoint.generator_hash(folder) != made:
+        if checkpoint.generator_hash(folder) != sha256:
             raise checkpoint.CheckpointError(f"'{folder}' was saved anew while it was read: open it again.")
         return sampler
 
@@ -107,14 +114,6 @@ class Sampler:
             for network in (generator, discriminator)
         )
         return cls(config, generator, discriminator, class_names)
-
-    @cached_property
-    def film(self) -> Film | None:
-        return Film.load(self.source, self.config) if self.source else None
-
-    @cached_property
-    def average_maps(self) -> Path | None:
-        return average_maps.find(self.source, self.config) if self.source else None
 
     def faces(
         self,

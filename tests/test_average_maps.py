@@ -272,10 +272,10 @@ def test_average_maps_that_do_not_fit_are_left_out_with_a_sentence(model, change
         read(path, PLAIN)
 
 
-def test_the_sampler_reads_the_file_once(model, monkeypatch):
+def test_a_sampler_keeps_the_file_of_its_generator(model):
     run(model, "--count", 1)
-    sampler, reads = Sampler.load(model), []
-    monkeypatch.setattr(average_maps, "read", lambda *_: reads.append(1))
-    assert reads == []
-    assert sampler.average_maps == sampler.average_maps == model / "average_maps.safetensors"
-    assert reads == [1]
+    sampler, path = Sampler.load(model), model / "average_maps.safetensors"
+    before = path.read_bytes()
+    run(model, "--count", 2)
+    assert path.read_bytes() != before
+    assert sampler.average_maps == path and sampler.files == {path.name: before}

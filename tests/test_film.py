@@ -211,6 +211,18 @@ def test_a_checkpoint_without_a_film_is_fine(tmp_path):
         assert Sampler.from_parts(PLAIN, *networks).film is None
 
 
+def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_path):
+    folder = tmp_path / "model"
+    save(folder)
+    sampler, before = Sampler.load(folder), (folder / "film.safetensors").read_bytes()
+    last = sampler.film.steps[-1]
+    later, discriminator = random_generator(PLAIN), Discriminator(PLAIN, spectral=False)
+    film = {checkpoint.FILM: Film(PLAIN).ending_with(last + 1, 1000, later)}
+    checkpoint.save(folder, PLAIN, (), later, discriminator, [], "", companions=film)
+    assert Sampler.load(folder).film.steps == [last + 1]
+    assert sampler.film.steps[-1] == last and sampler.files == {"film.safetensors": before}
+
+
 def test_a_film_of_another_generator_is_left_out_with_a_warning(tmp_path):
     save(tmp_path / "model")
     save(tmp_path / "other")

@@ -29,7 +29,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
 
     Launch it with `app.launch(**launch_options())`.
     """
-    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(60, 600)) as app:
         view(
             "header",
             texts=texts.HEADER,
@@ -70,6 +70,7 @@ def launch_options() -> dict[str, Any]:
         "head": "".join((style, *scripts)),
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
+        "max_file_size": "1kb",  # the page takes no files, but Gradio would
     }
 
 

@@ -12,7 +12,7 @@ from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
 from sagan.ui.current import CurrentFace, check_label
 from sagan.ui.faces import MOST, faces_from
 from sagan.ui.walk import MOST_STEPS, STRIP, way
-from sagan.ui.work import IN_TURN, in_worker
+from sagan.ui.work import PROGRAMS, in_worker
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -55,7 +55,7 @@ def public_endpoints(sampler: "Sampler") -> None:
         ):
             name = function.__name__
             gr.Button().click(
-                function, inputs, output, api_name=name, api_description=texts.API[name], **IN_TURN
+                function, inputs, output, api_name=name, api_description=texts.API[name], **PROGRAMS
             )
 
 

@@ -4,7 +4,6 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio import processing_utils
 
 from sagan import heatmaps
 from sagan.checkpoint import AVERAGE_MAPS
@@ -15,7 +14,7 @@ from sagan.ui.current import CurrentFace, check_label, labels_of, layers_of, sid
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS
 from sagan.ui.numbers import the_numbers
-from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, told, told_list
+from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, served, told, told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -142,7 +141,7 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
 
     Each answer has the number of its request, because the browser is only told of a value that changed.
     """
-    sampler, cache = controls.sampler, attention.GRADIO_CACHE
+    sampler = controls.sampler
 
     async def discriminator(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
@@ -151,14 +150,10 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         number = told(event, "number")
         return {"kind": "discriminator", "number": number} | await in_worker(judged, sampler, face)
 
-    # As of the film: what comes to lie in that folder later is of another generator.
-    averages = sampler.average_maps.read_bytes() if sampler.average_maps else b""
-
     async def average(event: gr.EventData) -> dict[str, Any]:
-        # Gradio serves what lies in its cache; from there the browser reads the file itself.
-        path = processing_utils.save_bytes_to_cache(averages, AVERAGE_MAPS, cache)
-        file = gr.FileData(path=path).model_dump()
-        return {"kind": "average", "number": told(event, "number"), "file": file}
+        number, averages = told(event, "number"), sampler.files.get(AVERAGE_MAPS, b"")
+        file = await in_worker(served, attention, averages, AVERAGE_MAPS)
+        return {"kind": "average", "number": number, "file": file}
 
     async def figure(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
@@ -172,18 +167,17 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
         face, kind = CurrentFace(seed, seed_b, t, psi, label), "svg" if svg else "png"
         made = await in_worker(save.figure, sampler, face, wanted, kind)
-        return as_file(number, made, f"sagan-figure-{face.name}.{kind}")
+        return await as_file(number, made, f"sagan-figure-{face.name}.{kind}")
 
     async def maps(
         event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
     ) -> dict[str, Any]:
         number, face = told(event, "number"), CurrentFace(seed, seed_b, t, psi, label)
         made = await in_worker(save.raw_maps, sampler, face)
-        return as_file(number, made, f"sagan-maps-{face.name}.npz")
+        return await as_file(number, made, f"sagan-maps-{face.name}.npz")
 
-    def as_file(number: int, data: bytes, name: str) -> dict[str, Any]:
-        path = processing_utils.save_bytes_to_cache(data, name, cache)
-        file = gr.FileData(path=path, orig_name=name).model_dump()
+    async def as_file(number: int, data: bytes, name: str) -> dict[str, Any]:
+        file = await in_worker(served, attention, data, name)
         return {"kind": "file", "number": number, "file": file}
 
     asked_of_face = {"inputs": controls.inputs, "js": "() => sagan.values()"}

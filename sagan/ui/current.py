@@ -121,4 +121,6 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     label = check_label(face.label, sampler.config.num_classes)
     image, queries_keys = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
     layers = layers_of(queries_keys, sampler.gammas)
-    return json.dumps({**asdict(face), "image": pictures.png_uri(image), "layers": layers, **extra})
+    return json.dumps(
+        {**asdict(face), "image": pictures.png_uri(image), "layers": layers, "model": sampler.sha256, **extra}
+    )

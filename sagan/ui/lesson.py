@@ -1,6 +1,7 @@
 """The Lesson tab: a guided tour of eight steps on the page itself, and a worksheet for a class."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -138,9 +139,12 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         values = (face.seed_a, face.seed_b, face.t, face.psi, face.label)
         return gr.Tabs(selected="lesson"), *values, await controls.describe(asked, face)
 
+    @cache  # the same for everybody
+    def sheet() -> str:
+        return worksheet.page(sampler, faces(sampler)[0])
+
     async def want(event: gr.EventData) -> dict[str, Any]:
-        number = told(event, "number")
-        return {"number": number, "html": await in_worker(worksheet.page, sampler, faces(sampler)[0])}
+        return {"number": told(event, "number"), "html": await in_worker(sheet)}
 
     card.go(
         go,

@@ -182,8 +182,8 @@ NUMBERS = {
     "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
     "parts": {
         "y": "y: what leaves the layer at this point.",
-        "x": "x: what came into the layer at this point. What attention gathers is added to it; with gamma 0 it "
-        "passes unchanged.",
+        "x": "x: what came into the layer at this point. What attention gathers is added to it; with gamma 0 "
+        "it passes unchanged.",
         "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds.",
         "attended": "The sum: what this point gathers from all places, itself among them, each value as "
         "much as its softmax says.",
@@ -290,10 +290,10 @@ INSIDE = {
 }
 SPECTRUM = {
     "title": "Spectral norm",
-    "what": "In training the weight W of every convolution is divided by σ, its largest singular value: the most that W can "
-    "stretch what comes in. So no convolution of the discriminator amplifies without limit, and its slope, "
-    "which the generator learns from, stays in check. Gammas and the factors of residual blocks are not "
-    "divided; in the generator, batch norm sets the scale anew after most convolutions.",
+    "what": "In training the weight W of every convolution is divided by σ, its largest singular value: the "
+    "most that W can stretch what comes in. So no convolution of the discriminator amplifies without limit, "
+    "and its slope, which the generator learns from, stays in check. Gammas and the factors of residual "
+    "blocks are not divided; in the generator, batch norm sets the scale anew after most convolutions.",
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",
@@ -407,8 +407,8 @@ LESSON = {
             "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The picture "
             "“Combined” adds both up, each as much as its gamma says.",
             "do": "Point at places all over the face and compare the layers’ mean distances. Does one look "
-            "farther everywhere? (Even attention, too, has a larger mean distance from a corner than from the "
-            "middle.)",
+            "farther everywhere? (Even attention, too, has a larger mean distance from a corner than from "
+            "the middle.)",
         },
         "gamma": {
             "title": "Gamma: from off to learned",
@@ -429,9 +429,9 @@ LESSON = {
         },
         "spectral_norm": {
             "title": "Spectral norm keeps the game fair",
-            "say": "A discriminator that changes its mind too steeply teaches nothing. So every "
-            "convolution’s weight is divided by the most that it can stretch anything: its largest singular value, found by sending "
-            "a random vector back and forth.",
+            "say": "A discriminator that changes its mind too steeply teaches nothing. So the weight of "
+            "every convolution is divided by the most that it can stretch anything: its largest singular "
+            "value, found by sending a random vector back and forth.",
             "do": "Press Play, then New random vector. After how many rounds is the estimate within one "
             "percent of the true value?",
         },

@@ -5,7 +5,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils
 
 from sagan import film
 from sagan.checkpoint import FILM
@@ -14,7 +13,7 @@ from sagan.ui.attention import layer_props
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
-from sagan.ui.work import CHOICE, failed, in_worker, told
+from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 KIMG = 1000
@@ -44,9 +43,6 @@ def training_tab(controls: Controls) -> None:
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
 
-    # A run that goes on replaces its film on disk: this page keeps that of its own generator.
-    kept = (sampler.source / FILM).read_bytes() if filmed else b""
-
     def make(number: int) -> dict[str, Any]:
         value = {
             "number": number,
@@ -54,9 +50,7 @@ def training_tab(controls: Controls) -> None:
         }
         if not filmed:
             return value | {"moments": moments(sampler.history)}
-        # Gradio serves what lies in its cache; from there the browser reads the file itself.
-        path = processing_utils.save_bytes_to_cache(kept, FILM, training.GRADIO_CACHE)
-        return value | {"film": gr.FileData(path=path).model_dump()}
+        return value | {"film": served(training, sampler.files[FILM], FILM)}
 
     async def want(event: gr.EventData) -> dict[str, Any]:
         return await in_worker(make, told(event, "number"))

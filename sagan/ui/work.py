@@ -1,15 +1,20 @@
-"""How the page's events run: small answers at once on two threads, heavy ones in turn in the queue."""
+"""How the page's events run: small answers at once, heavy ones in turn; and how it hands out files."""
 
 import asyncio
+import hashlib
 import json
+import os
 import reprlib
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-_WORKERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sagan")
+# One for the heavy answers of the page, one for those of programs, and one more for what follows a slider.
+_WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
 
 # What follows a slider: no queue, and a drag always ends on its last value (the default would drop it).
 INTERACTIVE: dict[str, Any] = {
@@ -23,6 +28,8 @@ CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "heavy"}
 HEAVY: dict[str, Any] = {**CHOICE, **IN_TURN, "queue": True}
+# The public endpoints have a turn of their own: who asks them for much holds up other programs, not the page.
+PROGRAMS: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "programs"}
 
 
 async def in_worker(function: Callable, *args: Any) -> Any:
@@ -71,6 +78,22 @@ def _number(name: str, value: Any, most: float, whole: bool) -> float:
 def failed(view: gr.HTML) -> str:
     """`js` for a request of `view` that failed: it says so, and may ask again."""
     return f"() => sagan.emit('failed', '{view.elem_id}')"
+
+
+def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
+    """A file by the name `name` that Gradio serves from its cache, where `view`'s script may read or save it.
+
+    The same file is written once, since another visitor may be reading it, and counts as new from then on.
+    """
+    path = Path(view.GRADIO_CACHE) / hashlib.sha256(data).hexdigest() / name
+    try:
+        os.utime(path)  # the cache forgets what is old
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(uuid.uuid4().hex)
+        new.write_bytes(data)
+        new.replace(path)
+    return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 
 def within(inputs: Sequence[gr.components.Component]) -> str:

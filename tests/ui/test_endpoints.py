@@ -1,6 +1,7 @@
 """The public endpoints, called as programs call them."""
 
 import random
+import threading
 
 import httpx
 import numpy as np
@@ -10,6 +11,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from sagan import latents
+from sagan.ui import api
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,24 @@ def test_what_is_out_of_range_is_refused_by_saying_what_is_allowed(client, endpo
     # What Gradio says of an exception that nobody expected would tell neither.
     (given,) = arguments.values()
     assert allowed in said and str(given) in said and len(said) < 300
+
+
+def test_what_programs_ask_for_holds_up_no_visitor(client, page, monkeypatch):
+    enough = threading.Event()
+    monkeypatch.setattr(api, "way", lambda *_: enough.wait(60) and [])
+    jobs = [client.submit(seed_a=1, seed_b=2, steps=2, api_name="/walk") for _ in range(5)]
+    try:
+        page.get_by_role("tab", name="Faces", exact=True).click()
+        page.wait_for_selector("#sheet-view .grid button img")
+        assert not any(job.done() for job in jobs)
+    finally:
+        enough.set()
+    assert [job.result(timeout=60) for job in jobs] == [[]] * 5
+
+
+def test_uploads_are_refused(address):
+    answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("large.bin", bytes(100_000))})
+    assert answer.status_code == 413
 
 
 PRIVATE = {

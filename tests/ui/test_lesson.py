@@ -427,6 +427,17 @@ def test_the_worksheet_opens_as_two_pages_to_print(page, sampler):
     sheet.close()
 
 
+def test_the_worksheet_is_made_once_for_all_visitors(new_page, serve, sampler, monkeypatch):
+    address = serve(sampler)
+    made = []
+    monkeypatch.setattr(worksheet, "page", lambda *_: made.append(1) or "<p>A sheet</p>")
+    for _ in range(2):
+        page = new_page(address)
+        page.get_by_role("tab", name="Lesson", exact=True).click()
+        page.wait_for_selector("#lesson-view .worksheet[href]")
+    assert made == [1]
+
+
 def test_texts_reach_the_worksheet_as_text(sampler, monkeypatch):
     wild = "<script>alert(1)</script> & $title {seed}"
     monkeypatch.setitem(texts.WORKSHEET, "answers_note", wild)

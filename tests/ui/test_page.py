@@ -126,6 +126,32 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
     assert page.locator("#sheet-view p.error").text_content() == ""
 
 
+def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypatch):
+    page.clock.install()
+    enough = threading.Event()
+    monkeypatch.setattr(faces, "faces_from", lambda *_: enough.wait(60) and 1 / 0)
+    try:
+        open_tab(page, "Faces")
+        page.wait_for_selector("#sheet-view .waiting")
+        page.wait_for_timeout(500)  # the request is sent
+        page.clock.fast_forward(119_000)
+        assert page.locator("#sheet-view .waiting").count() == 1
+        page.clock.fast_forward(2_000)
+        page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
+        assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
+    finally:
+        enough.set()
+
+
+def test_a_server_with_another_model_makes_the_page_load_again(page, sampler, monkeypatch):
+    seed = page.evaluate("sagan.face.seed_a")
+    monkeypatch.setattr(sampler, "sha256", "of another")
+    with page.expect_navigation():
+        page.locator("#dice").click()
+    page.wait_for_selector("#attention-view [data-drawn]")
+    assert page.evaluate("[sagan.face.model, sagan.face.seed_a]") == ["of another", seed]
+
+
 def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanwhile(page, monkeypatch):
     open_tab(page, "Faces")
     sheet_is_ready(page, 24)

@@ -349,6 +349,21 @@ def test_what_a_place_receives_is_not_told_of_a_film(training):
     assert training.locator("#training-view .received:visible").count() == 0
 
 
+def test_what_is_said_while_the_film_loads_are_shares_of_it(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate(
+        """() => {
+            const { fetch } = sagan.files;
+            globalThis.shares = [];
+            sagan.files.fetch = (file, say) => fetch(file, (share) => { shares.push(share); say(share); });
+        }"""
+    )
+    open_training(page)
+    shares = page.evaluate("shares")
+    assert shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1
+
+
 def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, filmed_address):
     page = new_page(filmed_address)
     page.wait_for_selector("#attention-view [data-drawn]")

@@ -3,7 +3,8 @@ globalThis.sagan = (() => {
   const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
-  const LOST = 20000; // ms after which an answer is not waited for any more
+  let model; // of the newest face
+  const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
   let requests = 0, out = 0, counted = 0;
@@ -27,6 +28,8 @@ globalThis.sagan = (() => {
      */
     async show(description) {
       const face = JSON.parse(description);
+      // A server that was started anew with another model: nothing here fits it, and the address says what is shown.
+      if ((model ??= face.model) !== face.model) return location.reload();
       if (face.asked > counted) out = Math.max(0, out - 1);
       if (face.asked === requests) {
         if (out) overtaken = true;
@@ -133,13 +136,12 @@ globalThis.sagan = (() => {
     /**
      * Keep what a view shows up to date: `ask(number)` sends a request to Python when the view is on screen and
      * stale, one at a time; it returns false where it cannot ask yet. Call `stale()` when its inputs changed and
-     * `answered(number)` on the reply. A request that failed is told by `sorry` in the view's `.error`. What follows
-     * a dragged slider waits `rest` ms for it.
+     * `answered(number)` on the reply. A request that failed, or is lost, is told by `sorry` in the view's `.error`.
+     * What follows a dragged slider waits `rest` ms for it.
      */
     keepFresh(element, sorry, ask, rest = 120) {
       let stale = true, seen = false, pending = 0, timer = 0;
       const check = () => {
-        if (Date.now() - pending > LOST) pending = 0;
         element.classList.toggle('waiting', stale || pending > 0);
         if (!stale || !seen || pending) return;
         clearTimeout(timer);
@@ -147,16 +149,15 @@ globalThis.sagan = (() => {
           const number = Date.now();
           [stale, pending] = [false, number];
           if (ask(number) === false) [stale, pending] = [true, 0];
-          else setTimeout(check, LOST + 1); // ask again if no answer comes
+          else setTimeout(() => { if (pending === number) fail(); }, LOST);
         }, rest);
       };
-      page.on('failed', (id) => { // the next try is when something changes or the view is opened
-        if (!element.closest(`#${id}`)) return;
+      const fail = () => { // the next try is when something changes or the view is opened
         element.querySelector('.error').textContent = sorry;
-        pending = 0;
-        stale = true;
+        [stale, pending] = [true, 0];
         element.classList.remove('waiting');
-      });
+      };
+      page.on('failed', (id) => { if (element.closest(`#${id}`)) fail(); });
       new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; check(); }).observe(element);
       return {
         stale() { stale = true; check(); },
