@@ -21,26 +21,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sagan import checkpoint
 from sagan.data import DataError, load_images, refusal
-from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, load_features
+from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
+from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
 from sagan.trainer import (
     INTERVALS,
     LOSSES,
-    OUT_OF_MEMORY,
     PRECISIONS,
     PRESETS,
     Recipe,
     Trainer,
     TrainingError,
-    is_lack_of_memory,
-    make_deterministic,
-    pick_device,
     read_state_info,
 )
 
@@ -81,7 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--labels", metavar="CSV", help="class labels; the first column is the file name (default no classes)"
     )
-    add("--label-columns", metavar="NAMES", help="columns that make up the class: Male,Smiling gives four")
+    add(
+        "--label-columns",
+        metavar="NAMES",
+        help="its columns of 1 for yes, 0 or -1 for no; Male,Smiling gives four classes",
+    )
 
     add = parser.add_argument_group("networks").add_argument
     add(
@@ -219,10 +221,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
     options = build_parser().parse_args(arguments)
+    # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
+    usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with processes(options.device) as (team, device):
             return run(options, team, device)
-    except (DataError, TrainingError, checkpoint.CheckpointError, ValueError) as error:
+    except (DataError, DeviceError, MetricsError, TrainingError, checkpoint.CheckpointError) as error:
         sentence = str(error)
     except torch.OutOfMemoryError:  # before the first step; later ones know more
         sentence = OUT_OF_MEMORY
@@ -234,6 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         sentence = refusal(error)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
     number = os.environ.get("RANK", "0")
     print(f"train.py{f' (process {number})' if number != '0' else ''}: {sentence}", file=sys.stderr)
     return 2
@@ -259,7 +265,6 @@ def run(options: argparse.Namespace, team: Processes, device: str) -> int:
 
 def start(options: argparse.Namespace, team: Processes, device: str, held: ExitStack) -> Trainer:
     """The trainer that the options describe, resumed where they say so; its folder is locked while `held`."""
-    given = vars(options)
     if (options.out / checkpoint.CONFIG).is_file():
         whole = options.out.resolve()
         inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
@@ -275,28 +280,16 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         raise TrainingError(
             f"There is a run in '{options.out}': go on with it by --resume, or name another --out."
         )
-    settings = PRESETS[given["preset"]] if "preset" in given else {}
-    settings = settings | {name: given[name] for name in SETTINGS if name in given}
-    for name, value in settings.items():
-        if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
-            before = "its default" if stored[name] is None else stored[name]
-            by = "" if name in given else f" by --preset {given['preset']}"
-            raise TrainingError(
-                f"--{name.replace('_', '-')} is {value} now{by}, but the run in '{options.out}' was started "
-                f"with {before}: leave it out, or start a new run."
-            )
-    if "minutes" in given or "steps" in given:
-        settings = {"steps": None, "minutes": None} | settings
-    settings = PRESETS["sagan"] | INTERVALS | stored | settings
-    if not settings.get("data"):
-        raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
-
-    source = _source(given.get("start_from"), options, settings)
-    config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
+    settings = _settings(options, stored)
+    start_from = vars(options).get("start_from")
+    source = _source(start_from, options, settings)
     try:
+        config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
     except TypeError as error:  # text where a number belongs
         raise TrainingError(f"The recipe of the run in '{options.out}' is damaged: {error}.") from error
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     if recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
     sources, columns = settings["data"], settings.get("label_columns") or ""
@@ -310,10 +303,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
             [name.strip() for name in columns.split(",") if name.strip()],
             options.workers,
         )
-    command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
-    if command not in earlier.split(" && "):
-        earlier = f"{earlier} && {command}" if earlier else command
-    about = {"command": earlier} | {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
+    about = {"command": _command(stored)}
+    about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
@@ -338,9 +329,38 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         trainer.resume()
         _check_reference(trainer, measurement)
     elif source:
-        given = options.start_from
-        trainer.start_from(source, Path(given).resolve().name if Path(given).exists() else given)
+        named = Path(start_from).resolve().name if Path(start_from).exists() else start_from
+        trainer.start_from(source, named)
     return trainer
+
+
+def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
+    """All settings: as the command line has them, else its --preset, else as `stored`, else by default."""
+    given = vars(options)
+    settings = PRESETS[given["preset"]] if "preset" in given else {}
+    settings = settings | {name: given[name] for name in SETTINGS if name in given}
+    for name, value in settings.items():
+        if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
+            before = "its default" if stored[name] is None else stored[name]
+            by = "" if name in given else f" by --preset {given['preset']}"
+            raise TrainingError(
+                f"--{name.replace('_', '-')} is {value} now{by}, but the run in '{options.out}' was started "
+                f"with {before}: leave it out, or start a new run."
+            )
+    if "minutes" in given or "steps" in given:
+        settings = {"steps": None, "minutes": None} | settings
+    settings = PRESETS["sagan"] | INTERVALS | stored | settings
+    if not settings.get("data"):
+        raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
+    return settings
+
+
+def _command(stored: dict) -> str:
+    """This command after those that the run had before, for the model card."""
+    command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
+    if command in earlier.split(" && "):
+        return earlier
+    return f"{earlier} && {command}" if earlier else command
 
 
 def _source(given: str | None, options: argparse.Namespace, settings: dict) -> Path | None:

@@ -25,9 +25,10 @@ import train
 from benchmarks.train_speed import elapsed, random_images
 from sagan import checkpoint, film, heatmaps
 from sagan.data import ImageSet, load_images
+from sagan.device import pick_device
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
-from sagan.trainer import Recipe, Trainer, pick_device
+from sagan.trainer import Recipe, Trainer
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant

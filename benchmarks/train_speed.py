@@ -37,8 +37,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
+from sagan.device import has_native_bf16, pick_device
 from sagan.networks import SaganConfig
-from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer, has_native_bf16, pick_device
+from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
 
 IMAGES = 2048
 WARM_UP = BEFORE_CAPTURE + 2  # steps

@@ -439,8 +439,10 @@ def _bit(value: str, column: str, name: str, path: Path) -> int:
         number = float(value)
     except ValueError:
         number = math.nan
-    if math.isnan(number):
-        raise DataError(f"{path} gives {value!r} as {column} of {name}, but a label must be a number")
+    if not -1 <= number <= 1:  # nor is NaN
+        raise DataError(
+            f"{path} gives {value!r} as {column} of {name}, but a label is 1 for yes, 0 or -1 for no"
+        )
     return int(number > 0.5)
 
 

@@ -6,6 +6,7 @@ copies what sampling needs out of a run, and leaves behind what only resuming ne
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         ship(options.run, options.out)
     except (checkpoint.CheckpointError, OSError) as error:
         parser.error(str(error))
-    print(f"'{options.out}' can be opened with: python app.py --checkpoint {options.out}")
+    print(f"'{options.out}' can be opened with: python app.py --checkpoint {shlex.quote(str(options.out))}")
     return 0
 
 

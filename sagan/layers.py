@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -154,15 +154,20 @@ def normalised_once(*networks: nn.Module) -> Iterator[None]:
 
 
 def exact_weight(module: nn.Module) -> Tensor:
-    """The weight of a spectrally normalised module over its largest singular value, exact to float32.
-
-    The singular value is the root of the largest eigenvalue of W W^T in float64: an SVD's, in less time.
-    """
+    """The weight of a spectrally normalised module over its largest singular value, exact to float32."""
     weight = module.parametrizations.weight.original.detach()
-    matrix = module.parametrizations.weight[0].matrix(weight).double()
-    matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    sigma = torch.linalg.eigvalsh(matrix @ matrix.T)[-1].sqrt()
-    return weight / sigma.to(weight.dtype)
+    matrix = module.parametrizations.weight[0].matrix(weight)
+    return weight / singular_values(matrix.double())[0].to(weight.dtype)
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """All min(rows, columns) of them, the largest first, of a float64 matrix.
+
+    They are the roots of the eigenvalues of W W^T: an SVD's, in less time. Those below 1e-7 of the largest
+    are lost in rounding.
+    """
+    small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    return torch.linalg.eigvalsh(small @ small.T).flip(0).clamp(min=0).sqrt()
 
 
 class SelfAttention(nn.Module):
@@ -189,7 +194,9 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
         self.fused = False
 
-    def forward(self, x: Tensor, gamma: float | None = None, extras: Extras | None = None):
+    def forward(
+        self, x: Tensor, gamma: float | None = None, extras: Extras | None = None
+    ) -> Tensor | tuple[Tensor, Any]:
         """Map x (B, C, H, W) to the same shape.
 
         gamma replaces the learned scalar in this call. extras="queries_keys" returns (y, (q, k)) with q and k

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.data import labels_in_proportion, load_images, refusal
+from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.film import inputs, to_uint8
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator
-from sagan.trainer import OUT_OF_MEMORY, TrainingError, is_lack_of_memory, pick_device
 
 INCEPTION = "inception"
 BATCH = 100
@@ -274,14 +274,21 @@ class Measurement:
         faces = generate(generator, self.seeds, self.truncation, labels)
         fake = describe(self._features, faces, self.count, self._device, "Generated images")
         figures = compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
-        return figures | attention_figures(generator, self.seeds[:ATTENTION_FACES], self.truncation)
+        some = slice(ATTENTION_FACES)
+        of_some = None if labels is None else labels[some]
+        return figures | attention_figures(generator, self.seeds[some], self.truncation, of_some)
 
 
 @torch.inference_mode()
 def attention_figures(
-    generator: Generator, seeds: Sequence[int], truncation: float = 1.0
+    generator: Generator,
+    seeds: Sequence[int],
+    truncation: float = 1.0,
+    labels: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """How strong and how sharp each attention layer of a generator in eval mode is, over faces of `seeds`.
+
+    labels are as in `inputs`.
 
     strength_LAYER: the median over positions and faces of |gamma * attended| / |x|, the lengths over channels
     of what the layer adds and of what it adds to. entropy_LAYER: the median entropy of a row, in bits.
@@ -300,7 +307,9 @@ def attention_figures(
     ]
     try:
         for start in range(0, len(seeds), ATTENTION_BATCH):
-            generator(*inputs(generator, seeds[start : start + ATTENTION_BATCH], truncation), extras="maps")
+            part = slice(start, start + ATTENTION_BATCH)
+            of_part = None if labels is None else labels[part]
+            generator(*inputs(generator, seeds[part], truncation, of_part), extras="maps")
     finally:
         for hook in hooks:
             hook.remove()
@@ -335,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(json.dumps(run(options)) if options.json else table(run(options)))
-    except (ValueError, TrainingError) as error:
+    except ValueError as error:
         parser.error(str(error))
     except torch.OutOfMemoryError:
         parser.error(OUT_OF_MEMORY)

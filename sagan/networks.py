@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ class SaganConfig:
 
 
 class Generator(nn.Module):
-    """Latents -> images: transposed convolutions with batch norm, and self-attention on two feature maps.
+    """Latents -> images: transposed convolutions with batch norm, and self-attention on some feature maps.
 
     `spectral=False` builds it without the parametrization, for weights that are already normalised.
     """
@@ -121,7 +121,7 @@ class Generator(nn.Module):
         labels: Tensor | None = None,
         gammas: dict[str, float] | None = None,
         extras: NetworkExtras | None = None,
-    ):
+    ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
         gammas replaces learned gammas by layer name ("16x16"). With extras, returns (images, {layer: extra})
@@ -217,7 +217,9 @@ class Discriminator(nn.Module):
         if config.num_classes:
             self.embedding = spectral_norm(nn.Embedding(config.num_classes, channels[-1]), spectral)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None, extras: NetworkExtras | None = None):
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, extras: NetworkExtras | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map images (B, 3, S, S) in [-1, 1], and labels (B,) where there are classes, to scores (B,).
 
         extras and errors are those of `Generator.forward`; the last block is "score" (B, 1, 1, 1).

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sagan.device import DeviceError
+
 PATIENCE = timedelta(hours=2)  # the first process decodes the images while the others wait
 
 
@@ -84,7 +86,7 @@ def is_lost_connection(error: RuntimeError) -> bool:
 def processes(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the others if `torchrun` started this process; yields them and the device of this one.
 
-    device "auto" and "cuda" become this process's own GPU. Raises ValueError where it has none.
+    device "auto" and "cuda" become this process's own GPU. Raises DeviceError where it has none.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE, device
@@ -92,14 +94,14 @@ def processes(device: str) -> Iterator[tuple[Processes, str]]:
     gpus, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
     if device == "cuda" or (device == "auto" and gpus):
         if number >= gpus:
-            raise ValueError(
+            raise DeviceError(
                 f"There is no GPU for process {number + 1} on this machine, which has {gpus}: start at most "
                 "one process for each, or train with --device cpu."
             )
         device = f"cuda:{number}"
         torch.cuda.set_device(device)
     elif device not in ("auto", "cpu"):
-        raise ValueError(f"Several processes cannot share the device '{device}': use cpu, cuda or auto.")
+        raise DeviceError(f"Several processes cannot share the device '{device}': use cpu, cuda or auto.")
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:

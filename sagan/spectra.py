@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 from sagan import checkpoint
 from sagan.checkpoint import SPECTRA, CheckpointError
 from sagan.latents import check_seed
+from sagan.layers import singular_values
 from sagan.networks import Discriminator, Generator, SaganConfig
 
 MOST_STEPS = 100
@@ -53,20 +54,6 @@ def matrix(module: nn.Module) -> Tensor:
     trained = parametrize.is_parametrized(module, "weight")
     weight = (module.parametrizations.weight.original if trained else module.weight).detach()
     return (weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight).flatten(1).double()
-
-
-def singular_values(matrix: np.ndarray) -> np.ndarray:
-    """All singular values of a matrix, float64 (k,), descending.
-
-    They are the roots of the eigenvalues of the smaller Gram matrix: an SVD's, in less time; those below 1e-7
-    of the largest are lost in rounding. Raises ValueError where the matrix is none, or not finite.
-    """
-    return _singular_values(torch.from_numpy(_checked_matrix(matrix))).numpy()
-
-
-def _singular_values(matrix: Tensor) -> Tensor:
-    small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    return torch.linalg.eigvalsh(small @ small.T).flip(0).clamp(min=0).sqrt()
 
 
 def power_iteration(matrix: np.ndarray, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +108,7 @@ def _checked_matrix(matrix: np.ndarray) -> np.ndarray:
 def measure(generator: Generator, discriminator: Discriminator) -> dict[str, Tensor]:
     """The tensors of spectra.safetensors, from networks in training."""
     return {
-        name: _singular_values(matrix(module)).float().cpu()
+        name: singular_values(matrix(module)).float().cpu()
         for name, module in layers(generator, discriminator).items()
     }
 
@@ -176,7 +163,7 @@ def describe(
             "shape": tuple(module.weight.shape),
             "kind": next(kind for kind, its_type in KINDS.items() if isinstance(module, its_type)),
             "matrix": tuple(weight.shape),
-            "after": _singular_values(weight).float().numpy(),
+            "after": singular_values(weight).float().numpy(),
             "before": before.get(name),
         }
     return described

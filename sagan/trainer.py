@@ -1,10 +1,8 @@
 """The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
 
-import ctypes
 import dataclasses
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -23,6 +21,16 @@ from sagan import checkpoint, losses, pictures, spectra
 from sagan.augment import augment, draw_changes
 from sagan.captured import Captured
 from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
+from sagan.device import (
+    aside,
+    describe_device,
+    has_native_bf16,
+    is_lack_of_memory,
+    keep_freed_memory,
+    make_deterministic,
+    pick_device,
+    resident,
+)
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.layers import load_state, normalised_once
@@ -42,9 +50,6 @@ ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
-
-
-OUT_OF_MEMORY = "The GPU ran out of memory: end what else uses it, or name another --device."
 
 
 class TrainingError(RuntimeError):
@@ -135,7 +140,7 @@ class Trainer:
     out/checkpoint/ is the newest checkpoint with all that resuming needs, out/best/ the best one measured;
     out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
     only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
-    resumed run goes on bit for bit on the CPU.
+    resumed run goes on bit for bit on the CPU. (But in one of so many minutes, the rates follow the clock.)
     """
 
     def __init__(
@@ -294,6 +299,10 @@ class Trainer:
             return network(draw.noise, draw.labels).float()
 
     def _d_step(self, draw: Draw, fake: Tensor) -> dict[str, Tensor]:
+        """One update of D from real images and as many generated ones (B, 3, S, S); returns its figures.
+
+        Both go through D in one batch, for consistency also as `move` moves them: scores (2B,) or (4B,).
+        """
         real, labels = to_batch(draw.images, draw.flips), draw.labels
         if draw.changes is not None:
             real, fake = map(augment, (real, fake), draw.changes.unbind(1))
@@ -321,6 +330,7 @@ class Trainer:
         return figures | {"d_loss": loss, "d_real": real_scores.mean(), "d_fake": fake_scores.mean()}
 
     def _g_step(self, fake: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """One update of G from what D, which rests meanwhile, says of generated images (B, 3, S, S)."""
         self.discriminator.requires_grad_(False)
         if draw.changes is not None:
             fake = augment(fake, draw.changes[:, 0])
@@ -478,8 +488,8 @@ class Trainer:
         with self._writing("The folder of the pictures"):
             (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
-        saved = sampled = None
         leads = self.processes.leads
+        written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
             total=None if self.recipe.steps is None else self.before["step"] + self.recipe.steps,
             initial=self.step,
@@ -490,6 +500,16 @@ class Trainer:
         )
         started, clock = self.seconds, time.monotonic()
         logged_at, logged_step = time.monotonic(), self.step
+
+        def write(what: Callable[[], None]) -> None:
+            """Once a step, and without counting its time as one of training."""
+            nonlocal logged_at
+            if leads and written.get(what) != self.step:
+                begun = time.monotonic()
+                what()
+                written[what] = self.step
+                logged_at += time.monotonic() - begun
+
         try:
             while self.progress < 1 and self.stopped_by is None:
                 if leads and is_moment(self.step):
@@ -515,22 +535,16 @@ class Trainer:
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
                     if not self._has_saved:
-                        self.save()  # no best one is left without the run it is of
-                        saved = self.step
-                    self.keep_as_best()
-                    if saved != self.step:
-                        self.save()
-                        saved = self.step
-                if leads and self.step % sample_every == 0:
-                    self.draw()
-                    sampled = self.step
-                if leads and self.step % save_every == 0 and saved != self.step:
-                    self.save()
-                    saved = self.step
-            if leads and sampled != self.step and self.stopped_by is None:
-                self.draw()
-            if leads and saved != self.step:
-                self.save()
+                        write(self.save)  # no best one is left without the run it is of
+                    write(self.keep_as_best)
+                    write(self.save)
+                if self.step % sample_every == 0:
+                    write(self.draw)
+                if self.step % save_every == 0:
+                    write(self.save)
+            if self.stopped_by is None:
+                write(self.draw)
+            write(self.save)
         finally:
             bar.close()
             if self.processes.count > 1 and sys.exc_info()[0] is not None:
@@ -708,6 +722,12 @@ class Trainer:
         CheckpointError, or TrainingError where the networks are other ones.
         """
         config, class_names = checkpoint.load_config(folder)
+        if config.num_classes != self.config.num_classes:
+            counts = [network.num_classes or "no" for network in (config, self.config)]
+            raise TrainingError(
+                f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give the "
+                "--labels and --label-columns that it was trained with, or leave them out if it has none."
+            )
         if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
@@ -820,7 +840,7 @@ class Trainer:
         hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
         if self.processes.count > 1:
             hardware = f"{self.processes.count} processes, each on {hardware}"
-        classes = ", ".join(self.data.class_names) if self.config.num_classes else "none"
+        classes = "; ".join(self.data.class_names) if self.config.num_classes else "none"
         begun = ""
         if self.before["source"]:
             begun = f", of which '{self.before['source']}' had taken {self.before['step']:,} before"
@@ -865,95 +885,10 @@ def read_state_info(folder: Path) -> dict:
     return info
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one. Raises TrainingError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(f"{device.type} was never tried")
-        torch.empty(1, device=device)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        raise TrainingError(
-            f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
-        ) from error
-    return device
-
-
-def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only; some of a GPU's want this before any other work on it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-
-
-def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """uint8 images as a tensor on a GPU of whose free memory they take less than half, else as they are."""
-    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return images
-    return torch.tensor(images, device=device)
-
-
-@contextmanager
-def aside(device: torch.device) -> Iterator[None]:
-    """A stream of its own for the work inside, as a capture wants it of the steps before; none on a CPU."""
-    if device.type == "cpu":
-        yield
-        return
-    stream, usual = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    stream.wait_stream(usual)
-    with torch.cuda.stream(stream):
-        yield
-    usual.wait_stream(stream)
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products run at full speed, which emulation does not."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):  # the question is about the current one
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
-
-
-def keep_freed_memory() -> bool:
-    """Let this process hand freed memory out again instead of returning it; False where that cannot be set.
-
-    By default glibc returns every large tensor to the system, and the next step maps its pages anew: some
-    30,000 page faults a step, a tenth of its time on two CPU cores. The process then stays as large as its
-    largest step.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    most, older_most = 1 << 30, 1 << 25  # older versions of glibc take no more than 32 MiB
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # not glibc
-        return False
-    # The second alone would do harm: it freezes the first where it is.
-    mapped = mallopt(mmap_threshold, most) or mallopt(mmap_threshold, older_most)
-    return bool(mapped and mallopt(trim_threshold, (1 << 31) - 1))
-
-
 def _not_compiled(error: Exception) -> TrainingError:
     cause = getattr(error, "inner_exception", error)  # what the compiler said
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
     return TrainingError(f"The networks cannot be compiled here ({reason}): leave out --compile.")
-
-
-def describe_device(device: torch.device) -> str:
-    """The name of the hardware, for the model card."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads ({sys.platform})"
-
-
-def is_lack_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on a CPU, torch raises a RuntimeError like any other."""
-    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return lacking or "can't allocate memory" in str(error)
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:

@@ -436,11 +436,12 @@ def test_label_mistakes_are_named_before_anything_is_decoded(load, make_images, 
     assert error == f"{path} has no row for 2 of 3 images, for example {folder}/0001.png"
     error = labelled(load, folder, path, [header, *rows], ["Smiling"])
     assert error == f"{path} has no column 'Smiling'; its columns are Male, Old"
-    for value in ("yes", "", "nan"):
+    allowed = "but a label is 1 for yes, 0 or -1 for no"
+    for value in ("yes", "", "nan", "2", "-1.5"):
         error = labelled(load, folder, path, [header, *rows[:2], ["0002.png", value, 0]])
-        assert error == f"{path} gives {value!r} as Male of 0002.png, but a label must be a number"
+        assert error == f"{path} gives {value!r} as Male of 0002.png, {allowed}"
     error = labelled(load, folder, path, [header, *rows[:2], ["0002.png"]])
-    assert error == f"{path} gives '' as Male of 0002.png, but a label must be a number"
+    assert error == f"{path} gives '' as Male of 0002.png, {allowed}"
     error = labelled(load, folder, path, [header, *rows], ["Male"] * 14)
     assert error == "14 label columns were given, but at most 13 are possible"
     error = labelled(load, folder, path, [header, *rows], ["Male", "Old", "Male"])

@@ -89,7 +89,9 @@ def test_no_module_imports_itself_through_others(name):
         ("data", "trainer", "train"),
         ("losses", "trainer", "train"),
         ("networks", "trainer", "train"),
-        ("checkpoint", "trainer", "metrics", "train"),
+        ("checkpoint", "trainer", "train"),
+        ("checkpoint", "metrics", "train"),
+        ("device", "trainer", "train"),
         ("latents", "sampler"),
         ("sampler", "sample"),
     ],
@@ -114,6 +116,7 @@ def test_sampling_and_training_do_not_know_each_other():
     assert "sagan.trainer" not in reached("sagan.sampler")
     assert "sagan.sampler" not in reached("sagan.trainer")
     assert "sagan.trainer" not in reached("app")
+    assert "sagan.trainer" not in reached("sagan.metrics")
 
 
 @pytest.mark.parametrize(

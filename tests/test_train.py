@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import train
-from sagan import checkpoint, metrics, sample
+from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
 from sagan.trainer import Recipe
@@ -955,6 +955,29 @@ def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, 
     monkeypatch.setattr(train, "Trainer", Trainer)
     assert start("--compile") == code
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
+
+
+def test_sigterm_while_images_are_decoded_leaves_nothing_behind(monkeypatch, make_images):
+    decode, usual = data._decode, signal.getsignal(signal.SIGTERM)
+
+    def stop(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return decode(*arguments)
+
+    make_images(6)
+    monkeypatch.setattr(data, "_decode", stop)
+    with pytest.raises(SystemExit) as stopped:
+        start()
+    assert stopped.value.code == 143
+    assert not Path("runs").exists() and not list(Path(".cache").rglob("*.u8"))
+    assert signal.getsignal(signal.SIGTERM) == usual
+
+
+def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(monkeypatch, make_images):
+    make_images(4)
+    monkeypatch.setattr(pictures, "curves", lambda *_: [*zip([1], [], strict=True)])
+    with pytest.raises(ValueError, match="zip"):
+        start("--steps", 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work otherwise there")

@@ -24,7 +24,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sagan import checkpoint, pictures, spectra, trainer
+from sagan import checkpoint, device, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
@@ -436,9 +436,9 @@ def test_images_that_live_on_the_device_make_the_same_batches(tmp_path, monkeypa
 def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
     images = random_images().images
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert trainer.resident(images, cpu) is images
+    assert device.resident(images, cpu) is images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 2, 1 << 40))
-    assert trainer.resident(images, gpu) is images
+    assert device.resident(images, gpu) is images
 
 
 def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
@@ -583,6 +583,18 @@ def test_the_step_that_compiles_takes_none_of_the_minutes(tmp_path, clock):
     assert without_files(run).train(log_every=2)
     assert [row["seconds"] for row in run.history] == [10, 30]
     assert [row["images_per_second"] for row in run.history] == [0.4, 0.4]
+
+
+def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
+    def work(seconds: float) -> None:
+        clock.now += seconds
+
+    run = make(tmp_path, steps=6)
+    after_each_step(run, lambda: work(10))
+    run.draw, run.save = lambda: work(100), lambda: work(1000)
+    assert run.train(log_every=2, sample_every=3, save_every=1)
+    assert [row["images_per_second"] for row in run.history] == [0.4, 0.4, 0.4]
+    assert run.history[-1]["seconds"] == 6 * 10 + 100 + 5 * 1000  # all but what comes after the last row
 
 
 def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
@@ -816,7 +828,7 @@ def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
     assert Sampler.load(tmp_path).class_names == CLASS_NAMES
-    assert "- Classes: dark, bright, red\n" in run.card()
+    assert "- Classes: dark; bright; red\n" in run.card()
 
 
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
@@ -902,7 +914,7 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
 
 FAULTS = """
 import resource, torch
-from sagan.trainer import keep_freed_memory
+from sagan.device import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -926,8 +938,8 @@ def test_freed_memory_is_handed_out_again_without_page_faults():
 
 
 def test_without_glibc_memory_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(trainer.ctypes, "CDLL", lambda name: object())
-    assert trainer.keep_freed_memory() is False
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert device.keep_freed_memory() is False
 
 
 # Starting from a checkpoint
@@ -1028,6 +1040,21 @@ def test_a_run_may_add_residual_blocks_to_what_it_starts_from(tmp_path):
         TrainingError, match=r"The networks in '.*' are .*g_residual=\(8, 16, 16\).*, but this"
     ):
         make(tmp_path / "fourth", data).start_from(saved, "second")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "counts"), [(0, 3, "no classes, but this run 3"), (3, 0, "3 classes, but this run no")]
+)
+def test_a_run_does_not_start_from_other_classes(tmp_path, there, here, counts):
+    earlier = make(tmp_path / "first", random_images(classes=there))
+    earlier.save()
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path / "second", random_images(classes=here)).start_from(
+            tmp_path / "first/checkpoint", "first"
+        )
+    assert str(error.value).startswith(
+        f"The checkpoint in '{tmp_path / 'first/checkpoint'}' has {counts}: give the --labels"
+    )
 
 
 def test_alphas_learn_ten_times_as_fast_as_the_rest(tmp_path):
@@ -1530,7 +1557,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(settings, sentence):
 
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     for name in ("cuda:99", "tpu", ""):
-        with pytest.raises(TrainingError) as error:
+        with pytest.raises(device.DeviceError) as error:
             Trainer(CONFIG, Recipe(), random_images(), tmp_path, name)
         assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
 
@@ -1571,8 +1598,8 @@ def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", Current)
     second = torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == second)
-    assert trainer.has_native_bf16(second)
-    assert not trainer.has_native_bf16(torch.device("cuda:0"))
+    assert device.has_native_bf16(second)
+    assert not device.has_native_bf16(torch.device("cuda:0"))
 
 
 def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):

@@ -10,7 +10,7 @@ from sagan.checkpoint import AVERAGE_MAPS
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, check_label, labels_of, layers_of, side_of
+from sagan.ui.current import CurrentFace, labels_of, layers_of, side_of
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS
 from sagan.ui.numbers import the_numbers
@@ -193,9 +193,8 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
 
 def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
     """What the discriminator makes of a face: its score, queries, keys and gammas. Raises ValueError."""
-    label = check_label(face.label, sampler.config.num_classes)
-    labels = labels_of(label)
-    (image,) = sampler.faces(face.latent(sampler.config.z_dim)[None], labels)
+    z, label = face.inputs(sampler.config)
+    (image,) = sampler.faces(z[None], labels_of(label))
     score, vectors = sampler.score_and_queries_keys(image, label)
     return {
         "of": [face.seed_a, face.seed_b, face.t, face.psi, face.label],

@@ -11,6 +11,7 @@ from sagan import latents
 from sagan.ui import pictures, texts
 
 if TYPE_CHECKING:
+    from sagan.networks import SaganConfig
     from sagan.sampler import Sampler
 
 
@@ -36,6 +37,10 @@ class CurrentFace:
         # At either end the seed's own latent, to the bit.
         between = {0: a, 1: b}.get(self.t)
         return latents.truncate(latents.slerp(a, b, self.t) if between is None else between, self.psi)
+
+    def inputs(self, config: "SaganConfig") -> tuple[np.ndarray, int | None]:
+        """What a generator makes it from: its latent, and its class or None. Raises ValueError."""
+        return self.latent(config.z_dim), check_label(self.label, config.num_classes)
 
 
 def check_label(label: Any, num_classes: int) -> int | None:
@@ -118,8 +123,7 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     `extra` is added as it is: a notice, a query to light. It is one string because the page compares a
     component's value before and after each event, and strings are cheap to compare.
     """
-    label = check_label(face.label, sampler.config.num_classes)
-    image, queries_keys = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
+    image, queries_keys = sampler.face_and_queries_keys(*face.inputs(sampler.config))
     layers = layers_of(queries_keys, sampler.gammas)
     return json.dumps(
         {**asdict(face), "image": pictures.png_uri(image), "layers": layers, "model": sampler.sha256, **extra}

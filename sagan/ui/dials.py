@@ -9,7 +9,7 @@ import numpy as np
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label, labels_of
+from sagan.ui.current import CurrentFace, labels_of
 from sagan.ui.lab import MOST_TIMES
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
@@ -67,9 +67,8 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[s
 
 def _made(sampler: "Sampler", face: CurrentFace, *gammas: float) -> np.ndarray:
     """A face with one gamma for each layer, uint8 (S, S, 3)."""
-    label = check_label(face.label, sampler.config.num_classes)
-    z = face.latent(sampler.config.z_dim)[None]
-    return sampler.faces(z, labels_of(label), dict(zip(sampler.layers, gammas, strict=True)))[0]
+    z, label = face.inputs(sampler.config)
+    return sampler.faces(z[None], labels_of(label), dict(zip(sampler.layers, gammas, strict=True)))[0]
 
 
 @lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label, labels_of
+from sagan.ui.current import CurrentFace, labels_of
 from sagan.ui.spectrum import spectral_norm
 from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, told
 
@@ -170,8 +170,7 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     The discriminator sees the face as it is on screen. `number` is that of the request.
     """
     try:
-        label = check_label(face.label, sampler.config.num_classes)
-        z = face.latent(sampler.config.z_dim)
+        z, label = face.inputs(sampler.config)
         image = sampler.faces(z[None], labels_of(label))[0]
         networks = {
             "generator": (sampler.activations(z, label), sampler.gammas),

@@ -8,7 +8,7 @@ import numpy as np
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label, side_of
+from sagan.ui.current import CurrentFace, side_of
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def computed(sampler: "Sampler", face: CurrentFace, layer: str, query: int) -> d
 
     Also `width`, how many those are. Raises ValueError.
     """
-    label = check_label(face.label, sampler.config.num_classes)
-    made = sampler.computation(face.latent(sampler.config.z_dim), layer, query, label)
+    z, label = face.inputs(sampler.config)
+    made = sampler.computation(z, layer, query, label)
     whole = {name: getattr(made, name) for name in ("q", "keys", "k", "logits", "weights")}
     first = {name: getattr(made, name)[..., :CHANNELS] for name in ("values", "attended", "x", "y")}
     lists = {name: np.asarray(array).tolist() for name, array in (whole | first).items()}

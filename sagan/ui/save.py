@@ -7,7 +7,7 @@ import numpy as np
 
 from sagan import heatmaps, inside
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace
 from sagan.ui.lab import COMBINED, Pin
 
 if TYPE_CHECKING:
@@ -54,18 +54,16 @@ def _named(wanted: Wanted) -> str:
 
 def raw_maps(sampler: "Sampler", face: CurrentFace) -> bytes:
     """`Sampler.raw_maps` of a face as the bytes of an .npz file. Raises ValueError."""
-    label = check_label(face.label, sampler.config.num_classes)
     about = {"seed_a": face.seed_a, "seed_b": face.seed_b, "t": float(face.t), "psi": float(face.psi)}
     buffer = BytesIO()
-    latent = face.latent(sampler.config.z_dim)
-    np.savez_compressed(buffer, **sampler.raw_maps(latent, label, about=about))
+    np.savez_compressed(buffer, **sampler.raw_maps(*face.inputs(sampler.config), about=about))
     return buffer.getvalue()
 
 
 def _maps(sampler: "Sampler", face: CurrentFace, wanted: Wanted) -> tuple[np.ndarray, int, np.ndarray]:
     """The face, the side of the grid, and by position its row or, backward, its column: (n*n, n*n)."""
-    label = check_label(face.label, sampler.config.num_classes)
-    image, vectors = sampler.face_and_queries_keys(face.latent(sampler.config.z_dim), label)
+    z, label = face.inputs(sampler.config)
+    image, vectors = sampler.face_and_queries_keys(z, label)
     gammas = sampler.gammas
     if wanted.network == "discriminator":
         vectors = sampler.discriminator_queries_keys(image, label)

@@ -203,6 +203,7 @@ TRAINING_TAB = "Training"
 TRAINING = {
     "strip": "Eight faces at this moment of the training",
     "face": "Face from seed {seed}: show its attention",
+    "face_plain": "Face from seed {seed}",
     "moment": "Moment of the training",
     "at": "Step {step} · {images} images shown",
     "loading_first": "Loading the film",
@@ -219,6 +220,8 @@ TRAINING = {
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
+    "help_plain": "The same eight latents all along. Choose a face: it becomes the current one.",
+    "classes": "Seed n is of class n modulo {count}.",
     "penalty": "The discriminator’s loss contains the penalty of consistency regularization, where the "
     "training had it.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "

@@ -29,16 +29,23 @@ def training_tab(controls: Controls) -> None:
     filmed = sampler.film is not None
     if not filmed and not charts:
         return
+    attends, classes = bool(sampler.layers), sampler.config.num_classes
+    words = texts.ATTENTION | texts.TRAINING
+    if not attends:
+        words |= {"face": words["face_plain"], "help": words["help_plain"]}
+    if classes:
+        words |= {"help": f"{words['help']} {words['classes'].format(count=classes)}"}
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",
             "layers",
             **layer_props(sampler) | ({} if filmed else {"layers": []}),
-            texts=texts.ATTENTION | texts.TRAINING,
-            faces=[texts.TRAINING["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
+            texts=words,
+            faces=[words["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
             seeds=list(film.SEEDS),
+            classes=classes,
             side=sampler.config.image_size,
-            has_layers=filmed and bool(sampler.layers),
+            has_layers=filmed and attends,
             penalty=any("inconsistency" in row for row in sampler.history),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
@@ -56,7 +63,6 @@ def training_tab(controls: Controls) -> None:
         return await in_worker(make, told(event, "number"))
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
-        classes = sampler.config.num_classes
         seed = told(event, "seed", MAX_SEED)
         face = CurrentFace(seed, seed_b, label=seed % classes if classes else None)
         return seed, 0, 1, face.label, await controls.describe(asked, face)

@@ -349,6 +349,50 @@ def test_what_a_place_receives_is_not_told_of_a_film(training):
     assert training.locator("#training-view .received:visible").count() == 0
 
 
+@pytest.fixture
+def with_labels(tmp_path) -> Sampler:
+    """A checkpoint of three classes, without attention in the generator, and its film."""
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=3, g_attention=())
+    networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
+    film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0])}
+    checkpoint.save(tmp_path / "model", config, ("a", "b", "c"), *networks, [], "", companions=film)
+    return Sampler.load(tmp_path / "model")
+
+
+def test_a_film_of_classes_without_attention_says_what_it_shows(new_page, serve, with_labels):
+    page = new_page(serve(with_labels))
+    page.wait_for_function("sagan.face")
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_selector("#training-view [data-step]")
+    assert part(page, ".help").text_content() == (
+        "The same eight latents all along. Choose a face: it becomes the current one. "
+        "Seed n is of class n modulo 3."
+    )
+    labels = part(page, ".strip button").evaluate_all("all => all.map((button) => button.ariaLabel)")
+    assert labels == [f"Face from seed {seed}" for seed in range(8)]
+    chosen = part(page, '.strip [aria-pressed="true"]')
+    for seed, label, shown in ((2, 2, 2), (4, 0, 2), (4, 1, 4)):  # of class 0, seed 4 is not the film's
+        page.evaluate(
+            "face => sagan.emit('face', {...sagan.face, ...face})", {"seed_a": seed, "label": label}
+        )
+        assert chosen.get_attribute("aria-label") == f"Face from seed {shown}"
+
+
+def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
+    config = SaganConfig(image_size=128, g_width=8, d_width=8, z_dim=16, g_attention=(4, 8, 16, 32, 64))
+    networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
+    gammas = {f"g_gamma_{side}x{side}": side / 100 for side in config.g_attention}
+    history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
+    checkpoint.save(tmp_path / "model", config, (), *networks, history, "")
+    page = new_page(serve(Sampler.load(tmp_path / "model")))
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_selector("#training-view [data-step]")
+    looks = part(page, ".curves path").evaluate_all(
+        "all => all.map((path) => getComputedStyle(path).stroke + getComputedStyle(path).strokeDasharray)"
+    )
+    assert len(looks) == len(set(looks)) == 5
+
+
 def test_what_is_said_while_the_film_loads_are_shares_of_it(new_page, filmed_address):
     page = new_page(filmed_address)
     page.wait_for_selector("#attention-view [data-drawn]")

@@ -190,9 +190,9 @@ async function receive() {
 // Playing stops when the tab is left.
 new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
 choose(0);
-sagan.on('face', ({ seed_a, t }) => {
+sagan.on('face', ({ seed_a, t, label }) => {
   const i = seeds.indexOf(seed_a);
-  if (i >= 0 && t === 0 && i !== chosen) choose(i);
+  if (i >= 0 && t === 0 && i !== chosen && (label === null || label === seed_a % props.classes)) choose(i);
 });
 watch('value', receive);
 receive();
