@@ -6,12 +6,9 @@ import errno
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +21,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sagan import checkpoint, device, pictures, spectra, trainer
+from sagan import checkpoint, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
@@ -431,14 +428,6 @@ def test_images_that_live_on_the_device_make_the_same_batches(tmp_path, monkeypa
     for update in range(7):
         for one, two in zip(run._draw(update), other._draw(update), strict=True):
             assert one is two is None or torch.equal(one, two)
-
-
-def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
-    images = random_images().images
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert device.resident(images, cpu) is images
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 2, 1 << 40))
-    assert device.resident(images, gpu) is images
 
 
 def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
@@ -910,36 +899,6 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     latents = np.zeros((1, 12), np.float32)
     assert len(Sampler.load(best).faces(latents)) == 1
     assert Sampler.load(best).source == best and Sampler.load(tmp_path).source == tmp_path / "checkpoint"
-
-
-FAULTS = """
-import resource, torch
-from sagan.device import keep_freed_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(1 << 24)  # 64 MiB, freed at once
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-# The first tensors after it still have to grow the heap.
-print(faults(), keep_freed_memory(), [faults() for _ in range(4)][-1])
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_freed_memory_is_handed_out_again_without_page_faults():
-    printed = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
-    ).stdout
-    before, kept, after = printed.split()
-    assert kept == "True"
-    assert int(after) < int(before) / 10
-
-
-def test_without_glibc_memory_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
-    assert device.keep_freed_memory() is False
 
 
 # Starting from a checkpoint
@@ -1555,13 +1514,6 @@ def test_a_recipe_that_makes_no_sense_is_refused(settings, sentence):
     assert str(error.value) == sentence
 
 
-def test_a_device_that_is_not_there_is_refused(tmp_path):
-    for name in ("cuda:99", "tpu", ""):
-        with pytest.raises(device.DeviceError) as error:
-            Trainer(CONFIG, Recipe(), random_images(), tmp_path, name)
-        assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
-
-
 # Settings
 
 
@@ -1580,26 +1532,6 @@ def test_auto_precision_is_bf16_where_the_hardware_has_it(tmp_path, monkeypatch)
         assert make(tmp_path, precision="auto").bf16 is native
         assert make(tmp_path, precision="bf16").bf16
         assert not make(tmp_path, precision="fp32").bf16
-
-
-def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
-    current = []
-
-    class Current:
-        def __init__(self, device: torch.device) -> None:
-            self.device = device
-
-        def __enter__(self) -> None:
-            current.append(self.device)
-
-        def __exit__(self, *_) -> None:
-            current.pop()
-
-    monkeypatch.setattr(torch.cuda, "device", Current)
-    second = torch.device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == second)
-    assert device.has_native_bf16(second)
-    assert not device.has_native_bf16(torch.device("cuda:0"))
 
 
 def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):

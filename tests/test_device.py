@@ -1,0 +1,76 @@
+"""What there is to compute on, and how torch is told to use it."""
+
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sagan import device
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", ""])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(device.DeviceError) as error:
+        device.pick_device(name)
+    assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
+
+
+def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert device.resident(images, cpu) is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 2, 1 << 40))
+    assert device.resident(images, gpu) is images
+
+
+def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
+    current = []
+
+    class Current:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            current.append(self.device)
+
+        def __exit__(self, *_) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    second = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == second)
+    assert device.has_native_bf16(second)
+    assert not device.has_native_bf16(torch.device("cuda:0"))
+
+
+FAULTS = """
+import resource, torch
+from sagan.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(1 << 24)  # 64 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+# The first tensors after it still have to grow the heap.
+print(faults(), keep_freed_memory(), [faults() for _ in range(4)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_handed_out_again_without_page_faults():
+    printed = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    ).stdout
+    before, kept, after = printed.split()
+    assert kept == "True"
+    assert int(after) < int(before) / 10
+
+
+def test_without_glibc_memory_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert device.keep_freed_memory() is False
