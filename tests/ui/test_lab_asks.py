@@ -464,7 +464,7 @@ def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatc
     q, k = sampler.queries_keys(latents.from_seed(seed, sampler.config.z_dim))["16x16"]
     for weights, (x, y) in zip(maps, places[1:], strict=True):
         np.testing.assert_allclose(weights, softmax(q, k)[:, position(x, y, 16)], atol=1e-6)
-    assert "16x16 backward" in options["unit"] and options["shared"]
+    assert "16x16, who looks at the point" in options["unit"] and options["shared"]
     svg = saved(page, "svg")
     assert ElementTree.parse(svg.path()).getroot().tag.endswith("svg")
     page.evaluate("sagan.lab.clear()")

@@ -361,7 +361,7 @@ def with_labels(tmp_path) -> Sampler:
 
 def test_a_film_of_classes_without_attention_says_what_it_shows(new_page, serve, with_labels):
     page = new_page(serve(with_labels))
-    page.wait_for_function("sagan.face")
+    page.wait_for_function("globalThis.sagan?.face")
     page.get_by_role("tab", name="Training", exact=True).click()
     page.wait_for_selector("#training-view [data-step]")
     assert part(page, ".help").text_content() == (

@@ -29,7 +29,8 @@ globalThis.sagan = (() => {
     async show(description) {
       const face = JSON.parse(description);
       // A server that was started anew with another model: nothing here fits it, and the address says what is shown.
-      if ((model ??= face.model) !== face.model) return location.reload();
+      if (model === undefined) model = face.model;
+      if (model !== face.model) return location.reload();
       if (face.asked > counted) out = Math.max(0, out - 1);
       if (face.asked === requests) {
         if (out) overtaken = true;
