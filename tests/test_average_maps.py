@@ -137,6 +137,14 @@ def test_at_64_pixels_the_file_stays_under_one_and_a_half_megabytes(tmp_path):
     assert Sampler.load(folder).average_maps is not None
 
 
+def test_a_model_whose_discriminator_alone_attends_has_maps_of_the_discriminator(tmp_path):
+    config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, g_attention=())
+    folder = save(tmp_path / "model", config)
+    assert run(folder, "--count", 1) == 0
+    maps = read(folder / "average_maps.safetensors", config)
+    assert sorted(maps) == ["discriminator 4x4", "discriminator 8x8"]
+
+
 def test_a_model_whose_generator_alone_attends_has_maps_of_the_generator(tmp_path):
     config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, d_attention=())
     folder = save(tmp_path / "model", config)

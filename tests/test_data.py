@@ -249,6 +249,22 @@ def test_a_changed_file_is_decoded_again(load, make_images, tmp_path, rng, packe
     np.testing.assert_array_equal(after[1], pixels)
 
 
+def test_a_changed_file_with_the_date_of_the_old_one_is_decoded_again(load, make_images, rng):
+    folder = make_images(2)
+    path = folder / "0001.png"
+    load([folder], 32)
+    before, pixels = path.stat(), np.zeros((32, 32, 3), np.uint8)  # a smaller file
+    save(pixels, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size != before.st_size
+    np.testing.assert_array_equal(load([folder], 32).images[1], pixels)
+
+
+def test_the_decoded_images_cannot_be_changed_by_accident(load, make_images):
+    with pytest.raises(ValueError, match="read-only"):
+        load([make_images(1)], 8).images[0] = 0
+
+
 @pytest.mark.parametrize("damage", ["no list", "not JSON", "a list", "cut off", "no images"])
 def test_a_damaged_cache_is_decoded_again(load, make_images, tmp_path, damage):
     folder = make_images(3)
@@ -363,7 +379,7 @@ def test_labels_may_begin_with_a_byte_order_mark_as_spreadsheets_write_it(load, 
 
 
 def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, tmp_path):
-    table = write_labels(tmp_path / "l.csv", [["file", "Male"], ["img/0000.png", 1], [" 0001.png ", 0]])
+    table = write_labels(tmp_path / "l.csv", [["file", " Male"], ["img/0000.png", 1], [" 0001.png ", 0]])
     assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
 
 
@@ -434,6 +450,8 @@ def test_label_mistakes_are_named_before_anything_is_decoded(load, make_images, 
 
     error = labelled(load, folder, path, [header, *rows[:1]])
     assert error == f"{path} has no row for 2 of 3 images, for example {folder}/0001.png"
+    error = labelled(load, folder, path, [header, *rows], ["file"])
+    assert error == f"{path} has no column 'file'; its columns are Male, Old"
     error = labelled(load, folder, path, [header, *rows], ["Smiling"])
     assert error == f"{path} has no column 'Smiling'; its columns are Male, Old"
     allowed = "but a label is 1 for yes, 0 or -1 for no"
@@ -670,6 +688,7 @@ def test_order_and_flips_depend_only_on_seed_and_update(rng):
         np.testing.assert_array_equal(batch_indices(50, 8, int(update), seed), forwards[update][0])
         np.testing.assert_array_equal(batch_flips(8, int(update), seed), forwards[update][1])
     assert not np.array_equal(batch_indices(50, 50, 0, seed), batch_indices(50, 50, 0, (seed + 1) % 2**32))
+    assert not np.array_equal(batch_flips(50, 0, seed), batch_flips(50, 0, (seed + 1) % 2**32))
 
 
 def test_about_half_of_the_images_are_flipped_and_each_both_ways(rng):

@@ -277,6 +277,10 @@ def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count)
     assert [(*line.get_xdata(), *line.get_ydata()) for line in left.lines] == pins
     assert [line.get_color() for line in left.lines] == list(PIN_COLOURS[:count])
     assert [text.get_text() for text in left.texts] == [str(i + 1) for i in range(count)]
+    assert [text.get_position() for text in left.texts] == pins
+    for axes in (left, *others):  # y grows downwards, as pins count it
+        assert axes.images[0].origin == "upper" and axes.images[0].get_extent() == [0, 1, 1, 0]
+        assert axes.get_ylim() == (1, 0)
     assert len(others) == count
     for i, (axes, row, (x, y)) in enumerate(zip(others, maps, pins, strict=True)):
         side = math.isqrt(row.size)
@@ -286,6 +290,8 @@ def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count)
         )
         assert matplotlib.colors.to_hex(cell.get_edgecolor()).upper() == PIN_COLOURS[i]
         assert axes.get_title() == str(i + 1)
+        frames = {matplotlib.colors.to_hex(spine.get_edgecolor()).upper() for spine in axes.spines.values()}
+        assert frames == {PIN_COLOURS[i]}
         grid = Image.fromarray((row * row.size).reshape(side, side).astype(np.float32))
         times = np.asarray(grid.resize((512, 512), Image.Resampling.BICUBIC))
         share = np.log(np.clip(times, 1, 64)) / np.log(64)  # the page's scale

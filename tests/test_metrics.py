@@ -559,7 +559,13 @@ def test_the_command_draws_the_neighbours_of_16_faces_into_the_run_folder(make_i
         pixels = np.asarray(picture)
     (faces,) = generate(checkpoint.load_generator(run / "best"), range(16))
     np.testing.assert_array_equal(pixels[2 + 34 * 15 :][:32, 2:34], faces[15].permute(1, 2, 0))
-    assert measure("--checkpoint", run / "best", "--neighbours", "training") == 0
+    assert (
+        measure("--checkpoint", run / "best", "--neighbours", "training", "--seed", 7, "--truncation", 0.5)
+        == 0
+    )
+    (faces,) = generate(checkpoint.load_generator(run / "best"), range(7, 23), 0.5)
+    with Image.open(run / "neighbours.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[2:34, 2:34], faces[0].permute(1, 2, 0))
     assert "never publish it" in capsys.readouterr().out
 
 

@@ -157,6 +157,16 @@ def test_at_the_start_gamma_learns_but_queries_and_keys_do_not():
             assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in conv.parameters())
 
 
+def test_the_blocks_of_the_generator_end_in_relu_and_those_of_the_discriminator_leak():
+    generator, discriminator = Generator(small()).eval(), Discriminator(small()).eval()
+    images, made = generator(torch.randn(4, 12), extras="activations")
+    _, judged = discriminator(images, extras="activations")
+    sides = [name for name in made if name.split("x")[0].isdigit()]
+    assert len(sides) > 1 and all(made[name].min() == 0 for name in sides)
+    for name in (name for name in judged if name.split("x")[0].isdigit()):
+        assert judged[name].min() < 0
+
+
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_fused_attention_gives_the_same_answer(network):
     model = awake(network(small())).eval()

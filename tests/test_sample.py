@@ -108,8 +108,8 @@ def test_a_class_is_chosen_by_name_or_index(conditional, tmp_path, chosen, label
 
 
 def test_without_a_class_the_seed_chooses_and_all_classes_come_equally_often(conditional, tmp_path):
-    run(conditional, tmp_path / "x.npy", "--count", 6, "--seed", 100)
-    expected = expected_faces(conditional, list(range(100, 106)), labels=[1, 2, 0, 1, 2, 0])
+    run(conditional, tmp_path / "x.npy", "--count", 20, "--seed", 100)  # more than are drawn at once
+    expected = expected_faces(conditional, list(range(100, 120)), labels=[(100 + i) % 3 for i in range(20)])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 

@@ -697,6 +697,16 @@ def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_
     assert resume("--data", "other", "--steps", 2) == 0
 
 
+def test_a_command_that_is_repeated_stands_once_in_the_card(stopped, monkeypatch):
+    first = json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]["command"]
+    for steps in (3, 3, 4):
+        monkeypatch.setattr(sys, "argv", ["train.py", "--out", "runs/one", "--resume", "--steps", str(steps)])
+        assert resume("--steps", steps) == 0
+    ours = [f"python train.py --out one --resume --steps {steps}" for steps in (3, 4)]  # no folders
+    about = json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]
+    assert about["command"] == " && ".join([first, *ours])
+
+
 def test_a_run_may_go_on_by_minutes_and_its_images_may_have_moved(stopped):
     Path("images").rename("moved")
     assert resume("--minutes", 1e-6, "--data", "moved") == 0

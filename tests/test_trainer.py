@@ -563,6 +563,24 @@ def test_minutes_end_a_run_and_set_the_horizon_of_the_rates_also_when_it_is_resu
         assert row["g_lr"] == pytest.approx(1e-3 * min(1, (60 - 10 * done) / 36))
 
 
+def test_measuring_takes_none_of_the_minutes(tmp_path, clock):
+    def tick(seconds: float) -> None:
+        clock.now += seconds
+
+    run = make(tmp_path, steps=None, minutes=1)
+    after_each_step(run, lambda: tick(10))
+    run.measure, run.measure_kimg = lambda _: tick(1000) or {"distance": 1.0}, 0.004
+    assert without_best(without_files(run)).train(log_every=1)
+    assert run.step == 6 and run.history[-1]["seconds"] == 60
+    assert [row["images_per_second"] for row in run.history] == [0.4] * 6
+
+
+def test_the_card_says_how_long_the_training_took(tmp_path):
+    run = make(tmp_path)
+    run.seconds = 9000
+    assert "2.50 hours" in run.card()
+
+
 def test_the_step_that_compiles_takes_none_of_the_minutes(tmp_path, clock):
     def tick() -> None:
         clock.now += 300 if run.step == 1 else 10
