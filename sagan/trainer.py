@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import signal
 import sys
 import time
@@ -798,7 +799,8 @@ class Trainer:
                 _load_optimizer(optimizer, _under(tensors, name))
         except (RuntimeError, ValueError, IndexError) as error:
             raise TrainingError(
-                f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks."
+                f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
+                f"older version, a new run can begin with its weights: --start-from {shlex.quote(str(folder))}."
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)

@@ -1484,12 +1484,15 @@ def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
     path = stopped.out / "checkpoint/state.safetensors"
     content = path.read_bytes()
     one_more = {**load(content), "g_optimizer/999/exp_avg": torch.zeros(3)}
-    for tensors in ({"x": torch.zeros(3)}, one_more):
+    older = {**load(content), "discriminator/attention.8x8.key.bias": torch.zeros(2)}
+    for tensors in ({"x": torch.zeros(3)}, one_more, older):
         save_file(tensors, path)
-        with pytest.raises(
-            TrainingError, match=r"cannot be resumed: state.safetensors does not fit its networks"
-        ):
+        with pytest.raises(TrainingError) as error:
             make(stopped.out, stopped.data).resume()
+        assert str(error.value) == (
+            f"'{path.parent}' cannot be resumed: state.safetensors does not fit its networks. If it is of an "
+            f"older version, a new run can begin with its weights: --start-from {path.parent}."
+        )
     path.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match="is not a safetensors file, or only a part of one"):
         make(stopped.out, stopped.data).resume()
