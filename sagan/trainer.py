@@ -800,7 +800,8 @@ class Trainer:
         except (RuntimeError, ValueError, IndexError) as error:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
-                f"older version, a new run can begin with its weights: --start-from {shlex.quote(str(folder))}."
+                "older version, a new run can begin with its weights: "
+                f"--start-from {shlex.quote(str(folder))}."
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)
