@@ -95,9 +95,13 @@ class Sampler:
         sha256 = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
         networks = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
-        sampler = cls(config, *networks, class_names, folder)
+        anew = f"'{folder}' was saved anew while it was read: open it again."
+        try:
+            sampler = cls(config, *networks, class_names, folder)
+        except FileNotFoundError as error:
+            raise checkpoint.CheckpointError(anew) from error
         if checkpoint.generator_hash(folder) != sha256:
-            raise checkpoint.CheckpointError(f"'{folder}' was saved anew while it was read: open it again.")
+            raise checkpoint.CheckpointError(anew)
         return sampler
 
     @classmethod

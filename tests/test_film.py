@@ -223,6 +223,22 @@ def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_p
     assert sampler.film.steps[-1] == last and sampler.files == {"film.safetensors": before}
 
 
+def test_a_film_that_goes_while_it_is_read_is_one_sentence(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    save(folder)
+    read = Film.load
+
+    def overtaken(source, config) -> Film:
+        film = read(source, config)
+        (source / "film.safetensors").unlink()
+        return film
+
+    monkeypatch.setattr(Film, "load", overtaken)
+    with pytest.raises(CheckpointError) as refusal:
+        Sampler.load(folder)
+    assert str(refusal.value) == f"'{folder}' was saved anew while it was read: open it again."
+
+
 def test_a_film_of_another_generator_is_left_out_with_a_warning(tmp_path):
     save(tmp_path / "model")
     save(tmp_path / "other")
