@@ -489,7 +489,9 @@ def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp
 
 
 @pytest.mark.parametrize(
-    "counts", [[1, 2], [0, 0, 0], [1, 2, -3], [1, 2, 3.5], {"a": 1}, 3, "abc", None, 0, {}], ids=repr
+    "counts",
+    [[1, 2], [0, 0, 0], [5, 3, -2], [1, 2, 3.5], {"a": 1}, 3, "abc", None, 0, {}],
+    ids=repr,
 )
 def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts):
     save(tmp_path / "model", CONDITIONAL)
@@ -585,6 +587,34 @@ def test_a_companion_file_without_a_hash_is_left_out_with_a_warning(folder):
 
 
 # Crashes
+
+
+def test_a_second_rename_that_fails_puts_the_old_checkpoint_back(tmp_path, monkeypatch):
+    save_version(tmp_path / "model", 1)
+    rename = Path.rename
+
+    def refuse(self, target):
+        if ".new-" in self.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError):
+        save_version(tmp_path / "model", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and load_version(tmp_path / "model") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
+def test_the_folder_around_a_checkpoint_is_synced_last(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    save_version(tmp_path / "model", 1)
+    assert synced[-1] == tmp_path
 
 
 def save_version(folder: Path, version: int) -> None:

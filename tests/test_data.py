@@ -1,6 +1,7 @@
 import csv
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -258,6 +259,34 @@ def test_a_changed_file_with_the_date_of_the_old_one_is_decoded_again(load, make
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size != before.st_size
     np.testing.assert_array_equal(load([folder], 32).images[1], pixels)
+
+
+def test_folders_with_equal_names_dates_and_sizes_are_told_apart(load, make_images):
+    files = [make_images(1, folder=folder) / "0000.png" for folder in "ab"]
+    for file in files:
+        file.write_bytes(file.read_bytes().ljust(9000, b"\0"))
+        os.utime(file, ns=(10**18, 10**18))
+    one, other = (np.array(load([file.parent], 32).images) for file in files)
+    assert not np.array_equal(one, other)
+
+
+def test_images_one_folder_deeper_are_the_same_images(load, make_images, tmp_path):
+    flat = make_images(3)
+    shutil.copytree(flat, tmp_path / "deep/inner")
+    assert load([flat], 8).fingerprint == load([tmp_path / "deep"], 8).fingerprint
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
+def test_the_cache_is_synced_before_it_counts(load, make_images, monkeypatch):
+    synced, fsync = set(), os.fsync
+
+    def noting(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    load([make_images(2)], 8)
+    assert {"images.u8", "unreadable.json"} <= synced
 
 
 def test_the_decoded_images_cannot_be_changed_by_accident(load, make_images):

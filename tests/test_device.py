@@ -1,5 +1,6 @@
 """What there is to compute on, and how torch is told to use it."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -11,11 +12,20 @@ import torch
 from sagan import device
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", ""])
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", "meta", ""])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(device.DeviceError) as error:
         device.pick_device(name)
     assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
+
+
+def test_a_gpu_that_shall_be_deterministic_is_told_so_before_its_first_product(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "is put back after the test")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    device.make_deterministic()
+    assert asked == [True] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sagan import checkpoint, latents
+from sagan.checkpoint import CheckpointError
 from sagan.film import Film, is_moment, most_moments, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -270,6 +271,7 @@ def refusal(folder: Path, config: SaganConfig, change) -> str:
         (lambda t: t["16x16/q"].view(-1)[7].fill_(math.inf), "not finite"),
         (lambda t: t["8x8/gamma"][1].fill_(math.nan), "not finite"),
         (lambda t: t["step"].copy_(torch.tensor([0, 20, 16])), "not in order: 'step'"),
+        (lambda t: t["step"].copy_(torch.tensor([0, 16, 16])), "not in order: 'step'"),
         (lambda t: t["images"].copy_(torch.tensor([-1, 20, 30])), "not in order: 'images'"),
         (lambda t: t.clear(), "holds 0 moments"),
         (lambda t: t.update({k: v[:0].clone() for k, v in t.items()}), "holds 0 moments"),

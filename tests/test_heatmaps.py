@@ -298,6 +298,8 @@ def test_a_figure_holds_the_face_with_its_points_and_each_points_map(rng, count)
         heat = Image.fromarray(colour(share, 1))
         expected = np.asarray(Image.blend(enlarge(face, 512), heat, 0.6)).astype(int)
         assert np.abs(np.asarray(axes.images[0].get_array()) - expected).max() <= 3  # a step of the colours
+    of_bar = bar._colorbar.mappable
+    assert of_bar.get_clim() == (1, 64) and of_bar.get_cmap().name == "inferno"
     assert bar.get_ylabel() == "times uniform"
     assert bar.get_ylim() == pytest.approx((1, 64)) and bar.get_yscale() == "log"
     assert [tick.get_text() for tick in bar.get_yticklabels()] == ["≤ 1", "4", "16", "≥ 64"]
@@ -309,6 +311,7 @@ def test_on_a_scale_of_its_own_each_map_has_a_bar_that_ends_at_its_largest_weigh
     bars = figure.axes[4:]
     assert [bar.get_xlim()[1] for bar in bars] == pytest.approx([row.max() * row.size for row in maps])
     assert [bar.get_xlabel() for bar in bars] == ["x 1/n"] * 3
+    assert [bar._colorbar.mappable.get_cmap().name for bar in bars] == ["inferno"] * 3
     assert [axes.get_title() for axes in figure.axes[1:4]] == list("abc")
     for axes, row in zip(figure.axes[1:4], maps, strict=True):
         expected = overlay(flat_face(90), row, 0, 512, opacity=0.6, vmax=row.max())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from sagan import layers
 from sagan.layers import (
     ConditionalBatchNorm2d,
     SelfAttention,
@@ -204,6 +205,13 @@ def test_at_gamma_zero_only_gamma_learns(fused):
     assert layer.gamma.grad != 0
     for conv in (layer.query, layer.key, layer.value):
         assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in conv.parameters())
+
+
+def test_a_map_that_is_larger_than_a_chunk_is_computed_all_the_same(monkeypatch):
+    layer, x = attention_layer().eval(), torch.randn(2, 16, 4, 4)
+    expected = layer(x)
+    monkeypatch.setattr(layers, "CACHED_WEIGHTS", 16 * 16 - 1)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])

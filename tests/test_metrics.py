@@ -548,6 +548,35 @@ def test_few_training_images_are_all_neighbours():
     assert neighbours(Means().eval(), images[:2], images).size == (6 * 34 + 2, 2 * 34 + 2)
 
 
+def test_labels_go_on_in_the_next_batch(monkeypatch):
+    monkeypatch.setattr(metrics, "BATCH", 4)
+    generator, labels, seen = make_generator(CONDITIONAL), [0, 1, 2, 2, 1, 0, 2], []
+    generator.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[1].tolist()))
+    list(generate(generator, range(7), labels=labels))
+    assert seen == labels
+
+
+def test_neighbours_are_cropped_as_the_reference_is(make_images, monkeypatch):
+    run, given = make_run(), []
+    make_images(24, size=40), make_images(30, size=40, folder="training")
+    monkeypatch.setattr(
+        metrics,
+        "neighbours",
+        lambda _, faces, training, device: given.append(training) or Image.new("RGB", (8, 8)),
+    )
+    options = ("--crop", 32, "--count", 10, "--neighbours", "training")
+    assert measure("--checkpoint", run, *options) == 0
+    expected = np.asarray(Image.open("training/0000.png"))[4:36, 4:36]
+    np.testing.assert_array_equal(given[0][0], expected)
+
+
+def test_a_link_hides_no_checkpoint_that_is_shared(capsys):
+    make_run("checkpoints/mine")
+    Path("link").symlink_to("checkpoints/mine")
+    sentence = refused(capsys, "--checkpoint", "link/checkpoint", "--neighbours", "x")
+    assert "lies among the checkpoints that are shared" in sentence
+
+
 def test_the_command_draws_the_neighbours_of_16_faces_into_the_run_folder(make_images, capsys):
     make_images(24), make_images(30, folder="training")
     run = make_run()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
-from sagan.parallel import ALONE, Processes, processes
+from sagan.parallel import ALONE, PATIENCE, Processes, processes
 from sagan.trainer import Recipe, Trainer, TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -302,3 +302,21 @@ def test_ctrl_c_saves_a_run_of_several_processes(images, tmp_path):
         agent.send_signal(signal.SIGINT)
     saved = json.loads((tmp_path / "run/checkpoint/state.json").read_text())["step"]
     assert saved == steps_of(tmp_path)[-1] > 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_has_a_gpu_of_its_own_and_patience(monkeypatch, rank):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    chosen, groups = [], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("init_process_group", "new_group"):
+        monkeypatch.setattr(
+            torch.distributed, name, lambda backend, timeout=None: groups.append((backend, timeout))
+        )
+    for name, value in (("get_rank", rank), ("get_world_size", 2), ("destroy_process_group", None)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    with processes("auto") as (_, device):
+        assert [device] == chosen == [f"cuda:{rank}"]
+    assert groups == [("nccl", PATIENCE), ("gloo", PATIENCE)] and PATIENCE.total_seconds() > 3600

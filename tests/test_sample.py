@@ -72,6 +72,8 @@ def test_a_zip_holds_a_png_a_face_named_by_its_seed(plain, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [f"{seed}.png" for seed in seeds]
+        dates = {info.date_time for info in archive.infolist()}
+        assert dates == {(1980, 1, 1, 0, 0, 0)}  # none, so that equal commands write equal files
         faces = [np.asarray(Image.open(archive.open(name))) for name in archive.namelist()]
     np.testing.assert_array_equal(faces, expected_faces(plain, seeds))
 

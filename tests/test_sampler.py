@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from sagan import checkpoint
+from sagan import average_maps, checkpoint, inside
 from sagan.checkpoint import CheckpointError
 from sagan.latents import from_seed
 from sagan.layers import ConditionalBatchNorm2d, SelfAttention
@@ -396,6 +396,23 @@ def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder
     later = Sampler.load(folder)
     assert (later.score(images) - expected).min() > 5
     assert later.discriminator_gammas["8x8"] - unasked.discriminator_gammas["8x8"] == pytest.approx(1)
+
+
+def test_networks_in_training_mode_are_sampled_in_eval_mode():
+    generator, discriminator = Generator(CONFIG, spectral=False), Discriminator(CONFIG, spectral=False)
+    training = Sampler.from_parts(CONFIG, generator.train(), discriminator)
+    z = random_latents(1)
+    expected = Sampler.from_parts(CONFIG, generator.eval(), discriminator).faces(z)
+    np.testing.assert_array_equal(training.faces(z), expected)
+
+
+def test_the_shipped_weights_draw_the_end_of_their_film_and_attend_as_their_averages_say():
+    shipped = Sampler.load(Path(__file__).parents[1] / "checkpoints/celeba64")
+    faces = shipped.faces(np.stack([from_seed(seed, shipped.config.z_dim) for seed in range(8)]))
+    np.testing.assert_allclose(faces.astype(int), shipped.film.moments[-1]["faces"], atol=2)
+    known = average_maps.decode(average_maps.read(shipped.average_maps, shipped.config)["discriminator 4x4"])
+    maps = [inside.attention(*shipped.discriminator_queries_keys(face)["4x4"]) for face in faces]
+    assert np.corrcoef(np.mean(maps, 0).ravel(), known.ravel())[0, 1] > 0.95
 
 
 def test_a_checkpoint_that_changes_while_it_is_read_is_refused(folder, monkeypatch):

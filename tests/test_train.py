@@ -4,6 +4,7 @@ import argparse
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -695,6 +697,43 @@ def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_
     stopped.pop("fingerprint")  # a run from before it was kept
     Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
     assert resume("--data", "other", "--steps", 2) == 0
+
+
+def test_a_table_of_labels_may_have_moved(make_images):
+    make_images(4)
+    write_labels([f"000{i}.png,{i % 2}" for i in range(4)])
+    assert start("--steps", 1, "--labels", "labels.csv", "--label-columns", "Male") == 0
+    Path("labels.csv").rename("moved.csv")
+    assert resume("--steps", 2, "--labels", "moved.csv") == 0
+
+
+def test_how_many_were_measured_is_kept(make_images):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 1, *MEASURE, *COLOURS) == 0
+    assert json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]["measure_count"] == 10
+
+
+def check_reference(known: list[float], floor: float, before: int = 0) -> None:
+    rows = [
+        {"step": step, "floor_frechet_distance": known_floor} for step, known_floor in enumerate(known, 1)
+    ]
+    measured = SimpleNamespace(floor={"frechet_distance": floor})
+    train._check_reference(SimpleNamespace(history=rows, before={"step": before}), measured)
+
+
+def test_what_counts_as_the_same_reference():
+    check_reference([1.0], 1.005)
+    check_reference([math.nan], 1.0)
+    check_reference([5.0], 1.0, before=1)
+    for known in ([1.0], [5.0, 1.0]):
+        with pytest.raises(train.TrainingError):
+            check_reference(known, 1.05)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(train._positive, "inf"), (train._count, "²")])
+def test_what_only_looks_like_a_number_is_refused(kind, text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        kind(text)
 
 
 def test_a_command_that_is_repeated_stands_once_in_the_card(stopped, monkeypatch):

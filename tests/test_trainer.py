@@ -930,7 +930,7 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
             nn.init.uniform_(layer.gamma, 0.3, 0.8)
     first.train(log_every=10)
     folder = tmp_path / "first" / "checkpoint"
-    run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3)
+    run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3, seed=1)
     run.start_from(folder, "first")
     assert (run.step, run.images, run.progress) == (20, 80, 0.0)
     assert "Starting from 'first', 80 images shown before." in run.describe()
@@ -1034,6 +1034,64 @@ def test_a_run_does_not_start_from_other_classes(tmp_path, there, here, counts):
     )
 
 
+def test_a_run_starts_from_one_that_is_older_than_d_steps(tmp_path):
+    make(tmp_path / "first", steps=3).train()
+    path = tmp_path / "first/checkpoint/state.json"
+    info = json.loads(path.read_text())
+    del info["recipe"]["d_steps"]
+    path.write_text(json.dumps(info))
+    run = make(tmp_path / "second", steps=1)
+    run.start_from(path.parent, "first")
+    assert run.images == 12
+
+
+def test_the_bar_begins_where_the_run_does(tmp_path, monkeypatch):
+    seen, bar = [], trainer.tqdm
+
+    def noting(**options):
+        seen.append((options["initial"], options["total"]))
+        return bar(**options)
+
+    monkeypatch.setattr(trainer, "tqdm", noting)
+    data = random_images()
+    make(tmp_path / "first", data, steps=2).train()
+    run = make(tmp_path / "second", data, steps=3)
+    run.start_from(tmp_path / "first/checkpoint", "first")
+    run.train()
+    assert seen == [(0, 2), (2, 5)]
+
+
+def test_a_stopped_run_draws_nothing_more(tmp_path):
+    run = make(tmp_path)
+    after_each_step(run, lambda: signal.raise_signal(signal.SIGTERM))
+    assert not run.train()
+    assert not list((tmp_path / "samples").iterdir())
+
+
+def test_a_state_of_any_size_is_resumed(stopped, monkeypatch):
+    read, limits = checkpoint.load_tensors, {}
+
+    def noting(path, *arguments, **options):
+        limits[path.name] = options.get("max_bytes")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "load_tensors", noting)
+    make(stopped.out, stopped.data).resume()
+    assert limits["state.safetensors"] == math.inf
+
+
+def test_the_best_is_found_again_after_a_crash_between_its_renames(tmp_path):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    (tmp_path / "best").rename(tmp_path / ".best.previous")
+    run = make(tmp_path, run.data, steps=2)
+    run.resume()
+    measuring(run, 0.004, [2.0])
+    run.train()
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
+
+
 def test_alphas_learn_ten_times_as_fast_as_the_rest(tmp_path):
     run = make(tmp_path, config=RESIDUAL, steps=4, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3)
     for left in (1.0, 0.75):
@@ -1131,7 +1189,7 @@ def test_a_run_saved_with_pytorchs_own_spectral_norm_is_resumed(tmp_path):
         renamed[f"{stem}._{last}" if ours else key] = torch.randn_like(value) if ours else value
     assert any(key.endswith("._u") for key in renamed)
     save_file(renamed, state)
-    resumed = make(tmp_path, data, steps=4)
+    resumed = make(tmp_path, data, steps=4, seed=1)
     resumed.resume()
     for name, network in resumed._networks.items():
         for key, value in network.named_parameters():
