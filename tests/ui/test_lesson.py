@@ -266,6 +266,21 @@ def test_a_step_that_fails_says_so_and_can_be_asked_for_again(context, address, 
     page.close()
 
 
+def test_a_worksheet_that_arrives_leaves_what_is_said_of_a_step(context, serve, sampler, monkeypatch):
+    address, written = serve(sampler), threading.Event()
+    monkeypatch.setattr(worksheet, "page", lambda *_: written.wait(60) and "<p>A sheet</p>")
+    monkeypatch.setattr(lesson, "_face_of", lambda *_: 1 / 0)
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(address)
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    page.locator("#lesson-view .start").click()
+    page.wait_for_selector("#lesson-view .error:not(:empty)")
+    written.set()
+    page.wait_for_selector("#lesson-view .worksheet[href]")
+    assert page.locator("#lesson-view .error").text_content() == texts.TOUR["failed"]
+    page.close()
+
+
 def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
     page = new_page(address, width=390, height=844)
     page.wait_for_selector("#attention-view [data-drawn]")

@@ -1,7 +1,6 @@
 """The page in a real browser: one current face on every tab, links, the walk, downloads, a narrow screen."""
 
 import base64
-import json
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -187,8 +186,8 @@ def test_of_quick_choices_the_last_one_stays(page):
 
 def test_an_answer_that_comes_late_changes_neither_the_face_nor_the_controls(page):
     seed = page.evaluate("sagan.face.seed_a")
-    late = json.dumps({"asked": -1, "seed_a": 5, "seed_b": 6, "t": 0.5})
-    page.evaluate("late => sagan.show(late)", late)
+    late = {"asked": -1, "seed_a": 5, "seed_b": 6, "t": 0.5}
+    page.evaluate("late => sagan.show(JSON.stringify({...late, model: sagan.face.model}))", late)
     page.wait_for_timeout(300)
     assert page.evaluate("sagan.face.seed_a") == seed
     assert page.locator("#seed input[type=number]").input_value() == str(seed)

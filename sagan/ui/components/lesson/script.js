@@ -24,7 +24,7 @@ function receive() {
   link.href = URL.createObjectURL(new Blob([`<!doctype html>${sheet.documentElement.outerHTML}`], { type: 'text/html' }));
   link.textContent = texts.worksheet_open;
   link.removeAttribute('aria-disabled');
-  error.textContent = '';
+  if (error.textContent === texts.failed) error.textContent = ''; // and not what is said of a step
   fresh.answered(value.number);
 }
 watch('value', receive);
