@@ -100,7 +100,7 @@ class Sampler:
             sampler = cls(config, *networks, class_names, folder)
         except FileNotFoundError as error:
             raise checkpoint.CheckpointError(anew) from error
-        if checkpoint.generator_hash(folder) != sha256:
+        if sampler.sha256 != sha256:  # it is read last
             raise checkpoint.CheckpointError(anew)
         return sampler
 

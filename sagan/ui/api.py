@@ -9,7 +9,7 @@ import gradio as gr
 from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
-from sagan.ui.current import CurrentFace, check_label
+from sagan.ui.current import CurrentFace
 from sagan.ui.faces import MOST, faces_from
 from sagan.ui.walk import MOST_STEPS, STRIP, way
 from sagan.ui.work import PROGRAMS, in_worker
@@ -66,8 +66,8 @@ def attention_row(
     for name, share in (("x", x), ("y", y)):
         if not isinstance(share, Real) or not 0 <= share <= 1:
             raise ValueError(f"{name} must be a number from 0 to 1, but was {share!r}.")
-    latent = CurrentFace(seed, seed, psi=truncation).latent(sampler.config.z_dim)
-    maps = sampler.attention(latent, layer, check_label(label, sampler.config.num_classes))
+    latent, label = CurrentFace(seed, seed, psi=truncation, label=label).inputs(sampler.config)
+    maps = sampler.attention(latent, layer, label)
     side = math.isqrt(len(maps))
     row, column = (min(side - 1, int(share * side)) for share in (y, x))
     weights = maps[row * side + column]

@@ -166,6 +166,17 @@ globalThis.sagan = (() => {
       };
     },
 
+    /**
+     * Do `work` with the element of a selector as soon as it is on screen, and `still` holds until then. A tab that was
+     * never open may take some `frames` to appear.
+     */
+    onceShown(selector, work, still = () => true, frames = 120) {
+      if (!still()) return;
+      const target = document.querySelector(selector);
+      if (target?.offsetParent) work(target);
+      else if (frames) requestAnimationFrame(() => page.onceShown(selector, work, still, frames - 1));
+    },
+
     /** Put values into the {names} of a sentence. */
     fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
 

@@ -80,15 +80,10 @@ open.addEventListener('click', () => {
   const { network, name } = blocks.get(chosen);
   sagan.lab?.set({ network: network.name, layer: name.replace('attention ', '') });
   trigger('attend');
-  focusAttention();
+  // The button goes with its tab: the focus goes on to the face.
+  const face = '#attention-view figure:not([hidden]) .picture';
+  sagan.onceShown(face, (picture) => picture.focus({ preventScroll: true }));
 });
-
-/** The button goes with its tab: the focus goes on to the face, as soon as the other tab is there. */
-function focusAttention(frames = 120) {
-  const picture = document.querySelector('#attention-view figure:not([hidden]) .picture');
-  if (picture?.offsetParent) picture.focus({ preventScroll: true });
-  else if (frames) requestAnimationFrame(() => focusAttention(frames - 1));
-}
 
 paint(part('.scale canvas'), 256, Uint8Array.from({ length: 256 }, (_, level) => level));
 element.classList.add('empty');

@@ -4,7 +4,6 @@ const { lab } = sagan;
 const part = (selector) => element.querySelector(selector);
 const card = part('.card'), error = part('.error'), back = part('.back'), next = part('.next');
 const USUAL = { direction: 'forward', scale: 'shared', network: 'generator', layer: null, average: false, gammas: {}, pins: [], chosen: null, place: null };
-const FRAMES = 120; // that a tab which was never open may take to appear
 
 let wanted = null; // the number of the step that was asked for last, null outside the tour
 let shown = null; // that of the step on the card
@@ -27,13 +26,11 @@ function mark(target) {
 }
 
 /** Mark and scroll to what a step is about, as soon as its tab has it. */
-function point(index, frames = FRAMES) {
-  if (index !== wanted) return;
-  const target = document.querySelector(steps[index].shows);
-  if (target?.offsetParent) {
+function point(index) {
+  sagan.onceShown(steps[index].shows, (target) => {
     mark(target);
     target.scrollIntoView({ block: 'start' });
-  } else if (frames) requestAnimationFrame(() => point(index, frames - 1));
+  }, () => index === wanted);
 }
 
 /** Keep what a step is about beside the card, also when the card becomes another size. */
@@ -66,13 +63,6 @@ function show(index) {
   if (first) next.focus({ preventScroll: true });
 }
 
-/** Give the focus back to where the tour begins, once that tab is there. */
-function focusStart(frames = FRAMES) {
-  const start = document.querySelector('#lesson-view .start');
-  if (start?.offsetParent) start.focus({ preventScroll: true });
-  else if (frames && shown === null) requestAnimationFrame(() => focusStart(frames - 1));
-}
-
 /** Leave the tour: the page becomes what it was before. */
 function leave() {
   if (!before) return;
@@ -85,7 +75,8 @@ function leave() {
   lab.set(state);
   for (const details of folds()) details.open = open.includes(details);
   trigger('leave', { seed_a, seed_b, t, psi, label });
-  focusStart();
+  // The focus goes back to where the tour begins.
+  sagan.onceShown('#lesson-view .start', (start) => start.focus({ preventScroll: true }), () => shown === null);
 }
 
 // The buttons say what is shown, and quick clicks run ahead of it.
