@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,52 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from randomness import fresh_rng, seed_all
 
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 # A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="draw the random inputs of the run that told this seed")
+
+
+def pytest_configure(config):
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.section("random inputs")
+        terminalreporter.line(f"The same ones again: python -m pytest --seed {config.option.seed}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    seed_all(item.config.option.seed, item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    """A fixture that tests share draws the same whichever of them comes first, and takes nothing from it."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = random.getstate(), torch.get_rng_state()
+    parameter = getattr(request, "param_index", 0)
+    seed_all(request.config.option.seed, f"{fixturedef.baseid} {fixturedef.argname} {parameter}")
+    try:
+        return (yield)
+    finally:
+        random.setstate(before[0])
+        torch.set_rng_state(before[1])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return fresh_rng()
 
 
 @pytest.fixture
@@ -29,7 +71,7 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
         target = tmp_path / folder
         target.mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            pixels = np.random.default_rng().integers(0, 256, (height, width, 3), np.uint8)
+            pixels = fresh_rng().integers(0, 256, (height, width, 3), np.uint8)
             Image.fromarray(pixels).save(target / f"{i:04}{suffix}")
         return target
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from randomness import fresh_rng
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save_file
 from torch import nn
@@ -68,12 +69,12 @@ def means_by_hand(sampler: Sampler, count: int) -> dict[str, np.ndarray]:
 
 def test_codes_stand_for_times_uniform_on_a_log_scale_within_half_a_step():
     n = 1024
-    levels = np.random.default_rng().uniform(-6, 10, (64, n))
+    levels = fresh_rng().uniform(-6, 10, (64, n))
     decoded = decode(encode(2.0**levels / n))
     assert decoded.dtype == np.float32
     steps = np.abs(np.log2(decoded.astype(np.float64)) - levels) / (16 / 255)
     assert steps.max() <= 0.5 + 1e-3
-    for code in np.random.default_rng().integers(0, 256, 9).tolist():
+    for code in fresh_rng().integers(0, 256, 9).tolist():
         assert decode(np.array([code], np.uint8))[0] == pytest.approx(2 ** (-6 + code * 16 / 255))
 
 

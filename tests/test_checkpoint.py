@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from randomness import fresh_rng
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -305,7 +306,7 @@ def test_a_file_cut_at_any_byte_of_its_header_is_refused(folder):
     path = folder / "generator.safetensors"
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
-    for length in np.random.default_rng().integers(0, header, 50):
+    for length in fresh_rng().integers(0, header, 50):
         path.write_bytes(content[:length])
         refusal(checkpoint.load_generator, folder)
 
@@ -693,7 +694,7 @@ def test_a_child_killed_at_random_moments_while_saving_loses_nothing_that_was_co
                 save_version(folder, number)
                 report(number)
 
-        complete, status = in_child(save_forever, kill_after=np.random.default_rng().uniform(0, 2 * one_save))
+        complete, status = in_child(save_forever, kill_after=fresh_rng().uniform(0, 2 * one_save))
         assert status == -signal.SIGKILL
         version = load_version(tmp_path / "run")
         assert version in (complete[-1], complete[-1] + 1)

@@ -28,11 +28,6 @@ from sagan.data import (
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng()
-
-
-@pytest.fixture
 def load(tmp_path):
     """load_images with this test's own cache."""
 

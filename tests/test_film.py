@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from randomness import fresh_rng
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -69,7 +70,7 @@ def test_moments_are_step_0_and_two_for_each_doubling_from_16_on():
 )
 def test_a_run_of_any_length_keeps_both_ends_and_fits(config):
     most = most_moments(config)
-    for length in np.random.default_rng().integers(1, 60_000, 5):
+    for length in fresh_rng().integers(1, 60_000, 5):
         steps = steps_after(int(length), config)
         assert steps[0] == 0 and steps[-1] == length
         assert len(steps) <= most <= 20
@@ -86,8 +87,8 @@ def test_what_is_left_of_a_long_run_is_spread_evenly_in_the_logarithm_of_the_ste
 
 
 def test_what_is_kept_does_not_depend_on_when_the_run_was_saved_and_resumed():
-    length = int(np.random.default_rng().integers(20_000, 60_000))
-    stops = {0, 16, 4096, 8192, 12_288, 12_300, *np.random.default_rng().integers(0, length, 40).tolist()}
+    length = int(fresh_rng().integers(20_000, 60_000))
+    stops = {0, 16, 4096, 8192, 12_288, 12_300, *fresh_rng().integers(0, length, 40).tolist()}
     assert steps_after(length, stops=stops) == steps_after(length)
 
 

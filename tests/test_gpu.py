@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from randomness import fresh_rng
 from torch import Tensor
 
 from sagan.data import ImageSet
@@ -42,7 +43,7 @@ def trained(out: Path, data: ImageSet, capture: bool, **recipe) -> tuple[Trainer
 def test_captured_steps_compute_what_plain_ones_do(tmp_path, name):
     recipe = dict(CASES[name])
     classes = recipe.pop("classes", 0)
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     images = rng.integers(0, 256, (22, 32, 32, 3), np.uint8)
     labels, names = (rng.integers(0, classes, 22), tuple("abc")) if classes else (None, ())
     data = ImageSet(images, labels, names)
@@ -75,7 +76,7 @@ def test_fused_attention_is_for_large_maps_and_for_losses_without_a_double_backw
 def test_a_run_on_the_gpu_saves_draws_films_and_resumes(tmp_path, options):
     (tmp_path / "images").mkdir()
     for i in range(20):
-        pixels = np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
+        pixels = fresh_rng().integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"images/{i}.png")
     run = ["--out", str(tmp_path / "run"), *options]
     first = ["--data", str(tmp_path / "images"), "--image-size", "32", "--g-width", "16", "--d-width", "16"]

@@ -26,11 +26,6 @@ from sagan.heatmaps import (
 )
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng()
-
-
 def random_row(rng: np.random.Generator, positions: int) -> np.ndarray:
     return rng.dirichlet(np.full(positions, 0.3)).astype(np.float32)
 

@@ -12,11 +12,6 @@ from sagan.latents import SEEDS, check_seed, from_seed, sheet_seeds, slerp, trun
 LAST = SEEDS - 1
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng()
-
-
 def at_angle(rng: np.random.Generator, size: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
     """Two random float64 vectors of unequal lengths with this angle between them."""
     first, second = np.linalg.qr(rng.normal(size=(size, 2)))[0].T

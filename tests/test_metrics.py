@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch_fidelity
 from PIL import Image
+from randomness import fresh_rng
 from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -135,7 +136,7 @@ def test_figures_are_those_of_plain_loops(n, m, size):
     x, y = a.numpy(), b.numpy()
     assert frechet_distance(a, b) == pytest.approx(loops_frechet(x, y), rel=1e-5, abs=1e-5)
     assert kernel_distance(a, b) == pytest.approx(loops_kernel(x, y), rel=1e-9, abs=1e-9)
-    k = int(np.random.default_rng().integers(1, 5))
+    k = int(fresh_rng().integers(1, 5))
     assert precision_recall(a, b, k) == pytest.approx((loops_share(y, x, k), loops_share(x, y, k)))
     named = dict(zip(FIGURES, (loops_frechet(x, y), loops_kernel(x, y)), strict=False))
     named |= {"precision": loops_share(y, x, 3), "recall": loops_share(x, y, 3)}
@@ -213,7 +214,7 @@ def test_a_lack_of_memory_is_not_taken_for_a_network_that_does_not_fit():
 
 
 def test_features_come_in_the_order_of_the_images_behind_a_bar(capsys):
-    images = np.random.default_rng().integers(0, 256, (7, 32, 32, 3), np.uint8)
+    images = fresh_rng().integers(0, 256, (7, 32, 32, 3), np.uint8)
     batches = [torch.from_numpy(part).permute(0, 3, 1, 2) for part in (images[:5], images[5:])]
     features = describe(Means().eval(), batches, 7, "cpu", "Real images")
     assert features.dtype == torch.float64
@@ -304,7 +305,7 @@ def test_without_the_library_inception_is_refused_in_one_sentence(monkeypatch):
 
 
 def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoint_halves():
-    images = np.random.default_rng().integers(0, 256, (45, 32, 32, 3), np.uint8)
+    images = fresh_rng().integers(0, 256, (45, 32, 32, 3), np.uint8)
     seen = []
 
     def features(batch: Tensor) -> Tensor:
@@ -362,7 +363,7 @@ def test_attention_figures_are_medians_over_positions_and_faces(monkeypatch, con
 
 
 def test_the_halves_do_not_depend_on_the_seed_and_figures_repeat():
-    images = np.random.default_rng().integers(0, 256, (30, 32, 32, 3), np.uint8)
+    images = fresh_rng().integers(0, 256, (30, 32, 32, 3), np.uint8)
     network, generator = Means().eval(), make_generator(PLAIN)
     first, again, other = (Measurement(network, images, seed=seed) for seed in (0, 0, 5))
     assert first.floor == again.floor == other.floor
@@ -528,7 +529,7 @@ def test_ctrl_c_leaves_without_a_traceback(make_images, capsys, monkeypatch):
 
 
 def test_a_row_of_the_picture_is_a_face_and_the_nearest_training_images():
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     training = rng.integers(0, 256, (40, 32, 32, 3), np.uint8)
     faces = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     faces[1] = training[17]
@@ -544,7 +545,7 @@ def test_a_row_of_the_picture_is_a_face_and_the_nearest_training_images():
 
 
 def test_few_training_images_are_all_neighbours():
-    images = np.random.default_rng().integers(0, 256, (5, 32, 32, 3), np.uint8)
+    images = fresh_rng().integers(0, 256, (5, 32, 32, 3), np.uint8)
     assert neighbours(Means().eval(), images[:2], images).size == (6 * 34 + 2, 2 * 34 + 2)
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from activations import smooth
 from PIL import Image
+from randomness import fresh_rng
 from torch import Tensor, nn
 
 from sagan.data import ImageSet
@@ -100,7 +101,7 @@ def in_one_of_two(rank: int, folder: Path, port: int) -> None:
 def two(tmp_path_factory) -> tuple[dict, list[dict]]:
     """The data, and what two processes made of it."""
     folder = tmp_path_factory.mktemp("two")
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     data = {
         "images": rng.integers(0, 256, (22, 32, 32, 3), np.uint8),
         "labels": rng.integers(0, 3, 22),
@@ -209,7 +210,7 @@ def images(tmp_path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(8):
-        pixels = np.random.default_rng().integers(0, 256, (32, 32, 3), np.uint8)
+        pixels = fresh_rng().integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     return folder
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from randomness import fresh_rng
 from torch import nn
 
 from sagan import heatmaps, pictures
@@ -100,7 +101,7 @@ def drawn(monkeypatch) -> list[Figure]:
 
 
 def test_curves_show_losses_scores_and_gammas_over_thousands_of_images(tmp_path, drawn):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     names = ("d_loss", "g_loss", "penalty", "d_real", "d_fake", "g_gamma_8x8", "d_gamma_4x4")
     history = [
         {"step": i, "images": 640 * i, "seconds": i, "g_lr": 1e-4, **{name: rng.normal() for name in names}}
@@ -122,7 +123,7 @@ def test_curves_show_losses_scores_and_gammas_over_thousands_of_images(tmp_path,
 
 
 def test_curves_show_what_was_measured_now_and_then_beside_what_real_images_reach(tmp_path, drawn):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     figures = ("frechet_distance", "precision", "recall")
     floors = {f"floor_{name}": rng.random() for name in figures}
     history = [{"images": 640 * i, "d_loss": 2.0, "g_gamma_8x8": 0.1} for i in range(1, 8)]

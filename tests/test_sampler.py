@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from randomness import fresh_rng
 from torch import nn
 
 from sagan import average_maps, checkpoint, inside
@@ -56,11 +57,11 @@ def make_sampler(**changes) -> Sampler:
 
 
 def random_latents(count: int, size: int = CONFIG.z_dim) -> np.ndarray:
-    return np.random.default_rng().normal(size=(count, size)).astype(np.float32)
+    return fresh_rng().normal(size=(count, size)).astype(np.float32)
 
 
 def random_images(count: int, size: int = CONFIG.image_size) -> np.ndarray:
-    return np.random.default_rng().integers(0, 256, (count, size, size, 3), np.uint8)
+    return fresh_rng().integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_attention_is_the_softmax_of_queries_and_keys_by_loops_in_float64(sample
     assert (attention.shape, attention.dtype) == ((n, n), np.float32)
     assert q.shape == k.shape == (n, max(1, CONFIG.channels(CONFIG.g_width, layer) // 8))
     assert q.dtype == k.dtype == np.float32
-    for i in np.random.default_rng().choice(n, 12, replace=False):
+    for i in fresh_rng().choice(n, 12, replace=False):
         logits = [math.fsum(float(a) * float(b) for a, b in zip(q[i], k[j], strict=True)) for j in range(n)]
         weights = [math.exp(logit - max(logits)) for logit in logits]
         np.testing.assert_allclose(attention[i], np.array(weights) / math.fsum(weights), atol=1e-5)
@@ -292,7 +293,7 @@ def test_other_gammas_are_passed_through_and_never_written_into_the_network(samp
     latents = random_latents(2)
     before = {name: tensor.clone() for name, tensor in sampler._generator.state_dict().items()}
     faces = sampler.faces(latents)
-    chosen = {"16x16": float(np.random.default_rng().uniform(2, 3))}
+    chosen = {"16x16": float(fresh_rng().uniform(2, 3))}
     changed = sampler.faces(latents, gammas=chosen)
     sampler.attention(latents[0], "16x16", gammas=chosen)
     for name, tensor in sampler._generator.state_dict().items():
@@ -433,7 +434,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(folder, monkeypat
 
 def test_raw_maps_hold_all_attention_of_a_face_and_come_back_from_a_file(tmp_path):
     sampler = make_sampler(num_classes=3)
-    latent, dialled = random_latents(1)[0], {"8x8": float(np.random.default_rng().uniform(-3, 3))}
+    latent, dialled = random_latents(1)[0], {"8x8": float(fresh_rng().uniform(-3, 3))}
     about = {"seed": 2**32 - 1, "truncation": 0.7, "class": "bright"}
     np.savez_compressed(tmp_path / "maps.npz", **sampler.raw_maps(latent, 1, dialled, about))
     with np.load(tmp_path / "maps.npz") as file:
@@ -455,7 +456,7 @@ def test_raw_maps_hold_all_attention_of_a_face_and_come_back_from_a_file(tmp_pat
         assert raw.pop(f"{layer}/gamma") == np.float32(gammas[layer])
         attention = raw.pop(f"{layer}/attention")
         assert (attention.shape, attention.dtype) == ((len(q), len(q)), np.float32)
-        i = np.random.default_rng().integers(len(q))
+        i = fresh_rng().integers(len(q))
         weights = [math.exp(math.fsum((q[i].astype(float) * key).tolist())) for key in k.astype(float)]
         np.testing.assert_allclose(attention[i], np.array(weights) / math.fsum(weights), atol=1e-6)
     assert raw == {}

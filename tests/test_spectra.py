@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from randomness import fresh_rng
 from safetensors.torch import load, save_file
 from torch import nn
 from torch.nn.utils import parametrize
@@ -68,14 +69,14 @@ def normalised(generator: Generator, discriminator: Discriminator) -> dict[str, 
 
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5), (7, 7), (1, 9), (9, 1)], ids=str)
 def test_singular_values_are_those_of_an_svd(shape):
-    matrix = np.random.default_rng().normal(size=shape)
+    matrix = fresh_rng().normal(size=shape)
     values = singular_values(torch.from_numpy(matrix)).numpy()
     assert (values.shape, values.dtype) == ((min(shape),), np.float64)
     np.testing.assert_allclose(values, np.linalg.svd(matrix, compute_uv=False), atol=1e-6 * values[0])
 
 
 def test_a_matrix_of_lower_rank_has_zeros_and_nothing_below_them():
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     values = singular_values(torch.from_numpy(rng.normal(size=(12, 3)) @ rng.normal(size=(3, 20)))).numpy()
     assert (np.diff(values) <= 0).all() and (values >= 0).all()
     assert values[2] > 0.1 and values[3] < 1e-5 * values[0]
@@ -247,7 +248,7 @@ def by_definition(matrix: np.ndarray, steps: int, seed: int) -> tuple[list[float
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 6)], ids=str)
 def test_the_power_iteration_is_the_one_of_the_definition(shape):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     matrix, seed = rng.normal(size=shape), int(rng.integers(2**32))
     sigmas, angles = power_iteration(matrix, 12, seed)
     assert sigmas.shape == angles.shape == (13,) and sigmas.dtype == angles.dtype == np.float64
@@ -258,7 +259,7 @@ def test_the_power_iteration_is_the_one_of_the_definition(shape):
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8)], ids=str)
 def test_it_converges_from_below_and_its_angle_shrinks_by_the_square_of_the_ratio(shape):
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     u, v = (np.linalg.qr(rng.normal(size=(side, 8)))[0] for side in shape)
     matrix = u * np.array([3.0, *rng.uniform(0.1, 1.5, 7)]) @ v.T
     sigmas, angles = power_iteration(matrix, 60, 7)
@@ -270,14 +271,14 @@ def test_it_converges_from_below_and_its_angle_shrinks_by_the_square_of_the_rati
 
 
 def test_the_angle_is_to_all_vectors_that_share_the_first_singular_value():
-    rotation = np.linalg.qr(np.random.default_rng().normal(size=(6, 6)))[0]
+    rotation = np.linalg.qr(fresh_rng().normal(size=(6, 6)))[0]
     sigmas, angles = power_iteration(2 * rotation, 3, 0)
     np.testing.assert_allclose(sigmas, 2)
     np.testing.assert_allclose(angles, 0, atol=1e-4)
 
 
 def test_equal_seeds_start_in_equal_directions():
-    matrix = np.random.default_rng().normal(size=(5, 7))
+    matrix = fresh_rng().normal(size=(5, 7))
     one, same, other = (power_iteration(matrix, 4, seed) for seed in (11, 11, 12))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one[0][0], other[0][0])
@@ -304,7 +305,7 @@ def test_the_samplers_power_iteration_runs_on_the_shipped_weight(tmp_path):
         sigmas, angles = sampler.power_iteration(name, 5, 100)
         assert len(sigmas) == len(angles) == 101
         assert sigmas[-1] <= values["after"][0] * (1 + 1e-5)
-    seed = int(np.random.default_rng().integers(2**32))
+    seed = int(fresh_rng().integers(2**32))
     weight = sampler._discriminator.embedding.weight.double().numpy()
     expected = power_iteration(weight, 9, seed)
     np.testing.assert_array_equal(sampler.power_iteration("discriminator/embedding", seed, 9), expected)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from activations import smooth
+from randomness import fresh_rng
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -49,7 +50,7 @@ CLASS_NAMES = ("dark", "bright", "red")
 
 def random_images(count: int = 22, classes: int = 0) -> ImageSet:
     """Random pixels; 22 images and batches of 4 make batches that span epochs."""
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
     return (
         ImageSet(images, rng.integers(0, classes, count), CLASS_NAMES[:classes])
@@ -395,7 +396,7 @@ def test_a_compiler_that_finds_no_place_for_its_files_is_one_sentence(tmp_path, 
 
 
 def assert_two_steps_of_plain_autograd(tmp_path: Path, classes: int, **recipe) -> None:
-    recipe["flips"] = bool(np.random.default_rng().integers(2))
+    recipe["flips"] = bool(fresh_rng().integers(2))
     run = make(tmp_path, random_images(22, classes), steps=2, lr_decay=1.0, g_lr=1e-3, d_lr=2e-3, **recipe)
     for optimizer in (run.g_optimizer, run.d_optimizer):
         optimizer.param_groups[0]["eps"] = EPSILON
@@ -821,7 +822,7 @@ def test_a_run_without_a_sound_film_goes_on_and_films_from_there(stopped):
 
 
 def test_a_generator_with_classes_is_shipped_with_the_statistics_of_the_mixture_it_was_trained_on(tmp_path):
-    images = np.random.default_rng().integers(0, 256, (22, 32, 32, 3), np.uint8)
+    images = fresh_rng().integers(0, 256, (22, 32, 32, 3), np.uint8)
     labels = np.array([0] * 20 + [2] * 2)
     run = make(tmp_path, ImageSet(images, labels, CLASS_NAMES), steps=3, g_lr=0.01)
     run.train()
@@ -872,7 +873,7 @@ def test_the_card_says_what_was_trained_on_and_how(tmp_path):
 )
 def test_a_run_is_measured_whenever_so_many_images_were_shown_and_at_its_end(tmp_path, kimg, d_steps, steps):
     run = make(tmp_path, steps=5, d_steps=d_steps)
-    distances = np.random.default_rng().random(len(steps)).tolist()
+    distances = fresh_rng().random(len(steps)).tolist()
     measured = measuring(run, kimg, distances)
     assert without_best(without_files(run)).train(log_every=1000)
     assert measured == steps

@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from randomness import fresh_rng
 from screen import painted
 
 from sagan import latents
@@ -159,7 +160,7 @@ def test_pictures_that_failed_are_asked_for_again(context, address, monkeypatch)
 @pytest.mark.parametrize("largest", [0, 1, 3, 40, 63, 64, 200])
 def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
     before = np.full((4, 4, 3), 20, np.uint8)
-    after = before + np.random.default_rng().integers(0, largest + 1, before.shape, np.uint8)
+    after = before + fresh_rng().integers(0, largest + 1, before.shape, np.uint8)
     after[1, 2, 0] = before[1, 2, 0] + largest
     picture, factor = dials.amplified(before, after)
     fits = [power for power in (1, 2, 4, 8, 16, 32, 64) if power * largest < 128]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from randomness import fresh_rng
 from screen import painted
 
 from sagan import checkpoint, latents, spectra
@@ -115,7 +116,7 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
 
 
 def test_maps_are_sent_in_256_levels_between_their_own_ends():
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     maps = (rng.normal(size=(5, 6, 7)) * 10.0 ** rng.integers(-5, 5, (5, 1, 1))).astype(np.float32)
     maps[3] = rng.normal()
     sent = inside.levels(Block("6x7", "convolution", (5, 6, 7), maps))

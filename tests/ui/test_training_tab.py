@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from randomness import fresh_rng
 from safetensors.torch import load_file
 from screen import described, enlarged, painted
 
@@ -40,7 +41,7 @@ def filmed(tmp_path_factory) -> Sampler:
     generators = [random_generator() for _ in STEPS]
     film = Film(CONFIG, [shoot(g, s, s * BATCH) for s, g in zip(STEPS[:-1], generators, strict=False)])
     tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1])
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     history = [
         {"step": step, "images": step * BATCH, "d_loss": float(rng.normal()), "g_loss": float(rng.normal())}
         | {f"g_gamma_{layer}": float(rng.normal()) for layer in LAYERS}
@@ -262,7 +263,7 @@ def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
 
 
 def test_long_histories_are_averaged_over_equal_stretches_of_the_axis():
-    rng = np.random.default_rng()
+    rng = fresh_rng()
     history = [{"step": i, "images": 640 * i, "d_loss": float(rng.normal())} for i in range(1, 5001)]
     x = np.log2(1 + np.array([row["images"] for row in history]) / 1000)
     shown = points(history, "d_loss")
