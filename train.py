@@ -220,9 +220,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def leave(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
     options = build_parser().parse_args(arguments)
     # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
-    usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    usual = signal.signal(signal.SIGTERM, leave)
     try:
         with processes(options.device) as (team, device):
             return run(options, team, device)
@@ -239,7 +243,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         sentence = refusal(error)
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        if signal.getsignal(signal.SIGTERM) is leave:  # else the run ignores it until it has said why it ends
+            signal.signal(signal.SIGTERM, usual)
     number = os.environ.get("RANK", "0")
     print(f"train.py{f' (process {number})' if number != '0' else ''}: {sentence}", file=sys.stderr)
     return 2

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--truncation",
         type=float,
         default=1.0,
-        help="0 to 1: less variety, often cleaner faces (default: %(default)s, full variety)",
+        help="0 to 1: a little below 1, less variety and often cleaner faces (default: %(default)s)",
     )
     add(
         "--class",

@@ -502,8 +502,11 @@ class Trainer:
         started, clock = self.seconds, time.monotonic()
         logged_at, logged_step = time.monotonic(), self.step
 
+        def record() -> None:
+            self.film.record(self.step, self.images, self.snapshot())
+
         def write(what: Callable[[], None]) -> None:
-            """Once a step, and without counting its time as one of training."""
+            """Once a step; the speed that is told leaves its time out."""
             nonlocal logged_at
             if leads and written.get(what) != self.step:
                 begun = time.monotonic()
@@ -513,8 +516,8 @@ class Trainer:
 
         try:
             while self.progress < 1 and self.stopped_by is None:
-                if leads and is_moment(self.step):
-                    self.film.record(self.step, self.images, self.snapshot())
+                if is_moment(self.step):
+                    write(record)
                 self.train_step()
                 if self._compiles:  # a step that took a minute: not one of training, see below
                     self._compiles = False
@@ -801,7 +804,7 @@ class Trainer:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
                 "older version, a new run can begin with its weights: "
-                f"--start-from {shlex.quote(str(folder))}."
+                f"--start-from {shlex.quote(str(self.out))}."
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)

@@ -321,7 +321,7 @@ class Trap:
 FOREIGN = {
     "a pickle": lambda path: path.write_bytes(pickle.dumps(Trap())),
     "torch.save": lambda path: torch.save({"weight": Trap()}, path),
-    "random bytes": lambda path: path.write_bytes(os.urandom(5000)),
+    "random bytes": lambda path: path.write_bytes(fresh_rng().bytes(5000)),
     "a header of 2**63 bytes": lambda path: path.write_bytes(b"\xff" * 7 + b"\x7f" + b"{}"),
     "text": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
     "a folder": lambda path: path.unlink() or path.mkdir(),

@@ -34,6 +34,9 @@ def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
     assert device.resident(images, cpu) is images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 2, 1 << 40))
     assert device.resident(images, gpu) is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes, 1 << 40))
+    monkeypatch.setattr(torch, "tensor", lambda *given, **where: (*given, where))
+    assert device.resident(images, gpu) == (images, {"device": gpu})
 
 
 def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):

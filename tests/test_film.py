@@ -34,6 +34,7 @@ def random_generator(config: SaganConfig) -> Generator:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
+    nn.init.normal_(generator.to_image.weight, std=2)  # or some would be nearly flat
     return generator.eval().requires_grad_(False)
 
 

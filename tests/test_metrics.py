@@ -48,7 +48,7 @@ class Means(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         assert images.dtype == torch.uint8 and images.shape[1] == 3 and not self.training
-        return nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+        return nn.functional.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)
 
 
 def means(images: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -77,7 +76,7 @@ def two_steps(run: Trainer) -> dict[str, Tensor]:
 def in_one_of_two(rank: int, folder: Path, port: int) -> None:
     """What each process does for the tests below."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", LOCAL_RANK=str(rank))
-    os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test")
+    os.environ.update(RANK=str(rank), TORCHELASTIC_RUN_ID="test", TORCHELASTIC_USE_AGENT_STORE="True")
     torch.set_num_threads(1)
     data = dict(np.load(folder / "data.npz"))
     with processes("cpu") as (team, device):
@@ -110,10 +109,9 @@ def two(tmp_path_factory) -> tuple[dict, list[dict]]:
         "batch_labels": rng.integers(0, 3, 8),
     }
     np.savez(folder / "data.npz", **data)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(in_one_of_two, (folder, port), nprocs=2)
+    # Held here, as by torchrun: a port that is chosen here to be opened there may be taken meanwhile.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    torch.multiprocessing.spawn(in_one_of_two, (folder, store.port), nprocs=2)
     return data, [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -235,7 +235,7 @@ def test_help_names_every_option_with_its_default(capsys):
         "--count COUNT how many faces (default: 64)",
         "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
         "(default: 0)",
-        "(default: 1.0, full variety)",
+        "less variety and often cleaner faces (default: 1.0)",
         "(default: seed modulo the number of classes)",
     ):
         assert words in text

@@ -380,9 +380,9 @@ def test_a_generated_face_can_be_put_before_the_discriminator_as_it_is(sampler):
 
 
 def save_anew(folder: Path) -> None:
-    """What a run does that goes on: other networks in the same place, here a D whose scores are 10 higher."""
+    """What a run does that goes on: other networks in the same place, a D whose scores are 1000 higher."""
     discriminator = copy.deepcopy(networks(CONFIG)[1])
-    discriminator.to_score.bias.data += 10
+    discriminator.to_score.bias.data += 1000
     discriminator.attention["8x8"].gamma.data += 1
     checkpoint.save(folder, CONFIG, (), Generator(CONFIG, spectral=False).eval(), discriminator, [], "")
 
@@ -395,7 +395,7 @@ def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder
     assert unasked.score(images).tobytes() == sampler.score(images).tobytes() == expected.tobytes()
     assert unasked.discriminator_gammas == make_sampler().discriminator_gammas
     later = Sampler.load(folder)
-    assert (later.score(images) - expected).min() > 5
+    assert (later.score(images) - expected).min() > 500
     assert later.discriminator_gammas["8x8"] - unasked.discriminator_gammas["8x8"] == pytest.approx(1)
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ import train
 from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
-from sagan.trainer import Recipe
+from sagan.trainer import Recipe, TrainingError
 
 PROGRAM = Path(train.__file__)
 TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]
@@ -1007,10 +1008,11 @@ def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, 
 
 
 def test_sigterm_while_images_are_decoded_leaves_nothing_behind(monkeypatch, make_images):
-    decode, usual = data._decode, signal.getsignal(signal.SIGTERM)
+    decode, usual, calls = data._decode, signal.getsignal(signal.SIGTERM), count()
 
     def stop(*arguments):
-        signal.raise_signal(signal.SIGTERM)
+        if next(calls) == 0:  # of several threads that decode, one
+            signal.raise_signal(signal.SIGTERM)
         return decode(*arguments)
 
     make_images(6)
@@ -1020,6 +1022,28 @@ def test_sigterm_while_images_are_decoded_leaves_nothing_behind(monkeypatch, mak
     assert stopped.value.code == 143
     assert not Path("runs").exists() and not list(Path(".cache").rglob("*.u8"))
     assert signal.getsignal(signal.SIGTERM) == usual
+
+
+def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_so(
+    capsys, monkeypatch, make_images
+):
+    class Trainer:
+        about, stopped_by = dict(train.INTERVALS), None
+        __init__ = describe = lambda *_, **__: None
+
+        def train(self, **_) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise TrainingError("The other process is gone.")
+
+    make_images(4)
+    monkeypatch.setattr(train, "Trainer", Trainer)
+    usual = signal.getsignal(signal.SIGTERM)
+    try:
+        assert start() == 2
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert complaint(capsys) == "train.py: The other process is gone."
 
 
 def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(monkeypatch, make_images):

@@ -1,5 +1,6 @@
 """The web page: one current face, and a tab for every side of it. It speaks to `Sampler`, never to torch."""
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from sagan.ui.inside import inside_tab
 from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
+from sagan.ui.work import keep_cleaning
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("attention", "page", "lab", "pointer", "panel", "files", "snapshot")
+SCRIPTS = ("attention", "page", "frame", "lab", "pointer", "panel", "files", "snapshot")
 
 
 def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
@@ -57,6 +59,9 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, app)
+    keep_cleaning(app)
+    # What a page has to share with its server: its events, and the model of which it shows faces.
+    app.app_id = zlib.crc32(f"{sampler.sha256} {[event.name for event in app.fns.values()]}".encode())
     return app.queue(max_size=64, api_open=False)
 
 

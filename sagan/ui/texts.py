@@ -293,10 +293,11 @@ INSIDE = {
 }
 SPECTRUM = {
     "title": "Spectral norm",
-    "what": "In training the weight W of every convolution is divided by σ, its largest singular value: the "
-    "most that W can stretch what comes in. So no convolution of the discriminator amplifies without limit, "
-    "and its slope, which the generator learns from, stays in check. Gammas and the factors of residual "
-    "blocks are not divided; in the generator, batch norm sets the scale anew after most convolutions.",
+    "what": "In training the weight W of every convolution and linear layer is divided by σ, its largest "
+    "singular value: the most that W can stretch what comes in. So no convolution of the discriminator "
+    "amplifies without limit, and its slope, which the generator learns from, stays in check. Gammas and the "
+    "factors of residual blocks are not divided; in the generator, batch norm sets the scale anew after most "
+    "convolutions.",
     "only_generator": "Of this model only the generator was trained so.",
     "layer": "Layer",
     "part": "{block}, {part}",

@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "heavy"}
 HEAVY: dict[str, Any] = {**CHOICE, **IN_TURN, "queue": True}
-# The public endpoints have a turn of their own: who asks them for much holds up other programs, not the page.
+# The public endpoints have a turn of their own: who asks them for much holds up other programs, not the page,
+# while the queue has places left, which all share.
 PROGRAMS: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "programs"}
 
 
@@ -91,9 +92,28 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(uuid.uuid4().hex)
-        new.write_bytes(data)
-        new.replace(path)
+        try:
+            new.write_bytes(data)
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
+
+
+class _Files(set):
+    def __iter__(self) -> Iterator:
+        return iter(frozenset(self))  # as many as they are now
+
+
+def keep_cleaning(app: gr.Blocks) -> None:
+    """Let the cache be cleaned (`delete_cache`) for as long as the page is served.
+
+    Gradio goes through its files on another thread, and stops for good where one is added meanwhile.
+    """
+    for block in app.blocks.values():
+        block.temp_files = _Files(block.temp_files)
+    app.temp_file_sets = [app.upload_file_set, *(block.temp_files for block in app.blocks.values())]
 
 
 def within(inputs: Sequence[gr.components.Component]) -> str:

@@ -16,6 +16,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--disable-features=LocalNetworkAccessChecks",  # a page that a test makes up may hold one of this machine
     *("--process-per-site", "--in-process-gpu"),  # a page finds Gradio's scripts compiled: a third less work
 ]
 CURATED = (

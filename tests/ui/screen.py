@@ -2,6 +2,7 @@
 
 import base64
 import math
+import random
 
 import numpy as np
 
@@ -10,6 +11,11 @@ BYTES = """(canvas) => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
     return [height, width, btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join(''))];
 }"""  # one string: as a list of numbers, a picture takes seconds to arrive
+
+
+def anywhere() -> tuple[float, float]:
+    """A point, in shares of a picture, on no edge of a cell: a browser's pointer is not that exact."""
+    return (random.randrange(64) + 0.5) / 64, (random.randrange(64) + 0.5) / 64
 
 
 def painted(canvas) -> np.ndarray:

@@ -1,10 +1,9 @@
 """What the browser draws over the face, against numpy in float64 from the sampler's queries and keys."""
 
 import math
-import random
 
 import pytest
-from screen import described
+from screen import anywhere, described
 
 from sagan import latents
 from sagan.ui import texts
@@ -52,7 +51,7 @@ def test_hover_draws_the_query_of_the_pointed_place_in_both_layers_without_a_req
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     for _ in range(5):
-        x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+        x, y = anywhere()
         point_at(page, hovered, x, y)
         for layer in LAYERS:
             assert drawn(page, layer) == pytest.approx(

@@ -110,6 +110,7 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     seed = dialled.evaluate("sagan.face.seed_a")
     dialled.wait_for_timeout(300)
     dialled.wait_for_selector("#dials-view .content:not(.waiting)")
+    dialled.wait_for_timeout(300)  # the pictures are decoded
     assert_shows(dialled, "dialled", face_with(sampler, seed, {"16x16": 0}))
     assert dialled.evaluate("sagan.lab.state.gammas") == {"16x16": 0}
 

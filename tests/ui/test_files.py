@@ -1,14 +1,20 @@
 """Files that the page hands out."""
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
-from sagan.ui.work import served
+import gradio as gr
+import pytest
+from gradio.route_utils import delete_files_created_by_app
+from randomness import fresh_rng
+
+from sagan.ui.work import keep_cleaning, served
 
 
 def test_a_file_that_another_visitor_is_reading_is_not_touched(tmp_path):
-    view, data = SimpleNamespace(GRADIO_CACHE=str(tmp_path)), os.urandom(100_000)
+    view, data = SimpleNamespace(GRADIO_CACHE=str(tmp_path)), fresh_rng().bytes(100_000)
     path = Path(served(view, data, "maps.npz")["path"])
     with path.open("rb") as reading:
         start = reading.read(50_000)
@@ -24,3 +30,35 @@ def test_a_file_that_another_visitor_is_reading_is_not_touched(tmp_path):
 def test_a_served_file_says_its_size_and_name(tmp_path):
     file = served(SimpleNamespace(GRADIO_CACHE=str(tmp_path)), b"four", "maps.npz")
     assert file["size"] == 4 and file["orig_name"] == "maps.npz"
+
+
+def test_what_did_not_fit_on_the_disk_is_not_left_there(tmp_path, monkeypatch):
+    def write_a_part(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_a_part)
+    with pytest.raises(OSError, match="No space"):
+        served(SimpleNamespace(GRADIO_CACHE=str(tmp_path)), b"four", "maps.npz")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_cache_is_cleaned_while_answers_add_to_it(tmp_path, monkeypatch):
+    with gr.Blocks() as app:
+        view = gr.HTML()
+    keep_cleaning(app)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch()
+    view.temp_files.add(str(old))
+    lstat = Path.lstat
+
+    def answer_meanwhile(path: Path) -> os.stat_result:
+        new.touch()
+        view.temp_files.add(str(new))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", answer_meanwhile)
+    delete_files_created_by_app(app, age=None)
+    assert not old.exists() and new.exists()
+    assert view.temp_files == {str(new)}

@@ -18,6 +18,8 @@ from sagan.ui.current import CurrentFace
 
 def open_tab(page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
+    # A box takes what it began with once more, soon after it is there for the first time.
+    page.evaluate("() => new Promise((done) => requestIdleCallback(() => requestIdleCallback(done)))")
 
 
 def wait_for_face(page, seed: int, t: float = 0) -> None:
@@ -133,9 +135,9 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
         open_tab(page, "Faces")
         page.wait_for_selector("#sheet-view .waiting")
         page.wait_for_timeout(500)  # the request is sent
-        page.clock.fast_forward(119_000)
+        page.clock.fast_forward(110_000)
         assert page.locator("#sheet-view .waiting").count() == 1
-        page.clock.fast_forward(2_000)
+        page.clock.fast_forward(11_000)
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
         assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     finally:
@@ -149,6 +151,24 @@ def test_a_server_with_another_model_makes_the_page_load_again(page, sampler, mo
         page.locator("#dice").click()
     page.wait_for_selector("#attention-view [data-drawn]")
     assert page.evaluate("[sagan.face.model, sagan.face.seed_a]") == ["of another", seed]
+
+
+@pytest.mark.parametrize("what", ["a request fails", "a view asks"])
+def test_a_server_that_was_started_anew_makes_the_page_load_again(page, monkeypatch, what):
+    route, fail = "**/gradio_api/app_id", "sagan.emit('failed', 'numbers-view')"
+    page.evaluate("globalThis.stays = true")
+    with page.expect_response(route):
+        page.evaluate(fail)
+    page.wait_for_timeout(300)
+    assert page.evaluate("stays")  # the server of the page
+    page.route(route, lambda route: route.fulfill(json={"app_id": 5}), times=1)
+    with page.expect_navigation():
+        if what == "a request fails":
+            page.evaluate(fail)
+        else:
+            page.evaluate("() => { const { now } = Date; Date.now = () => now() + 6000; }")
+            page.get_by_role("tab", name="Faces", exact=True).click()
+    page.wait_for_selector("#attention-view [data-drawn]")
 
 
 def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanwhile(page, monkeypatch):
@@ -197,7 +217,8 @@ def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
     held = []
     page.route("**/run/predict*", lambda route: route.continue_() if held else held.append(route))
     page.locator("#seed input[type=number]").fill("5")
-    page.wait_for_timeout(300)
+    while not held:
+        page.wait_for_timeout(20)
     before = page.evaluate("sagan.face.seed_a")
     page.locator("#dice").click()
     page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from randomness import fresh_rng
 from safetensors.torch import load_file
-from screen import described, enlarged, painted
+from screen import anywhere, described, enlarged, painted
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
@@ -113,7 +113,7 @@ def test_the_tab_opens_with_the_finished_faces(training, filmed):
 
 @pytest.mark.one_page
 def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(training, filmed):
-    x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+    x, y = anywhere()
     point_at(training, "32x32", x, y)
     requests = []
     training.on("request", lambda request: requests.append(request.url))
@@ -134,7 +134,7 @@ def test_hover_moves_the_query_in_both_layers_without_a_request(training, filmed
     requests = []
     training.on("request", lambda request: requests.append(request.url))
     for hovered in LAYERS:
-        x, y = random.uniform(0.02, 0.98), random.uniform(0.02, 0.98)
+        x, y = anywhere()
         point_at(training, hovered, x, y)
         for layer in LAYERS:
             row = expected(filmed.film.moments[2], CHOSEN, layer, x, y)

@@ -4,6 +4,7 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
+  let compared = 0; // when the server was last compared with that of the page
   const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
@@ -17,6 +18,14 @@ globalThis.sagan = (() => {
     if (!overtaken) return;
     overtaken = false;
     page.emit('late');
+  }
+
+  /** A server that was started anew may know other events, and another model: then the page opens anew too. */
+  async function compareServer() {
+    compared = Date.now();
+    const { root, api_prefix, app_id } = globalThis.gradio_config;
+    const answer = await fetch(`${root}${api_prefix}/app_id`).then((answer) => answer.json(), () => null);
+    if (answer !== null && answer.app_id !== app_id) location.reload();
   }
 
   const page = {
@@ -149,6 +158,7 @@ globalThis.sagan = (() => {
         timer = setTimeout(() => {
           const number = Date.now();
           [stale, pending] = [false, number];
+          if (number - compared > 5000) compareServer();
           if (ask(number) === false) [stale, pending] = [true, 0];
           else setTimeout(() => { if (pending === number) fail(); }, LOST);
         }, rest);
@@ -197,6 +207,7 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
+  page.on('failed', compareServer);
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
     if (id !== 'face-view' && id !== 'tour-view') return;
     out = Math.max(0, out - 1);

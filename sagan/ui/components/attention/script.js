@@ -8,7 +8,8 @@ const among = (given) => ({ name }) => vectors(given.find((layer) => layer.name 
 /** On a small screen the choices lie far below the pictures that they change. */
 function comeIntoSight() {
   const { top, bottom, height } = layers.focus().picture.getBoundingClientRect();
-  if (bottom < height / 2 || top > innerHeight - height / 2) layers.intoSight();
+  const { above, below } = sagan.hidden;
+  if (bottom < above + height / 2 || top > innerHeight - below - height / 2) layers.intoSight();
 }
 
 function offerCurated() {

@@ -5,5 +5,5 @@ element.querySelector('.card')?.addEventListener('click', (event) => {
   event.preventDefault();
   document.querySelector('#card .label-wrap:not(.open)')?.click();
   // Once it is unfolded, or the page would be too short to scroll.
-  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector('#card')?.scrollIntoView()));
+  requestAnimationFrame(() => requestAnimationFrame(() => sagan.scrollTo(document.querySelector('#card'))));
 });

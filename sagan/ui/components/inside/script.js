@@ -73,7 +73,7 @@ for (const button of buttons)
     chosen = button.dataset.block;
     draw();
     sagan.emit('block', chosen);
-    part('.maps:not([hidden]), .score:not([hidden])').scrollIntoView({ block: 'nearest' });
+    sagan.scrollTo(part('.maps:not([hidden]), .score:not([hidden])'), 'nearest');
   });
 
 open.addEventListener('click', () => {

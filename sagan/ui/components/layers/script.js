@@ -253,7 +253,7 @@ const layers = (() => {
       told = true;
     },
 
-    intoSight: () => part('.layers').scrollIntoView({ block: 'start' }),
+    intoSight: () => sagan.scrollTo(part('.layers')),
 
     /** Another face: what was told of the one before is not said of it. */
     forget() {

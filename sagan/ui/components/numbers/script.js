@@ -58,7 +58,8 @@ function receive() {
     return row;
   }));
   const held = value.weights.reduce((sum, weight) => sum + weight, 0);
-  part('.rest').textContent = sagan.fill(texts.rest, { percent: Math.round(100 * held), all: n.toLocaleString('en') });
+  const percent = held > 0.995 && value.keys.length < n ? '> 99' : Math.round(100 * held); // softmax leaves none out
+  part('.rest').textContent = sagan.fill(texts.rest, { percent, all: n.toLocaleString('en') });
   part('.gamma').textContent = said(value.gamma, 3);
   const sums = { attended: value.attended, gamma: value.attended.map((v) => v * value.gamma), x: value.x, y: value.y };
   for (const [name, values] of Object.entries(sums)) {

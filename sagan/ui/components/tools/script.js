@@ -26,7 +26,7 @@
     if (on) document.documentElement.requestFullscreen?.().catch(() => {});
     else if (document.fullscreenElement) document.exitFullscreen();
     if (on) layers.intoSight();
-    else projector.scrollIntoView({ block: 'nearest' });
+    else sagan.scrollTo(projector, 'nearest');
   }
   projector.addEventListener('click', () => project(!body.contains('projector')));
   document.addEventListener('fullscreenchange', () => {

@@ -29,7 +29,7 @@ function mark(target) {
 function point(index) {
   sagan.onceShown(steps[index].shows, (target) => {
     mark(target);
-    target.scrollIntoView({ block: 'start' });
+    sagan.scrollTo(target);
   }, () => index === wanted);
 }
 
@@ -37,6 +37,8 @@ function point(index) {
 function keepRoom() {
   if (shown === null) return;
   document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
+  const { top } = element.closest('#tabs').getBoundingClientRect();
+  document.body.style.setProperty('--tour-from', `${scrollY + top}px`);
   point(shown);
 }
 
