@@ -24,8 +24,8 @@ globalThis.sagan = (() => {
   async function compareServer() {
     compared = Date.now();
     const { root, api_prefix, app_id } = globalThis.gradio_config;
-    const answer = await fetch(`${root}${api_prefix}/app_id`).then((answer) => answer.json(), () => null);
-    if (answer !== null && answer.app_id !== app_id) location.reload();
+    const told = await fetch(`${root}${api_prefix}/app_id`).then((answer) => answer.json()).catch(() => ({}));
+    if ((told.app_id ?? app_id) !== app_id) location.reload();
   }
 
   const page = {
