@@ -113,6 +113,7 @@ def keep_cleaning(app: gr.Blocks) -> None:
     """
     for block in app.blocks.values():
         block.temp_files = _Files(block.temp_files)
+    app.upload_file_set = _Files(app.upload_file_set)
     app.temp_file_sets = [app.upload_file_set, *(block.temp_files for block in app.blocks.values())]
 
 

@@ -3,6 +3,7 @@
 import base64
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +12,55 @@ BYTES = """(canvas) => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
     return [height, width, btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join(''))];
 }"""  # one string: as a list of numbers, a picture takes seconds to arrive
+
+
+# What iframe-resizer 4 does in a page around the frame; its other end comes with Gradio.
+SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
+<body style="margin: 0"><header style="height: 60px">Spaces</header>
+<iframe src="{address}" allow="fullscreen" scrolling="{scrolling}"
+        style="display: block; width: 100%; border: 0; height: 700px; max-height: {highest}px"></iframe>
+<script>
+    const frame = document.querySelector('iframe'), events = ['scroll', 'resize'];
+    const say = (text) => frame.contentWindow.postMessage(`[iFrameSizer]${text}`, '*');
+    const offset = () => scrollY + frame.getBoundingClientRect().top;
+    function tell() {
+        const info = { scrollTop: scrollY, clientHeight: innerHeight, offsetTop: offset() };
+        say(`pageInfo:${JSON.stringify(info)}`);
+    }
+    const answers = {
+        scrollToOffset: (height) => scrollTo(0, offset() + height),
+        pageInfo() { for (const event of events) addEventListener(event, tell); tell(); },
+        pageInfoStop() { for (const event of events) removeEventListener(event, tell); },
+    };
+    function grow(height) { // later: it is busy
+        if (height > 0) setTimeout(() => { frame.style.height = `${height}px`; }, 200);
+    }
+    const begin = 'f:0:false:false:32:true:false::bodyOffset:::0:false:child:scroll';
+    frame.addEventListener('load', () => say(begin));
+    addEventListener('message', ({ data }) => {
+        if (typeof data !== 'string' || !data.startsWith('[iFrameSizer]f:')) return;
+        const [, height, , kind] = data.split(':');
+        (answers[kind] ?? grow)(Number(height));
+    });
+</script>"""
+WINDOW = "http://localhost:9/"
+
+
+def in_space(open_page: Callable, address: str, width: int, height: int, highest: int = 9999) -> tuple:
+    """Open a page in a frame as high as itself, as a Space shows it, but at most `highest` pixels.
+
+    Returns (the window around the frame, the page in it).
+    """
+    text = SPACE.replace("{address}", address).replace("{highest}", str(highest))
+    text = text.replace("{scrolling}", "no" if highest == 9999 else "yes")
+    window = open_page("about:blank", width, height)
+    window.route(WINDOW, lambda route: route.fulfill(body=text, content_type="text/html"))
+    window.goto(WINDOW)
+    window.wait_for_function(f"document.querySelector('iframe').offsetHeight >= {min(highest, 1000)}")
+    page = window.frames[1]
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.wait_for_selector(".framed", state="attached")
+    return window, page
 
 
 def anywhere() -> tuple[float, float]:

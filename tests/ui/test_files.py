@@ -44,21 +44,23 @@ def test_what_did_not_fit_on_the_disk_is_not_left_there(tmp_path, monkeypatch):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_the_cache_is_cleaned_while_answers_add_to_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("uploads", [False, True])
+def test_the_cache_is_cleaned_while_answers_add_to_it(tmp_path, monkeypatch, uploads):
     with gr.Blocks() as app:
         view = gr.HTML()
     keep_cleaning(app)
+    files = app.upload_file_set if uploads else view.temp_files
     old, new = tmp_path / "old", tmp_path / "new"
     old.touch()
-    view.temp_files.add(str(old))
+    files.add(str(old))
     lstat = Path.lstat
 
     def answer_meanwhile(path: Path) -> os.stat_result:
         new.touch()
-        view.temp_files.add(str(new))
+        files.add(str(new))
         return lstat(path)
 
     monkeypatch.setattr(Path, "lstat", answer_meanwhile)
     delete_files_created_by_app(app, age=None)
     assert not old.exists() and new.exists()
-    assert view.temp_files == {str(new)}
+    assert files == {str(new)}

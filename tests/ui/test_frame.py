@@ -1,55 +1,15 @@
 """The page in a frame as high as itself, as a Space shows it, follows the window around the frame."""
 
 import pytest
+from screen import in_space
 
 from sagan.ui import lesson, texts
 
-# What iframe-resizer 4 does in a page around the frame; its other end comes with Gradio.
-SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
-<body style="margin: 0"><header style="height: 60px">Spaces</header>
-<iframe src="{address}" allow="fullscreen" scrolling="no"
-        style="display: block; width: 100%; border: 0; height: 700px"></iframe>
-<script>
-    const frame = document.querySelector('iframe');
-    const say = (text) => frame.contentWindow.postMessage(`[iFrameSizer]${text}`, '*');
-    const offset = () => scrollY + frame.getBoundingClientRect().top;
-    function tell() {
-        const info = { scrollTop: scrollY, clientHeight: innerHeight, offsetTop: offset() };
-        say(`pageInfo:${JSON.stringify(info)}`);
-    }
-    function answer(kind, height) {
-        if (kind === 'scrollToOffset') scrollTo(0, offset() + height);
-        else if (kind !== 'pageInfo') setTimeout(() => frame.style.height = `${height}px`, 200); // it is busy
-        else {
-            for (const event of ['scroll', 'resize']) addEventListener(event, tell);
-            tell();
-        }
-    }
-    const begin = 'f:0:false:false:32:true:false::bodyOffset:::0:false:child:scroll';
-    frame.addEventListener('load', () => say(begin));
-    addEventListener('message', ({ data }) => {
-        if (typeof data !== 'string' || !data.startsWith('[iFrameSizer]f:')) return;
-        const [, height, , kind] = data.split(':');
-        answer(kind, Number(height));
-    });
-</script>"""
-WINDOW = "http://localhost:9/"
-
 
 @pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
-def space(request, new_page, context, address):
+def space(request, new_page, address):
     """(the window around the frame, the page in it)"""
-    context.route(
-        WINDOW,
-        lambda route: route.fulfill(body=SPACE.replace("{address}", address), content_type="text/html"),
-    )
-    window = new_page(WINDOW, *request.param)
-    window.wait_for_function("document.querySelector('iframe').offsetHeight > 1000")
-    page = window.frames[1]
-    page.wait_for_selector("#attention-view [data-drawn]")
-    page.wait_for_selector(".framed", state="attached")
-    yield window, page
-    context.unroute(WINDOW)
+    return in_space(new_page, address, *request.param)
 
 
 def box(page, selector: str) -> tuple[float, float]:
@@ -140,3 +100,79 @@ def test_the_projector_scrolls_on_the_whole_screen(space):
     page.get_by_role("button", name=texts.LAB["projector_off"]).click()
     page.wait_for_function("document.fullscreenElement === null")
     page.wait_for_function("sagan.hidden.above + sagan.hidden.below > 0")
+
+
+def test_a_message_of_gradio_does_not_end_it(space):
+    window, page = space
+    page.evaluate("sagan.emit('tour', 0)")
+    page.wait_for_selector("#tour-view .card")
+    window.wait_for_timeout(1500)  # the step has been scrolled to
+    asked = "new Promise((done) => parentIFrame.getPageInfo((told) => done(told.clientHeight)))"
+    assert page.evaluate(asked) == window.viewport_size["height"]  # what it asks while a message is shown
+    page.evaluate("parentIFrame.getPageInfo(false)")
+    window.mouse.move(100, 100)
+    for way in (-2000, 500):
+        window.mouse.wheel(0, way)
+        window.wait_for_timeout(300)
+
+        def in_sight():
+            top, bottom = box(page, "#tour-view .card")
+            assert top >= 0 and bottom <= window.viewport_size["height"]
+
+        until(window, in_sight)
+
+
+def test_a_visitor_scrolls_away_from_a_step_on_a_low_screen(new_page, address):
+    window, page = in_space(new_page, address, 640, 320)
+    page.evaluate("sagan.emit('tour', 0)")
+    page.wait_for_selector("#tour-view .card")
+    window.wait_for_timeout(2000)
+    assert window.evaluate("scrollY") > 200
+    window.mouse.move(100, 100)
+    window.mouse.wheel(0, -3000)
+    window.wait_for_timeout(1500)
+    assert window.evaluate("scrollY") == 0
+
+
+def test_a_block_that_is_pressed_stays_in_sight(space):
+    window, page = space
+    page.get_by_role("tab", name=texts.INSIDE_TAB, exact=True).click()
+    block = page.locator("#inside-view button[data-block]").nth(2)
+    block.click()
+    window.wait_for_timeout(1500)
+    page.wait_for_selector("#inside-view .maps:not([hidden]) canvas")
+    place = block.bounding_box()
+    maps = page.locator("#inside-view .maps").bounding_box()
+    if maps["y"] + maps["height"] - place["y"] < window.viewport_size["height"]:  # there is room for both
+        assert place["y"] >= 0
+    assert maps["y"] < window.viewport_size["height"] and maps["y"] + maps["height"] > 0
+
+
+def test_the_card_is_in_sight_after_the_projector(space):
+    window, page = space
+    page.evaluate("sagan.emit('tour', 0)")
+    page.wait_for_selector("#tour-view .card")
+    window.wait_for_timeout(1500)
+    page.get_by_role("button", name=texts.LAB["projector"]).click()
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.locator("#tour-view .next").click()
+    page.wait_for_selector('#tour-view .card[data-step="1"]')
+    page.get_by_role("button", name=texts.LAB["projector_off"]).click()
+    page.wait_for_function("document.fullscreenElement === null")
+
+    def in_sight():
+        (top, bottom), height = box(page, "#tour-view .card"), window.viewport_size["height"]
+        assert top >= 0 and bottom <= height and (top < 200 or bottom == height)
+
+    until(window, in_sight)
+
+
+def test_a_frame_that_does_not_grow_scrolls(new_page, address):
+    window, page = in_space(new_page, address, 1280, 800, highest=600)
+    window.mouse.move(300, 300)
+
+    def scrolls():
+        window.mouse.wheel(0, 200)
+        assert page.evaluate("scrollY") > 300
+
+    until(window, scrolls)

@@ -1,41 +1,78 @@
 // On a Space the page stands in a frame as high as itself, and the window around it scrolls. What is to stay in sight
-// follows that window: --above and --below are the parts of the frame, in pixels, that it hides at either end.
+// follows that window: --above and --below are the parts of the frame, in pixels, that it hides at either end, --window
+// is its height, and --shift is how far below its place a part stands that is sticky where the page itself scrolls.
 (() => {
   const root = document.documentElement;
-  const PATIENCE = 1000; // ms in which a frame that grows with what it shows has grown
+  const STICKY = '#tour-view, #training-view .transport';
+  const GAP = 8; // pixels above them
+  const PATIENCE = 1000; // ms in which a frame has grown with what it shows
   let around = null; // the window, as it was told last
-  let wanted = { top: 0, until: 0 }; // where that window was scrolled to; it may not reach there before the frame has grown
+  let limited = false; // the frame does not grow, and so it scrolls
+  let tallest = { width: 0, height: 0 }; // of the window while it was so wide: bars of a browser come and go
+  let wanted = { top: 0, until: 0 }; // where the window was scrolled to; before the frame has grown it may not get there
+  let timer = 0;
 
-  const framed = () => around !== null && !document.fullscreenElement;
+  const framed = () => around !== null && !limited;
+  const follows = () => framed() && !document.fullscreenElement;
 
   function follow() {
-    const top = framed() ? around.scrollTop - around.offsetTop : 0;
-    sagan.hidden = {
-      above: Math.max(0, top),
-      below: framed() ? Math.max(0, innerHeight - top - around.clientHeight) : 0,
-    };
+    const on = follows(), top = on ? around.scrollTop - around.offsetTop : 0;
+    const { width, height } = tallest;
+    if (on) tallest = { width: innerWidth, height: Math.max(around.clientHeight, width === innerWidth ? height : 0) };
+    sagan.hidden = { above: Math.max(0, top), below: on ? Math.max(0, innerHeight - top - around.clientHeight) : 0 };
     for (const [side, size] of Object.entries(sagan.hidden)) root.style.setProperty(`--${side}`, `${size}px`);
-    root.classList.toggle('framed', around !== null);
+    root.style.setProperty('--window', on ? `${tallest.height}px` : '100vh');
+    root.classList.toggle('framed', framed());
+    if (on) for (const part of document.querySelectorAll(STICKY)) shift(part, top);
+  }
+
+  /** Let a part stand in sight, but not outside of what holds it. */
+  function shift(part, top) {
+    const { top: now, height } = part.getBoundingClientRect(), { bottom } = part.parentElement.getBoundingClientRect();
+    const place = now - (parseFloat(part.style.getPropertyValue('--shift')) || 0);
+    part.style.setProperty('--shift', `${Math.max(0, Math.min(top + GAP, bottom - height) - place)}px`);
   }
 
   /** Scroll as scrollIntoView does with { block: 'start' } or 'nearest'. */
   sagan.scrollTo = (target, block = 'start') => {
-    if (!framed()) return target.scrollIntoView({ block });
+    if (!follows()) return target.scrollIntoView({ block });
     const { top, bottom } = target.getBoundingClientRect(), { above, below } = sagan.hidden;
-    if (block === 'nearest' && top >= above && bottom <= innerHeight - below) return;
-    wanted = { top: scrollY + top - parseFloat(getComputedStyle(target).scrollMarginTop), until: Date.now() + PATIENCE };
-    parentIFrame.scrollToOffset(0, wanted.top);
+    let to = top - parseFloat(getComputedStyle(target).scrollMarginTop);
+    if (block === 'nearest') {
+      const up = top - above, down = bottom - (innerHeight - below);
+      if (up * down <= 0) return; // all of it is in sight, or nothing else
+      to = around.scrollTop - around.offsetTop + (Math.abs(up) < Math.abs(down) ? up : down);
+    }
+    wanted = { top: to, until: Date.now() + PATIENCE };
+    parentIFrame.scrollToOffset(0, to);
   };
 
   function resized() {
     follow();
-    if (framed() && Date.now() < wanted.until) parentIFrame.scrollToOffset(0, wanted.top);
+    if (follows() && Date.now() < wanted.until) parentIFrame.scrollToOffset(0, wanted.top);
   }
 
-  const begin = () => globalThis.parentIFrame?.getPageInfo((told) => { around = told; follow(); });
-  addEventListener('gradio:iframe-resizer-ready', begin);
+  /** From a page that is scrolled in its frame, Gradio would conclude that the frame is high enough. */
+  function scrolled() {
+    if (!follows() || !scrollY) return;
+    scrollTo(0, 0);
+    timer ||= setTimeout(() => {
+      [timer, limited] = [0, root.scrollHeight > innerHeight + 50];
+      follow();
+    }, PATIENCE);
+  }
+
+  function begin() {
+    const frame = globalThis.parentIFrame;
+    if (!frame || around) return;
+    let others = null; // Gradio asks too, while it shows a message; the window answers one alone
+    frame.getPageInfo((told) => { around = told; follow(); others?.(told); });
+    frame.getPageInfo = (ask) => { others = ask || null; if (around) others?.(around); };
+  }
+
+  addEventListener('gradio:iframe-resizer-ready', begin, { once: true });
   addEventListener('resize', resized);
-  addEventListener('scroll', () => { if (framed()) scrollTo(0, 0); }); // Gradio would take the frame for too high
+  addEventListener('scroll', scrolled);
   document.addEventListener('fullscreenchange', follow);
   follow();
   begin();

@@ -22,10 +22,15 @@ globalThis.sagan = (() => {
 
   /** A server that was started anew may know other events, and another model: then the page opens anew too. */
   async function compareServer() {
+    if (Date.now() - compared < 5000) return;
     compared = Date.now();
     const { root, api_prefix, app_id } = globalThis.gradio_config;
-    const told = await fetch(`${root}${api_prefix}/app_id`).then((answer) => answer.json()).catch(() => ({}));
-    if ((told.app_id ?? app_id) !== app_id) location.reload();
+    const path = new URL(root, location).pathname.replace(/\/$/, ''); // of the origin of the page, as Gradio's own requests
+    const answer = await fetch(`${path}${api_prefix}/app_id`, { signal: AbortSignal.timeout(10000) }).catch(() => null);
+    const told = answer?.ok ? await answer.json().catch(() => null) : null;
+    // Servers of several versions may answer in turn: not again and again.
+    const again = performance.getEntriesByType('navigation')[0]?.type === 'reload' && performance.now() < 60000;
+    if (Number.isInteger(told?.app_id) && told.app_id !== app_id && !again) location.reload();
   }
 
   const page = {
@@ -158,7 +163,7 @@ globalThis.sagan = (() => {
         timer = setTimeout(() => {
           const number = Date.now();
           [stale, pending] = [false, number];
-          if (number - compared > 5000) compareServer();
+          compareServer();
           if (ask(number) === false) [stale, pending] = [true, 0];
           else setTimeout(() => { if (pending === number) fail(); }, LOST);
         }, rest);

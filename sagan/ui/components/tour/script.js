@@ -37,8 +37,6 @@ function point(index) {
 function keepRoom() {
   if (shown === null) return;
   document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
-  const { top } = element.closest('#tabs').getBoundingClientRect();
-  document.body.style.setProperty('--tour-from', `${scrollY + top}px`);
   point(shown);
 }
 
