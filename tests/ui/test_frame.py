@@ -94,8 +94,12 @@ def test_the_projector_scrolls_on_the_whole_screen(space):
     page.get_by_role("button", name=texts.LAB["projector"]).click()
     page.wait_for_function("document.fullscreenElement !== null")
     window.mouse.move(200, 400)
-    window.mouse.wheel(0, 300)
-    page.wait_for_function("document.body.scrollTop > 100")
+
+    def scrolls():
+        window.mouse.wheel(0, 300)
+        assert page.evaluate("document.body.scrollTop") > 100
+
+    until(window, scrolls)
     page.wait_for_function("sagan.hidden.above + sagan.hidden.below === 0")
     page.get_by_role("button", name=texts.LAB["projector_off"]).click()
     page.wait_for_function("document.fullscreenElement === null")
