@@ -3,8 +3,7 @@
 // is its height, and --shift is how far below its place a part stands that is sticky where the page itself scrolls.
 (() => {
   const root = document.documentElement;
-  const STICKY = '#tour-view, #training-view .transport';
-  const GAP = 8; // pixels above them
+  const STICKY = { '#tour-view': 8, '#training-view .transport': 0 }; // and how many pixels below the upper end
   const PATIENCE = 1000; // ms in which a frame has grown with what it shows
   let around = null; // the window, as it was told last
   let limited = false; // the frame does not grow, and so it scrolls
@@ -23,14 +22,15 @@
     for (const [side, size] of Object.entries(sagan.hidden)) root.style.setProperty(`--${side}`, `${size}px`);
     root.style.setProperty('--window', on ? `${tallest.height}px` : '100vh');
     root.classList.toggle('framed', framed());
-    if (on) for (const part of document.querySelectorAll(STICKY)) shift(part, top);
+    if (on) for (const [part, gap] of Object.entries(STICKY)) shift(document.querySelector(part), top + gap);
   }
 
-  /** Let a part stand in sight, but not outside of what holds it. */
+  /** Let a part stand at `top` or below, but not outside of what holds it. */
   function shift(part, top) {
+    if (!part) return;
     const { top: now, height } = part.getBoundingClientRect(), { bottom } = part.parentElement.getBoundingClientRect();
     const place = now - (parseFloat(part.style.getPropertyValue('--shift')) || 0);
-    part.style.setProperty('--shift', `${Math.max(0, Math.min(top + GAP, bottom - height) - place)}px`);
+    part.style.setProperty('--shift', `${Math.max(0, Math.min(top, bottom - height) - place)}px`);
   }
 
   /** Scroll as scrollIntoView does with { block: 'start' } or 'nearest'. */
