@@ -1,7 +1,5 @@
 """The web page: one current face, and a tab for every side of it. It speaks to `Sampler`, never to torch."""
 
-import json
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +59,6 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
         public_endpoints(sampler)
         open_link(controls, app)
     keep_cleaning(app)
-    # What a page has to share with its server: its parts, its events, and the model of which it shows faces.
-    config = app.get_config_file()
-    same = json.dumps([sampler.sha256, config["components"], config["dependencies"]], default=str)
-    app.app_id = zlib.crc32(same.encode())
     return app.queue(max_size=64, api_open=False)
 
 

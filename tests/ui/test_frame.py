@@ -45,7 +45,7 @@ def test_the_tour_and_what_it_is_about_stay_in_sight(space):
 
         until(window, in_sight)
         assert page.evaluate("scrollY") == 0
-        page.locator("#tour-view .next").click()
+        page.locator("#tour-view .next").evaluate("button => button.click()")  # it may still move
 
 
 def test_the_card_follows_a_window_that_is_scrolled(space):

@@ -4,7 +4,6 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
-  let compared = 0; // when the server was last compared with that of the page
   const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
@@ -18,19 +17,6 @@ globalThis.sagan = (() => {
     if (!overtaken) return;
     overtaken = false;
     page.emit('late');
-  }
-
-  /** A server that was started anew may know other events, and another model: then the page opens anew too. */
-  async function compareServer() {
-    if (Date.now() - compared < 5000) return;
-    compared = Date.now();
-    const { root, api_prefix, app_id } = globalThis.gradio_config;
-    const path = new URL(root, location).pathname.replace(/\/$/, ''); // of the origin of the page, as Gradio's own requests
-    const answer = await fetch(`${path}${api_prefix}/app_id`, { signal: AbortSignal.timeout(10000) }).catch(() => null);
-    const told = answer?.ok ? await answer.json().catch(() => null) : null;
-    // Servers of several versions may answer in turn: not again and again.
-    const again = performance.getEntriesByType('navigation')[0]?.type === 'reload' && performance.now() < 60000;
-    if (Number.isInteger(told?.app_id) && told.app_id !== app_id && !again) location.reload();
   }
 
   const page = {
@@ -163,7 +149,6 @@ globalThis.sagan = (() => {
         timer = setTimeout(() => {
           const number = Date.now();
           [stale, pending] = [false, number];
-          compareServer();
           if (ask(number) === false) [stale, pending] = [true, 0];
           else setTimeout(() => { if (pending === number) fail(); }, LOST);
         }, rest);
@@ -212,7 +197,6 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
-  page.on('failed', compareServer);
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
     if (id !== 'face-view' && id !== 'tour-view') return;
     out = Math.max(0, out - 1);
