@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -351,7 +352,8 @@ def write_history(path: Path, rows: list[dict[str, float]]) -> None:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file beside `path`, then put it in the place of `path` in one step."""
-    new = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    token = secrets.token_hex(4)  # not the process: its threads may write the same file
+    new = path.with_name(f".{path.stem}.{token}{path.suffix}")
     try:
         write(new)
         new.replace(path)

@@ -106,7 +106,7 @@ def test_the_file_holds_the_mean_over_faces_of_what_the_sampler_says_of_each(tmp
         relative = decode(codes[layer])[inside] / (mean * len(mean))[inside]
         assert np.abs(np.log2(relative)).max() <= 8 / 255 + 1e-3
         assert (codes[layer][~inside] == 0).all()
-        assert mean.std() * len(mean) > 0.03
+        assert mean.std() * len(mean) > 0.1
     with safe_open(path, "pt") as file:
         sha = checkpoint.generator_hash(folder)
         assert file.metadata() == {"generator_sha256": sha, "count": "7", "low": "-6", "high": "10"}

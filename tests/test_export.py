@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from randomness import fresh_rng
 from safetensors.torch import load, save_file
 from torch import nn
 from torch.nn.utils import parametrize
@@ -188,7 +187,6 @@ def test_what_batch_norm_knew_before_does_not_matter():
 def test_exporting_changes_neither_the_network_nor_the_global_random_numbers(config):
     generator, discriminator = in_training(Generator, config), in_training(Discriminator, config)
     before = [copy.deepcopy(network.state_dict()) for network in (generator, discriminator)]
-    torch.manual_seed(int(fresh_rng().integers(1 << 30)))
     random_numbers = torch.get_rng_state()
     shippable(generator), plain(discriminator)
     assert torch.equal(torch.get_rng_state(), random_numbers)

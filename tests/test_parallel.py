@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from activations import smooth
-from PIL import Image
 from randomness import fresh_rng
 from torch import Tensor, nn
 
@@ -204,13 +203,8 @@ def test_a_device_that_the_processes_cannot_have_is_refused(monkeypatch, device,
 
 
 @pytest.fixture
-def images(tmp_path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i in range(8):
-        pixels = fresh_rng().integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    return folder
+def images(make_images) -> Path:
+    return make_images(8)
 
 
 def command(folder: Path, *options: object, count: int = 2) -> list[str]:

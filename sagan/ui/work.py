@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import reprlib
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
+from sagan.checkpoint import replace_file
 
 # One for the heavy answers of the page, one for those of programs, and one more for what follows a slider.
 _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
@@ -91,13 +92,7 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
         os.utime(path)  # the cache forgets what is old
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(uuid.uuid4().hex)
-        try:
-            new.write_bytes(data)
-            new.replace(path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        replace_file(path, lambda new: new.write_bytes(data))
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 

@@ -63,6 +63,16 @@ def in_space(open_page: Callable, address: str, width: int, height: int, highest
     return window, page
 
 
+def until(window, holds: Callable) -> None:
+    """Wait until something holds; at its last try it tells what does not."""
+    for _ in range(100):
+        try:
+            return holds()
+        except AssertionError:
+            window.wait_for_timeout(100)
+    holds()
+
+
 def anywhere() -> tuple[float, float]:
     """A point, in shares of a picture, on no edge of a cell: a browser's pointer is not that exact."""
     return (random.randrange(64) + 0.5) / 64, (random.randrange(64) + 0.5) / 64

@@ -1,7 +1,7 @@
 """The page in a frame as high as itself, as a Space shows it, follows the window around the frame."""
 
 import pytest
-from screen import in_space
+from screen import in_space, until
 
 from sagan.ui import lesson, texts
 
@@ -18,14 +18,15 @@ def box(page, selector: str) -> tuple[float, float]:
     return place["y"], place["y"] + place["height"]
 
 
-def until(window, holds) -> None:
-    """Wait until something holds; at its last try it tells what does not."""
-    for _ in range(100):
-        try:
-            return holds()
-        except AssertionError:
-            window.wait_for_timeout(100)
-    holds()
+def begin_tour(window, page) -> None:
+    page.evaluate("sagan.emit('tour', 0)")
+    page.wait_for_selector("#tour-view .card")
+    window.wait_for_timeout(1500)  # the step has been scrolled to
+
+
+def card_in_sight(window, page) -> None:
+    top, bottom = box(page, "#tour-view .card")
+    assert top >= 0 and bottom <= window.viewport_size["height"]
 
 
 def test_the_tour_and_what_it_is_about_stay_in_sight(space):
@@ -50,19 +51,11 @@ def test_the_tour_and_what_it_is_about_stay_in_sight(space):
 
 def test_the_card_follows_a_window_that_is_scrolled(space):
     window, page = space
-    height = window.viewport_size["height"]
-    page.evaluate("sagan.emit('tour', 0)")
-    page.wait_for_selector("#tour-view .card")
-    window.wait_for_timeout(1500)  # the step has been scrolled to
+    begin_tour(window, page)
     for way in (300, 500, -700, -2000):
         window.mouse.move(100, 100)
         window.mouse.wheel(0, way)
-
-        def in_sight():
-            top, bottom = box(page, "#tour-view .card")
-            assert top >= 0 and bottom <= height
-
-        until(window, in_sight)
+        until(window, lambda: card_in_sight(window, page))
 
 
 def test_a_frame_is_as_high_as_what_it_shows(space):
@@ -108,9 +101,7 @@ def test_the_projector_scrolls_on_the_whole_screen(space):
 
 def test_a_message_of_gradio_does_not_end_it(space):
     window, page = space
-    page.evaluate("sagan.emit('tour', 0)")
-    page.wait_for_selector("#tour-view .card")
-    window.wait_for_timeout(1500)  # the step has been scrolled to
+    begin_tour(window, page)
     asked = "new Promise((done) => parentIFrame.getPageInfo((told) => done(told.clientHeight)))"
     assert page.evaluate(asked) == window.viewport_size["height"]  # what it asks while a message is shown
     page.evaluate("parentIFrame.getPageInfo(false)")
@@ -118,12 +109,7 @@ def test_a_message_of_gradio_does_not_end_it(space):
     for way in (-2000, 500):
         window.mouse.wheel(0, way)
         window.wait_for_timeout(300)
-
-        def in_sight():
-            top, bottom = box(page, "#tour-view .card")
-            assert top >= 0 and bottom <= window.viewport_size["height"]
-
-        until(window, in_sight)
+        until(window, lambda: card_in_sight(window, page))
 
 
 def test_a_visitor_scrolls_away_from_a_step_on_a_low_screen(new_page, address):
@@ -154,9 +140,7 @@ def test_a_block_that_is_pressed_stays_in_sight(space):
 
 def test_the_card_is_in_sight_after_the_projector(space):
     window, page = space
-    page.evaluate("sagan.emit('tour', 0)")
-    page.wait_for_selector("#tour-view .card")
-    window.wait_for_timeout(1500)
+    begin_tour(window, page)
     page.get_by_role("button", name=texts.LAB["projector"]).click()
     page.wait_for_function("document.fullscreenElement !== null")
     page.locator("#tour-view .next").click()

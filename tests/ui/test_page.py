@@ -132,12 +132,12 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
     enough = threading.Event()
     monkeypatch.setattr(faces, "faces_from", lambda *_: enough.wait(60) and 1 / 0)
     try:
-        open_tab(page, "Faces")
+        with page.expect_request("**/queue/join*"):
+            open_tab(page, "Faces")
         page.wait_for_selector("#sheet-view .waiting")
-        page.wait_for_timeout(500)  # the request is sent
-        page.clock.fast_forward(110_000)
+        page.clock.fast_forward(119_000)
         assert page.locator("#sheet-view .waiting").count() == 1
-        page.clock.fast_forward(11_000)
+        page.clock.fast_forward(2_000)
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
         assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     finally:
@@ -149,6 +149,7 @@ def test_a_server_with_another_model_makes_the_page_load_again(page, sampler, mo
     monkeypatch.setattr(sampler, "sha256", "of another")
     page.locator("#dice").click()
     page.wait_for_function("globalThis.sagan?.face?.model === 'of another'")
+    page.wait_for_selector("#attention-view [data-drawn]")
     assert page.evaluate("sagan.face.seed_a") == seed
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from randomness import fresh_rng
 from safetensors.torch import load_file
-from screen import anywhere, described, enlarged, in_space, painted
+from screen import anywhere, described, enlarged, in_space, painted, until
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
@@ -492,8 +492,9 @@ def test_on_a_phone_the_slider_stays_in_sight_above_the_pictures(new_page, filme
     window.wait_for_timeout(1000)  # a frame has grown
     window.mouse.move(100, 400)
     window.mouse.wheel(0, 1000)
-    for _ in range(50):
-        window.wait_for_timeout(100)
-        if window.evaluate("scrollY") == 1000 and abs(part(page, ".transport").bounding_box()["y"]) < 1:
-            break
-    assert part(page, ".transport").bounding_box()["y"] == pytest.approx(0, abs=1)
+
+    def stays():
+        assert window.evaluate("scrollY") == 1000
+        assert part(page, ".transport").bounding_box()["y"] == pytest.approx(0, abs=1)
+
+    until(window, stays)

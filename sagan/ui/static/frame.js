@@ -13,9 +13,10 @@
 
   const framed = () => around !== null && !limited;
   const follows = () => framed() && !document.fullscreenElement;
+  const upper = () => around.scrollTop - around.offsetTop; // end of the window, in pixels of the frame
 
   function follow() {
-    const on = follows(), top = on ? around.scrollTop - around.offsetTop : 0;
+    const on = follows(), top = on ? upper() : 0;
     const { width, height } = tallest;
     if (on) tallest = { width: innerWidth, height: Math.max(around.clientHeight, width === innerWidth ? height : 0) };
     sagan.hidden = { above: Math.max(0, top), below: on ? Math.max(0, innerHeight - top - around.clientHeight) : 0 };
@@ -41,7 +42,7 @@
     if (block === 'nearest') {
       const up = top - above, down = bottom - (innerHeight - below);
       if (up * down <= 0) return; // all of it is in sight, or nothing else
-      to = around.scrollTop - around.offsetTop + (Math.abs(up) < Math.abs(down) ? up : down);
+      to = upper() + (Math.abs(up) < Math.abs(down) ? up : down);
     }
     wanted = { top: to, until: Date.now() + PATIENCE };
     parentIFrame.scrollToOffset(0, to);
