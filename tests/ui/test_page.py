@@ -233,6 +233,28 @@ def test_after_two_quick_changes_the_controls_say_what_the_face_is(page, sampler
     assert controls == [str(sampler.curated[0].seed), "0.5"]  # the newest request wins
 
 
+def test_what_is_typed_while_other_changes_are_on_their_way_stays_in_its_box(page):
+    held = []
+
+    def answer(i: int) -> None:
+        while len(held) <= i:
+            page.wait_for_timeout(50)
+        with page.expect_response("**/run/predict*"):
+            held[i].continue_()
+        page.wait_for_timeout(500)
+
+    page.route("**/run/predict*", lambda route: held.append(route))
+    page.locator("#dice").click()
+    for psi in ("0.3", "0.5"):  # Gradio asks for the second once the first is answered
+        page.locator("#psi input[type=number]").fill(psi)
+        page.wait_for_timeout(300)
+    for i in range(3):
+        answer(i)
+    boxes = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "psi")]
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.psi]") == [float(value) for value in boxes]
+    assert boxes[1] == "0.5"
+
+
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
 def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
     open_tab(page, "Faces")
