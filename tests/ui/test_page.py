@@ -211,48 +211,52 @@ def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
     assert page.locator("#seed input[type=number]").input_value() == str(diced)
 
 
+class HeldRequests:
+    """The requests of a page for faces, each answered when the test says so."""
+
+    def __init__(self, page):
+        self.page, self.held = page, []
+        page.route("**/run/predict*", lambda route: self.held.append(route))
+
+    def wait_for(self, count: int) -> None:
+        while len(self.held) < count:
+            self.page.wait_for_timeout(50)
+
+    def answer(self, i: int) -> None:
+        self.wait_for(i + 1)
+        with self.page.expect_response("**/run/predict*"):
+            self.held[i].continue_()
+        self.page.wait_for_timeout(500)
+
+
+def agreed(page) -> list[str]:
+    """Seed and truncation as their boxes say them, which is what the face is."""
+    boxes = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "psi")]
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.psi]") == [float(value) for value in boxes]
+    return boxes
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_after_two_quick_changes_the_controls_say_what_the_face_is(page, sampler, order):
-    held = []
-
-    def wait_until_held(count: int) -> None:
-        while len(held) < count:
-            page.wait_for_timeout(50)
-
-    page.route("**/run/predict*", lambda route: held.append(route))
+    requests = HeldRequests(page)
     page.locator("#dice").click()
-    wait_until_held(1)
+    requests.wait_for(1)
     page.locator("#psi input[type=number]").fill("0.5")
-    wait_until_held(2)  # sent with the seed from before the dice
+    requests.wait_for(2)  # sent with the seed from before the dice
     for i in order:
-        with page.expect_response("**/run/predict*"):
-            held[i].continue_()
-        page.wait_for_timeout(500)
-    controls = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "psi")]
-    assert page.evaluate("[sagan.face.seed_a, sagan.face.psi]") == [float(value) for value in controls]
-    assert controls == [str(sampler.curated[0].seed), "0.5"]  # the newest request wins
+        requests.answer(i)
+    assert agreed(page) == [str(sampler.curated[0].seed), "0.5"]  # the newest request wins
 
 
 def test_what_is_typed_while_other_changes_are_on_their_way_stays_in_its_box(page):
-    held = []
-
-    def answer(i: int) -> None:
-        while len(held) <= i:
-            page.wait_for_timeout(50)
-        with page.expect_response("**/run/predict*"):
-            held[i].continue_()
-        page.wait_for_timeout(500)
-
-    page.route("**/run/predict*", lambda route: held.append(route))
+    requests = HeldRequests(page)
     page.locator("#dice").click()
     for psi in ("0.3", "0.5"):  # Gradio asks for the second once the first is answered
         page.locator("#psi input[type=number]").fill(psi)
         page.wait_for_timeout(300)
     for i in range(3):
-        answer(i)
-    boxes = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "psi")]
-    assert page.evaluate("[sagan.face.seed_a, sagan.face.psi]") == [float(value) for value in boxes]
-    assert boxes[1] == "0.5"
+        requests.answer(i)
+    assert agreed(page)[1] == "0.5"
 
 
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])

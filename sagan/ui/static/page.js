@@ -8,8 +8,7 @@ globalThis.sagan = (() => {
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
   let requests = 0, out = 0, counted = 0;
-  let overtaken = false; // controls were set by an answer after a newer request had read them
-  let setBack = false; // and now to what the newest face is: the next request may have read them before
+  let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
@@ -72,13 +71,9 @@ globalThis.sagan = (() => {
 
     /** The same after "late"; but while a newer face is on its way, the controls stay as they are `now`. */
     returned(now) {
-      if (newest.asked < requests) {
-        overtaken = true;
-        return now;
-      }
-      const values = page.values();
-      setBack = values.some((value, i) => value !== now[i]);
-      return values;
+      const values = page.values(), pending = page.pending();
+      overtaken ||= pending || values.some((value, i) => value !== now[i]); // by one that is not numbered yet
+      return pending ? now : values;
     },
 
     /**
@@ -96,7 +91,6 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
-      [overtaken, setBack] = [overtaken || setBack, false];
       out++;
       return [++requests, ...values];
     },
