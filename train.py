@@ -40,6 +40,7 @@ from sagan.trainer import (
     Trainer,
     TrainingError,
     read_state_info,
+    refuse_to_replace,
 )
 
 LOCK = ".lock"  # in the run folder, held while a run trains there
@@ -278,13 +279,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     if not options.resume or options.out.is_dir():
         held.enter_context(_alone_in(options.out, team))
     stored = _stored(options.out) if options.resume else {}
-    parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
-    if not options.resume and (
-        any((options.out / part).exists() for part in parts) or checkpoint.find_local(options.out)
-    ):
-        raise TrainingError(
-            f"There is a run in '{options.out}': go on with it by --resume, or name another --out."
-        )
+    if not options.resume:
+        refuse_to_replace(options.out)
     settings = _settings(options, stored)
     start_from = vars(options).get("start_from")
     source = _source(start_from, options, settings)

@@ -165,7 +165,8 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
     tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()}, without=biases)
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
-    tensors = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
+    whole = {key for key, value in expected.items() if not value.is_floating_point()}
+    tensors = {key: value.long() if key in whole else value.float() for key, value in tensors.items()}
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 

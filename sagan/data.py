@@ -48,12 +48,29 @@ class ImageSet:
     """Decoded images: uint8 (N, S, S, 3), labels int64 (N,) or None, and the name of each class.
 
     fingerprint: of the file names in their order and of the labels, wherever the files lie; "" is unknown.
+    Raises DataError for anything else.
     """
 
     images: np.ndarray
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        images, labels, classes = self.images, self.labels, len(self.class_names)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,):
+            raise DataError(
+                f"images must be uint8 of shape (N, S, S, 3), but are {images.dtype} of shape {images.shape}"
+            )
+        if labels is None and not classes:
+            return
+        if labels is None or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            given = "none were" if labels is None else f"{labels.dtype} of shape {labels.shape} were"
+            raise DataError(f"{len(images)} images need as many labels, integers, but {given} given")
+        if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+            raise DataError(
+                f"labels run from {labels.min()} to {labels.max()}, but there are {classes} class_names"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,11 +84,11 @@ class ImageSet:
 
 
 def load_images(
-    sources: Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path],
     image_size: int,
     crop: int | None = None,
     labels: str | Path | None = None,
-    label_columns: Sequence[str] = (),
+    label_columns: str | Sequence[str] = (),
     workers: int = os.cpu_count() or 1,
     cache: str | Path = ".cache/images",
 ) -> ImageSet:
@@ -88,6 +105,8 @@ def load_images(
     """
     if crop is not None and crop < 1:
         raise DataError(f"crop is {crop}, but must be a number of pixels from 1 up")
+    sources = [sources] if isinstance(sources, str | Path) else sources
+    label_columns = [label_columns] if isinstance(label_columns, str) else label_columns
     files = _list_files(sources)
     if (labels is None) != (not label_columns):
         raise DataError("labels need both a CSV file and at least one of its columns, but only one was given")

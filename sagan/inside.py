@@ -45,7 +45,8 @@ class Computation:
 class Block:
     """What one block of a network puts out.
 
-    name   "16x16" for the convolution of that feature map, "attention 16x16", "image" or "score"
+    name   "16x16" for that feature map after its convolution and residual blocks, "attention 16x16", "image"
+           or "score"
     kind   "convolution", "attention", "image" or "score"
     shape  (C, H, W) of all of it
     maps   float32 (min(16, C), H, W): the first channels; an image has values in [-1, 1]

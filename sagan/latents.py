@@ -45,10 +45,13 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     The angle is that of the unit vectors; its weights are applied to a and b as they are, so the length
     changes smoothly too. Where a and b are nearly parallel, or one is zero, the way is a straight line. Where
     they are nearly opposite, all arcs are equally short; the one taken turns towards the axis on which a is
-    smallest. a and b are (size,); ValueError where t is not 0 to 1.
+    smallest. a and b are (size,), or ValueError, as where t is not 0 to 1.
     """
     t = _share("The share of the way", t)
-    return _slerp(np.asarray(a, np.float64), np.asarray(b, np.float64), t).astype(np.float32)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"A way leads from one latent (size,) to another, not from {a.shape} to {b.shape}.")
+    return _slerp(a, b, t).astype(np.float32)
 
 
 def _slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:

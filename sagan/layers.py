@@ -102,7 +102,10 @@ class _Normalised(torch.autograd.Function):
 
 
 def spectral_norm(module: nn.Module, enabled: bool = True) -> nn.Module:
-    """Divide `module.weight` by its largest singular value; `enabled=False` returns the module untouched."""
+    """Divide `module.weight` by its largest singular value; `enabled=False` returns the module untouched.
+
+    The module is a Conv2d, ConvTranspose2d, Linear or Embedding.
+    """
     if enabled:
         norm = SpectralNorm(module.weight, isinstance(module, nn.ConvTranspose2d))
         parametrize.register_parametrization(module, "weight", norm, unsafe=True)
@@ -181,8 +184,8 @@ class SelfAttention(nn.Module):
     `row * width + column` and every row sums to 1. `gamma` is one scalar that starts at 0, so that the layer
     starts as the identity.
 
-    `fused = True` computes the same through `F.scaled_dot_product_attention`, which never stores the map.
-    It has no double backward: leave it off for WGAN-GP.
+    `fused = True` computes the same through `F.scaled_dot_product_attention`, which has kernels that never
+    store the map. They have no double backward: leave it off for WGAN-GP.
     """
 
     def __init__(self, channels: int, spectral: bool = True) -> None:
@@ -201,17 +204,21 @@ class SelfAttention(nn.Module):
 
         gamma replaces the learned scalar in this call. extras="queries_keys" returns (y, (q, k)) with q and k
         of (B, H*W, d); extras="maps" returns (y, attention) with attention of (B, H*W, H*W); extras="parts"
-        returns (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x.
+        returns (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x. Raises
+        ValueError where x has not these four axes.
         """
+        if x.ndim != 4:
+            raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
         q, k, v = (_positions(project(x)) for project in (self.query, self.key, self.value))  # (B, H*W, d)
         maps = None
         if extras == "maps":
             maps = torch.softmax(q @ k.transpose(1, 2), dim=-1)  # (B, H*W, H*W)
             attended = maps.to(v.dtype) @ v
         elif self.fused:
-            # One width for all three, or the fused kernels step aside; zeros change neither logits nor sums.
-            wide = (F.pad(t, (0, v.shape[2] - t.shape[2]))[:, None] for t in (q, k))
-            attended = F.scaled_dot_product_attention(*wide, v[:, None], scale=1.0)[:, 0]
+            # One width for all three and each position in one piece, or the fused kernels step aside; zeros
+            # change neither logits nor sums.
+            wide = (F.pad(t, (0, v.shape[2] - t.shape[2]))[:, None].contiguous() for t in (q, k, v))
+            attended = F.scaled_dot_product_attention(*wide, scale=1.0)[:, 0]
         else:
             chunk = len(x) if x.is_cuda else max(1, CACHED_WEIGHTS // q.shape[1] ** 2)
             parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)

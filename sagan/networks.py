@@ -126,10 +126,14 @@ class Generator(nn.Module):
 
         gammas replaces learned gammas by layer name ("16x16"). With extras, returns (images, {layer: extra})
         with what `SelfAttention.forward` returns; with extras="activations", (images, {block: its output}) of
-        all blocks in the order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image". Raises
-        ValueError where labels are missing or not wanted.
+        all blocks in the order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those
+        that are residual belong to the one they follow. Raises ValueError where labels are missing, not
+        wanted or not one for each latent, or where there is no layer of a gamma's name.
         """
-        _check_labels(self.config, labels)
+        _check_labels(self.config, labels, len(z))
+        for name in gammas or ():
+            if name not in self.attention:
+                raise ValueError(f"there is no attention layer {name!r}, only {list(self.attention)}")
         h = z[:, :, None, None]  # (B, z_dim, 1, 1)
         collected = {}
         for block in self.blocks:
@@ -224,7 +228,7 @@ class Discriminator(nn.Module):
 
         extras and errors are those of `Generator.forward`; the last block is "score" (B, 1, 1, 1).
         """
-        _check_labels(self.config, labels)
+        _check_labels(self.config, labels, len(images))
         h = images
         collected = {}
         for conv in self.blocks:
@@ -304,12 +308,14 @@ def _attend(
     return h
 
 
-def _check_labels(config: SaganConfig, labels: Tensor | None) -> None:
+def _check_labels(config: SaganConfig, labels: Tensor | None, count: int) -> None:
     if (labels is None) == bool(config.num_classes):
         wanted = f"labels from 0 to {config.num_classes - 1}" if config.num_classes else "no labels"
         raise ValueError(
             f"this model takes {wanted}, but they were {'missing' if labels is None else 'given'}"
         )
+    if labels is not None and labels.shape != (count,):
+        raise ValueError(f"labels must have the shape ({count},), but have {tuple(labels.shape)}")
 
 
 def _check(condition: bool, name: str, value: object, allowed: str) -> None:

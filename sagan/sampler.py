@@ -134,7 +134,7 @@ class Sampler:
         self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
     ) -> tuple[np.ndarray, QueriesKeys]:
         """The face of one latent, uint8 (S, S, 3), and its `queries_keys`, from one forward."""
-        return next(self._generate([latent], _one(label), gammas, "queries_keys"))
+        return self._generate_one(latent, label, gammas, "queries_keys")
 
     def queries_keys(
         self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
@@ -151,8 +151,7 @@ class Sampler:
     ) -> np.ndarray:
         """The map of one layer, float32 (n*n, n*n): row i is how query position i spreads over the keys."""
         self._check_layer(layer)
-        _, maps = next(self._generate([latent], _one(label), gammas, "maps"))
-        return maps[layer]
+        return self._generate_one(latent, label, gammas, "maps")[1][layer]
 
     def computation(
         self,
@@ -164,7 +163,7 @@ class Sampler:
     ) -> Computation:
         """How one query position of a layer, row * side + column, arrives at its output, in numbers."""
         self._check_layer(layer)
-        _, parts = next(self._generate([latent], _one(label), gammas, "parts"))
+        _, parts = self._generate_one(latent, label, gammas, "parts")
         gamma = float((gammas or {}).get(layer, self.gammas[layer]))
         return inside.compute(*parts[layer], gamma, query)
 
@@ -172,7 +171,7 @@ class Sampler:
         self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
     ) -> list[Block]:
         """What every block of the generator puts out for one latent, from the first to the image."""
-        return inside.blocks(next(self._generate([latent], _one(label), gammas, "activations"))[1])
+        return inside.blocks(self._generate_one(latent, label, gammas, "activations")[1])
 
     def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
@@ -186,11 +185,11 @@ class Sampler:
         self, image: np.ndarray, label: int | None = None
     ) -> tuple[float, QueriesKeys]:
         """The discriminator's score of one image and its `discriminator_queries_keys`, from one forward."""
-        return next(self._discriminate([image], _one(label), "queries_keys"))
+        return self._discriminate_one(image, label, "queries_keys")
 
     def discriminator_activations(self, image: np.ndarray, label: int | None = None) -> list[Block]:
         """What every block of the discriminator puts out for one image, from the first to the score."""
-        return inside.blocks(next(self._discriminate([image], _one(label), "activations"))[1])
+        return inside.blocks(self._discriminate_one(image, label, "activations")[1])
 
     def spectra(self) -> dict[str, dict[str, object]]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
@@ -270,6 +269,16 @@ class Sampler:
 
         return each(generate, latents, labels)
 
+    def _generate_one(
+        self,
+        latent: np.ndarray,
+        label: int | None,
+        gammas: Mapping[str, float] | None,
+        extras: NetworkExtras,
+    ) -> tuple[np.ndarray, dict]:
+        latents = _alone("latent", latent, (self.config.z_dim,))
+        return next(self._generate(latents, _one(label), gammas, extras))
+
     def _discriminate(
         self,
         images: np.ndarray | Sequence[np.ndarray],
@@ -281,12 +290,19 @@ class Sampler:
         labels = self._checked_labels(labels, len(images))
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
-            x = torch.tensor(image).permute(2, 0, 1)[None] / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
+            x = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
             answer = self._discriminator(x, label, extras)
             scores, collected = (answer, {}) if extras is None else answer
             return scores.item(), _arrays(collected)
 
         return each(discriminate, images, labels)
+
+    def _discriminate_one(
+        self, image: np.ndarray, label: int | None, extras: NetworkExtras
+    ) -> tuple[float, dict]:
+        size = self.config.image_size
+        images = _alone("image", image, (size, size, 3))
+        return next(self._discriminate(images, _one(label), extras))
 
     def _checked_latents(self, latents: object) -> np.ndarray:
         size = self.config.z_dim
@@ -325,6 +341,8 @@ class Sampler:
         return labels.tolist()
 
     def _checked_gammas(self, gammas: Mapping[str, float] | None) -> dict[str, float]:
+        if not isinstance(gammas, Mapping | None):
+            raise ValueError(f"gammas must be numbers by layer, {{layer: number}}, but were {gammas!r}.")
         checked = {}
         for layer, gamma in (gammas or {}).items():
             self._check_layer(layer)
@@ -341,6 +359,14 @@ class Sampler:
 
 def _one(label: int | None) -> list[int] | None:
     return None if label is None else [label]
+
+
+def _alone(kind: str, array: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """A batch of one; ValueError for an array of another shape. What is no array is checked as a batch is."""
+    given = tuple(getattr(array, "shape", shape))
+    if given != shape:
+        raise ValueError(f"One {kind} must have the shape {shape}, but has {given}.")
+    return [array]
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -97,6 +97,10 @@ class Recipe:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, but must be from {low} to {high}")
+        for name in ("batch_size", "d_steps", "seed", "steps"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ValueError(f"{name} is {value}, but must be an integer")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
         if (self.steps is None) == (self.minutes is None):
@@ -142,6 +146,7 @@ class Trainer:
     out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
     only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
     resumed run goes on bit for bit on the CPU. (But in one of so many minutes, the rates follow the clock.)
+    Building one sets PyTorch's global seed to the recipe's.
     """
 
     def __init__(
@@ -167,7 +172,10 @@ class Trainer:
         as "inductor"; they compute the same up to rounding. None: as they are.
 
         capture: whether a step is recorded once as a CUDA graph and then replayed, which spares the processor
-        its part; it computes the same. None: on a GPU, where one process trains. Raises TrainingError.
+        its part; it computes the same. None: on a GPU, where one process trains.
+
+        The classes are those of the data, whatever the config says. Raises TrainingError for what does not go
+        together.
         """
         if compiler and recipe.loss == "wgan-gp":
             raise TrainingError(
@@ -180,8 +188,12 @@ class Trainer:
             )
         if recipe.loss == "wgan-gp" and config.d_spectral_norm:
             config = dataclasses.replace(config, d_spectral_norm=False)
-        classes = len(data.class_names) if data.labels is not None else 0
-        self.config = dataclasses.replace(config, num_classes=classes)
+        if data.images.shape[1] != config.image_size:
+            raise TrainingError(
+                f"The images are {data.images.shape[1]} pixels wide, but the networks are for "
+                f"{config.image_size}."
+            )
+        self.config = dataclasses.replace(config, num_classes=len(data.class_names))
         self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
         self.processes = processes
         self.measure, self.measure_kimg = measure, measure_kimg
@@ -227,6 +239,7 @@ class Trainer:
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
         self.film = Film(self.config)
+        self._is_ours = False  # what there is in `out`
         self._warm_up = BEFORE_CAPTURE  # steps left
         self._rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, Tensor] = {}
@@ -456,9 +469,16 @@ class Trainer:
     ) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
-        The intervals are in steps. Returns whether the run is complete. Raises TrainingError where a loss is
-        no longer finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
+        The intervals are in steps. Returns whether the run is complete. Raises TrainingError where there is
+        another run in the folder that was not resumed, a loss is no longer finite, the disk refuses a file or
+        another process is gone; the last good checkpoint stays.
         """
+        if min(log_every, sample_every, save_every) < 1:
+            raise ValueError(
+                f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
+            )
+        if not self._is_ours:
+            refuse_to_replace(self.out)
         try:
             return self._train(log_every, sample_every, save_every)
         except TrainingError:  # a RuntimeError too, and said already
@@ -486,6 +506,7 @@ class Trainer:
             ) from error
 
     def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
+        self._is_ours = True
         with self._writing("The folder of the pictures"):
             (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -809,6 +830,7 @@ class Trainer:
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self.history = checkpoint.read_history(folder)
         self._take_film(folder)
+        self._is_ours = True
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
@@ -868,6 +890,13 @@ class Trainer:
                 "",
             ]
         )
+
+
+def refuse_to_replace(out: Path) -> None:
+    """Raise TrainingError where there is a run in the folder already."""
+    parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
+    if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
+        raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
 
 
 def read_state_info(folder: Path) -> dict:

@@ -18,6 +18,7 @@ from PIL import Image
 from sagan import data
 from sagan.data import (
     DataError,
+    ImageSet,
     batch_flips,
     batch_indices,
     labels_in_proportion,
@@ -524,6 +525,51 @@ def test_sources_that_hold_nothing_to_train_on_are_refused(load, tmp_path):
     assert error_of(load, [broken], 8).startswith(f"data source {broken} can't be read as a .zip")
     for source in (empty, hollow):
         assert error_of(load, [source], 8) == f"data source {source} holds no images {suffixes}"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_source_and_one_label_column_may_be_given_by_themselves(load, make_images, tmp_path, kind):
+    folder = make_images(3)
+    labels = write_labels(
+        tmp_path / "labels.csv", [["file", "Male"], *([p.name, 1] for p in folder.iterdir())]
+    )
+    alone = load(kind(folder), 32, labels=labels, label_columns="Male")
+    listed = load([kind(folder)], 32, labels=labels, label_columns=["Male"])
+    assert alone.class_names == listed.class_names and len(alone.class_names) == 2
+    np.testing.assert_array_equal(alone.images, listed.images)
+    np.testing.assert_array_equal(alone.labels, [1, 1, 1])
+
+
+PIXELS = np.zeros((2, 32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        (
+            [PIXELS.astype(np.float32)],
+            "images must be uint8 of shape (N, S, S, 3), but are float32 of shape (2, 32, 32, 3)",
+        ),
+        (
+            [PIXELS.transpose(0, 3, 1, 2)],
+            "images must be uint8 of shape (N, S, S, 3), but are uint8 of shape (2, 3, 32, 32)",
+        ),
+        ([PIXELS[0]], "images must be uint8 of shape (N, S, S, 3), but are uint8 of shape (32, 32, 3)"),
+        (
+            [PIXELS, np.zeros(3, np.int64), ("a",)],
+            "2 images need as many labels, integers, but int64 of shape (3,) were given",
+        ),
+        ([PIXELS, None, ("a", "b")], "2 images need as many labels, integers, but none were given"),
+        ([PIXELS, np.array([0, 1])], "labels run from 0 to 1, but there are 0 class_names"),
+        ([PIXELS, np.array([0, 2]), ("a", "b")], "labels run from 0 to 2, but there are 2 class_names"),
+        ([PIXELS, np.array([-1, 1]), ("a", "b")], "labels run from -1 to 1, but there are 2 class_names"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_set_whose_parts_do_not_fit_is_refused(parts, sentence):
+    with pytest.raises(DataError) as error:
+        ImageSet(*parts)
+    assert str(error.value) == sentence
 
 
 def test_every_source_must_hold_images(load, make_images, tmp_path):

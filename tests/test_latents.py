@@ -171,6 +171,15 @@ def test_a_share_outside_0_to_1_is_refused(t):
         slerp(np.ones(3), np.zeros(3), t)
 
 
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), (2,)), ((), ())], ids=str)
+def test_a_way_leads_from_one_latent_to_one_other(shapes):
+    with pytest.raises(ValueError) as error:
+        slerp(*map(np.ones, shapes), 0.5)
+    assert str(error.value) == (
+        f"A way leads from one latent (size,) to another, not from {shapes[0]} to {shapes[1]}."
+    )
+
+
 def test_a_walk_of_one_step_is_refused():
     with pytest.raises(ValueError, match=r"^A walk needs at least 2 steps, but was given 1\.$"):
         walk(np.ones(3), np.zeros(3), 1)

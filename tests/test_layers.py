@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 
 from sagan import layers
@@ -137,6 +138,22 @@ def test_all_paths_agree_and_rows_sum_to_one():
     torch.testing.assert_close(torch.softmax(q @ k.mT, dim=-1), maps, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps.sum(dim=-1), torch.ones(3, 30), atol=1e-5, rtol=0)
     assert maps.min() >= 0
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_fused_path_takes_a_kernel_that_stores_no_map(memory):
+    layer = attention_layer().eval()
+    layer.fused = True
+    x = torch.randn(2, 16, 8, 8).to(memory_format=memory)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # or an error
+        fused = layer(x)
+    layer.fused = False
+    torch.testing.assert_close(fused, layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_refuses_a_feature_map_without_its_batch():
+    with pytest.raises(ValueError, match=r"^x must have the shape \(B, C, H, W\), but has \(16, 3, 4\)$"):
+        attention_layer()(torch.randn(16, 3, 4))
 
 
 def test_fused_and_explicit_paths_have_the_same_gradients():

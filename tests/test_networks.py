@@ -299,6 +299,21 @@ def test_missing_and_unwanted_labels_are_refused(network):
         network(small())(x, torch.zeros(2, dtype=torch.long))
 
 
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()], ids=str)
+def test_labels_that_are_not_one_each_are_refused(network, shape):
+    with pytest.raises(ValueError) as error:
+        network(small(num_classes=3))(random_input(network), torch.zeros(shape, dtype=torch.long))
+    assert str(error.value) == f"labels must have the shape (2,), but have {shape}"
+
+
+@pytest.mark.parametrize("name", ["64x64", 16], ids=repr)
+def test_a_gamma_of_a_layer_that_is_not_there_is_refused(name):
+    with pytest.raises(ValueError) as error:
+        Generator(small())(torch.randn(1, 12), gammas={name: 9.0})
+    assert str(error.value) == f"there is no attention layer {name!r}, only ['8x8', '16x16']"
+
+
 # Residual blocks
 
 

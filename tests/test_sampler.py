@@ -565,11 +565,27 @@ def test_latents_that_do_not_fit_are_refused(sampler, latents, sentence):
     assert str(refusal.value) == sentence
 
 
-@pytest.mark.parametrize("latent", [np.zeros(11), np.full(12, math.nan), np.zeros((1, 12))])
-def test_a_latent_that_does_not_fit_is_refused_by_every_question(sampler, latent):
-    for ask in (sampler.queries_keys, sampler.face_and_queries_keys, lambda z: sampler.attention(z, "8x8")):
-        with pytest.raises(ValueError, match=r"^Latents must "):
+@pytest.mark.parametrize(
+    ("latent", "sentence"),
+    [
+        (np.zeros(11), "One latent must have the shape (12,), but has (11,)."),
+        (np.zeros((1, 12)), "One latent must have the shape (12,), but has (1, 12)."),
+        (np.full(12, math.nan), "Latents must be finite numbers, but hold NaN or infinity."),
+        ([0] * 11, "Latents must have the shape (N, 12), but have (1, 11)."),
+    ],
+    ids=["short", "batch", "nan", "list"],
+)
+def test_a_latent_that_does_not_fit_is_refused_by_every_question(sampler, latent, sentence):
+    for ask in (
+        sampler.queries_keys,
+        sampler.face_and_queries_keys,
+        sampler.activations,
+        lambda z: sampler.attention(z, "8x8"),
+        lambda z: sampler.computation(z, "8x8", 0),
+    ):
+        with pytest.raises(ValueError) as refusal:
             ask(latent)
+        assert str(refusal.value) == sentence
 
 
 @pytest.mark.parametrize("layer", ["32x32", "", 16, None], ids=repr)
@@ -592,6 +608,13 @@ def test_a_gamma_that_is_not_a_finite_number_is_refused(sampler, gamma):
     assert str(refusal.value) == f"gamma of 8x8 must be a finite number, but was {gamma!r}."
 
 
+@pytest.mark.parametrize("gammas", [1.0, [0.5, 0.5]], ids=repr)
+def test_gammas_without_the_names_of_layers_are_refused(sampler, gammas):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(random_latents(1), gammas=gammas)
+    assert str(refusal.value) == f"gammas must be numbers by layer, {{layer: number}}, but were {gammas!r}."
+
+
 def test_numbers_too_large_to_compute_with_are_refused(sampler):
     with pytest.raises(ValueError, match="so large that the image is not finite"):
         sampler.faces(np.full((1, 12), 3e38))
@@ -605,6 +628,24 @@ def test_numbers_too_large_to_compute_with_are_refused(sampler):
 def test_images_that_do_not_fit_are_refused(sampler, images):
     with pytest.raises(ValueError, match=r"^Images must be uint8 of shape \(N, 32, 32, 3\), but are "):
         sampler.score(images)
+
+
+def test_an_image_that_is_several_is_refused_by_every_question(sampler):
+    for ask in (sampler.discriminator_queries_keys, sampler.discriminator_activations):
+        with pytest.raises(ValueError) as refusal:
+            ask(random_images(1))
+        assert str(refusal.value) == "One image must have the shape (32, 32, 3), but has (1, 32, 32, 3)."
+
+
+def test_answers_are_the_same_where_the_default_is_float64(folder, request):
+    before, latents = Sampler.load(folder), random_latents(2)
+    faces = before.faces(latents)
+    scores = before.score(faces)
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    torch.set_default_dtype(torch.float64)
+    for sampler in (before, Sampler.load(folder)):
+        np.testing.assert_array_equal(sampler.faces(latents), faces)
+        np.testing.assert_array_equal(sampler.score(faces), scores)
 
 
 # Checkpoints

@@ -1560,6 +1560,33 @@ def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
         make(stopped.out, stopped.data).resume()
 
 
+def test_a_run_never_takes_the_place_of_another(tmp_path):
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+    data = random_images()
+    make(tmp_path / "run", data).train()
+    kept = files()
+    sentence = f"There is a run in '{tmp_path / 'run'}': go on with it by --resume, or name another --out."
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path / "run", data, steps=1, seed=1).train()
+    assert str(error.value) == sentence
+    assert files() == kept
+
+
+@pytest.mark.parametrize("interval", ["log_every", "sample_every", "save_every"])
+def test_an_interval_of_no_steps_is_refused_before_the_run_begins(tmp_path, interval):
+    with pytest.raises(ValueError, match=r"^intervals are .* steps, but must be at least 1$"):
+        make(tmp_path / "run").train(**{interval: 0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_of_another_size_than_the_networks_are_refused(tmp_path):
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path, ImageSet(np.zeros((4, 64, 64, 3), np.uint8)))
+    assert str(error.value) == "The images are 64 pixels wide, but the networks are for 32."
+
+
 def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checkpoint, "_download", lambda name: pytest.fail("the Hub was asked"))
@@ -1587,6 +1614,8 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"minutes": 5}, "a run is as long as either steps or minutes says: give one of them"),
         ({"steps": None}, "a run is as long as either steps or minutes says: give one of them"),
         ({"loss": "lsgan"}, "loss is 'lsgan', but must be one of ('hinge', 'wgan-gp')"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, but must be an integer"),
+        ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
         ({"precision": "fp8"}, "precision is 'fp8', but must be one of ('auto', 'fp32', 'bf16')"),
     ],
     ids=str,
