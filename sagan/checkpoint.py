@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,9 +41,10 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
 )
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
 FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "average_maps.safetensors"
+CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
-MAX_BYTES = 1 << 30
+MAX_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 24
 
 
 class CheckpointError(ValueError):
@@ -86,7 +88,9 @@ def find_local(folder: Path) -> Path | None:
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.csv", "*.md", "*.safetensors"]
+    files = (*SHIPPED, FILM, SPECTRA, AVERAGE_MAPS, CURATED, RAW_GENERATOR, STATE_INFO)
+    # By their names: another repository may hold hundreds of gigabytes of weights, also as safetensors.
+    wanted = [f"{folder}{file}" for folder in ("", f"{RUN_CHECKPOINT}/") for file in files]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # those of its HTTP library have no common ancestor across releases
@@ -129,11 +133,7 @@ def load_class_counts(folder: Path) -> tuple[int, ...]:
 
 
 def _read_config(path: Path) -> dict:
-    text = _read_text(path)
-    try:
-        stored = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
+    stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
         raise CheckpointError(f"'{path}' does not describe a SAGAN checkpoint.")
     if stored.get("format_version") != FORMAT_VERSION:
@@ -141,6 +141,17 @@ def _read_config(path: Path) -> dict:
             f"'{path}' has format version {stored.get('format_version')!r}, but this program reads "
             f"version {FORMAT_VERSION}."
         )
+    return stored
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a checkpoint says, all of which can be said again. Raises CheckpointError."""
+    text = _read_text(path)
+    try:
+        stored = json.loads(text)
+        json.dumps(stored, ensure_ascii=False).encode()  # "\ud800" is half a letter
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
     return stored
 
 
@@ -163,10 +174,10 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
     # Keys had a bias once, which no softmax saw (sagan.layers.SelfAttention).
     biases = {key.replace(".weight", ".bias") for key in expected if key.endswith(".key.weight")}
     tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()}, without=biases)
-    if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
     whole = {key for key, value in expected.items() if not value.is_floating_point()}
     tensors = {key: value.long() if key in whole else value.float() for key, value in tensors.items()}
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -182,10 +193,7 @@ def load_tensors(
     Those named in `without` may be there or not, and are left out.
     """
     try:
-        if path.stat().st_size > max_bytes:
-            raise CheckpointError(
-                f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read."
-            )
+        _check_file(path, max_bytes)
         with safe_open(path, "pt") as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
@@ -208,13 +216,21 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
+        _check_file(path, MAX_BYTES)
+        _check_place(path)
         with path.open(newline="") as file:
             return [
-                {key: int(value) if value.isdigit() else float(value) for key, value in row.items() if value}
-                for row in csv.DictReader(file)
+                {key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(file)
             ]
+    except CheckpointError:
+        raise
     except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
+    return int(text) if text.isdigit() and number < 2**63 else number
 
 
 def read_card(folder: Path) -> str:
@@ -225,11 +241,29 @@ def read_card(folder: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
+        _check_file(path, MAX_TEXT_BYTES)
+        _check_place(path)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+
+
+def _check_file(path: Path, max_bytes: float) -> None:
+    """Refuse a file that is larger than what is read, before it is. Raises OSError where there is none."""
+    if path.stat().st_size > max_bytes:
+        raise CheckpointError(f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read.")
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a link out of the checkpoint: what it leads to would be shown to every visitor of the page.
+
+    The Hub's own links, from "models--OWNER--NAME/snapshots/COMMIT" to its "blobs", are none.
+    """
+    folder, leads_to = path.parent.resolve(), path.resolve().parent
+    if leads_to != folder and not (leads_to.name == "blobs" and leads_to.parent in folder.parents):
+        raise CheckpointError(f"'{path}' is a link that leads out of its folder: put a copy there.")
 
 
 # Companion files
@@ -239,6 +273,7 @@ def generator_hash(folder: Path) -> str:
     """The SHA-256 of generator.safetensors in hexadecimal. Raises CheckpointError where there is none."""
     path = Path(folder) / GENERATOR
     try:
+        _check_file(path, MAX_BYTES)
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise CheckpointError(f"'{path}' is missing or cannot be read.") from error
@@ -250,8 +285,9 @@ def companion(folder: Path, name: str) -> Path | None:
     if not path.is_file():
         return None
     try:
+        _check_file(path, MAX_BYTES)
         if path.suffix == ".json":
-            belongs_to = json.loads(path.read_text(encoding="utf-8"))["generator_sha256"]
+            belongs_to = read_json(path)["generator_sha256"]
         else:
             with safe_open(path, "pt") as file:
                 belongs_to = (file.metadata() or {})["generator_sha256"]

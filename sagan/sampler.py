@@ -1,7 +1,6 @@
 """A loaded checkpoint, ready to answer: faces, attention, scores. Numpy in, numpy out."""
 
 import copy
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -21,8 +20,6 @@ from sagan.latents import check_seed
 from sagan.networks import Discriminator, Generator, NetworkExtras, SaganConfig, layer_name
 from sagan.networks import gammas as learned_gammas
 from sagan.workers import each
-
-CURATED = "curated.json"
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
 
@@ -293,7 +290,9 @@ class Sampler:
             x = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
             answer = self._discriminator(x, label, extras)
             scores, collected = (answer, {}) if extras is None else answer
-            return scores.item(), _arrays(collected)
+            if not isfinite(score := scores.item()):
+                raise ValueError("This model's discriminator gives this image a score that is not finite.")
+            return score, _arrays(collected)
 
         return each(discriminate, images, labels)
 
@@ -388,11 +387,11 @@ def _arrays(extras: dict[str, Tensor | tuple[Tensor, ...]]) -> dict:
 
 
 def _read_curated(folder: Path) -> tuple[CuratedFace, ...]:
-    path = checkpoint.companion(folder, CURATED)
+    path = checkpoint.companion(folder, checkpoint.CURATED)
     if path is None:
         return ()
     try:
-        faces = json.loads(path.read_text(encoding="utf-8"))["faces"]
+        faces = checkpoint.read_json(path)["faces"]
         return tuple(_curated_face(face["seed"], *face["query"], face["text"]) for face in faces)
     except (KeyError, TypeError, ValueError) as error:
         warnings.warn(f"'{path}' is left out, because it is damaged: {error}.", stacklevel=2)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import pickle
 import resource
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from randomness import fresh_rng
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -241,7 +243,11 @@ def test_a_hub_id_is_downloaded_without_anything_that_could_hold_a_pickle(folder
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert checkpoint.find("some-owner/some.model_2") == folder
     assert asked["name"] == "some-owner/some.model_2"
-    assert set(asked["allow_patterns"]) == {"*.json", "*.csv", "*.md", "*.safetensors"}
+    parts = ["config.json", "generator.safetensors", "film.safetensors", "curated.json", "model_card.md"]
+    ours = [f"{run}{part}" for run in ("", "checkpoint/") for part in parts]
+    others = ["model.bin", "model-00001-of-00030.safetensors", "a/generator.safetensors", "generator.pkl"]
+    wanted = asked["allow_patterns"]
+    assert list(filter_repo_objects([*ours, *others], allow_patterns=wanted)) == ours
 
 
 @pytest.mark.parametrize(
@@ -392,7 +398,19 @@ def test_weights_that_are_not_finite_are_refused(folder, name, value):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64, torch.bfloat16])
+def test_weights_too_large_for_float32_are_refused(folder):
+    path = folder / "generator.safetensors"
+    change_tensors(
+        path, lambda tensors: tensors.update({"to_image.bias": torch.full((3,), 1e300, dtype=torch.float64)})
+    )
+    assert (
+        refusal(checkpoint.load_generator, folder) == f"'{path}' holds weights that are not finite numbers."
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.bool, torch.float64, torch.bfloat16, torch.float8_e4m3fn]
+)
 def test_weights_of_other_types_become_float32(folder, dtype):
     def change(tensors):
         tensors["to_image.weight"] = (4 * tensors["to_image.weight"]).to(dtype)
@@ -408,8 +426,8 @@ def test_weights_of_other_types_become_float32(folder, dtype):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", '{"format_version": 1,}', "NaNs", "[" * 100_000, "\N{BYTE ORDER MARK}{}"],
-    ids=["empty", "cut", "comma", "NaNs", "deep", "byte order mark"],
+    ["", "{", '{"format_version": 1,}', "NaNs", "[" * 100_000, "\N{BYTE ORDER MARK}{}", '{"a": "\\ud800"}'],
+    ids=["empty", "cut", "comma", "NaNs", "deep", "byte order mark", "half a letter"],
 )
 def test_broken_json_is_refused(folder, text):
     path = folder / "config.json"
@@ -524,9 +542,52 @@ def test_the_largest_networks_a_config_allows_take_no_memory_when_the_weights_do
 def test_a_file_larger_than_a_gibibyte_is_refused_unread(folder):
     path = folder / "generator.safetensors"
     os.truncate(path, (1 << 30) + 1)  # sparse: it takes no room
-    assert refusal(checkpoint.load_generator, folder) == (
-        f"'{path}' is larger than 1024 MiB, the most that is read."
-    )
+    for load in (checkpoint.load_generator, checkpoint.generator_hash):
+        assert refusal(load, folder) == f"'{path}' is larger than 1024 MiB, the most that is read."
+
+
+@pytest.mark.parametrize(
+    ("name", "load"), [("config.json", checkpoint.load_config), ("model_card.md", checkpoint.read_card)]
+)
+def test_a_text_larger_than_16_mebibytes_is_refused_unread(folder, name, load):
+    os.truncate(folder / name, (1 << 24) + 1)
+    assert refusal(load, folder) == f"'{folder / name}' is larger than 16 MiB, the most that is read."
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("model_card.md", checkpoint.read_card),
+        ("history.csv", checkpoint.read_history),
+        ("config.json", checkpoint.load_config),
+    ],
+)
+def test_a_link_out_of_the_checkpoint_is_refused_except_those_of_the_hub(folder, tmp_path, name, load):
+    def link(to: Path, at: Path) -> Path:
+        at.mkdir(parents=True)
+        (at / name).symlink_to(to)
+        return at
+
+    usual = load(folder)
+    secret = tmp_path / "secrets" / "file"
+    secret.parent.mkdir()
+    shutil.copy(folder / name, secret)
+    outside = link(secret, tmp_path / "hostile")
+    sentence = f"'{outside / name}' is a link that leads out of its folder: put a copy there."
+    assert refusal(load, outside) == sentence
+    hub = tmp_path / "models--someone--faces"
+    blob = hub / "blobs" / "0a1b2c"
+    blob.parent.mkdir(parents=True)
+    shutil.copy(folder / name, blob)
+    assert load(link(blob, hub / "snapshots" / "3d4e")) == usual
+    assert load(link(blob, hub / "snapshots" / "5f6a" / "checkpoint")) == usual
+    (tmp_path / "alias").symlink_to(folder)
+    assert load(tmp_path / "alias") == usual
+
+
+def test_a_number_of_thousands_of_digits_in_the_history_is_as_large_as_any(folder):
+    (folder / "history.csv").write_text(f"step,images\n{'9' * 4000},{2**53 + 1}\n")
+    assert checkpoint.read_history(folder) == [{"step": math.inf, "images": 2**53 + 1}]
 
 
 @pytest.mark.parametrize(

@@ -630,6 +630,17 @@ def test_images_that_do_not_fit_are_refused(sampler, images):
         sampler.score(images)
 
 
+def test_a_score_that_is_not_finite_is_refused():
+    generator, discriminator = networks(CONFIG)
+    discriminator = copy.deepcopy(discriminator)
+    with torch.no_grad():
+        discriminator.to_score.bias.fill_(math.inf)
+    broken = Sampler.from_parts(CONFIG, generator, discriminator)
+    for ask in (lambda image: broken.score(image[None]), broken.discriminator_activations):
+        with pytest.raises(ValueError, match="gives this image a score that is not finite"):
+            ask(random_images(1)[0])
+
+
 def test_an_image_that_is_several_is_refused_by_every_question(sampler):
     for ask in (sampler.discriminator_queries_keys, sampler.discriminator_activations):
         with pytest.raises(ValueError) as refusal:
@@ -722,6 +733,14 @@ def test_damaged_curated_faces_are_left_out_with_a_warning(folder, faces):
     with pytest.warns(UserWarning, match=r"curated\.json"):
         sampler = Sampler.load(folder)
     assert sampler.curated == ()
+
+
+@pytest.mark.parametrize("faces", ["[" * 100_000, '[{"seed": 7, "query": [0, 0], "text": "\\ud800"}]'])
+def test_curated_faces_that_no_json_can_say_are_left_out_with_a_warning(folder, faces):
+    sha256 = checkpoint.generator_hash(folder)
+    (folder / "curated.json").write_text(f'{{"generator_sha256": "{sha256}", "faces": {faces}}}')
+    with pytest.warns(UserWarning, match=r"curated\.json"):
+        assert Sampler.load(folder).curated == ()
 
 
 def test_curated_faces_of_another_generator_are_left_out_with_a_warning(folder):

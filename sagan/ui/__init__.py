@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from sagan.ui import texts
 from sagan.ui.api import public_endpoints
@@ -12,6 +13,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import current_face, open_link
 from sagan.ui.faces import faces_tab
 from sagan.ui.footer import footer
+from sagan.ui.gate import Gate
 from sagan.ui.inside import inside_tab
 from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
 STATIC = Path(__file__).parent / "static"
+SESSIONS = 200  # of which Gradio keeps the last answers, 1 MB each; the page itself keeps what it needs
 SCRIPTS = ("attention", "page", "frame", "lab", "pointer", "panel", "files", "snapshot")
 
 
@@ -63,7 +66,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `Blocks.launch` needs for this page: its look and its scripts, and no history in the browser."""
+    """What `Blocks.launch` needs for this page: its look, its scripts, and bounds on what visitors use."""
     # In the head, because Gradio's `css` reaches only the inner part of the page.
     style = f"<style>{_static('page.css')}</style>"
     scripts = (f"<script>{_static(f'{name}.js')}</script>" for name in SCRIPTS)
@@ -72,7 +75,8 @@ def launch_options() -> dict[str, Any]:
         "head": "".join((style, *scripts)),
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
-        "max_file_size": "1kb",  # the page takes no files, but Gradio would
+        "app_kwargs": {"middleware": [Middleware(Gate)]},
+        "state_session_capacity": SESSIONS,
     }
 
 

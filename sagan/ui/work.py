@@ -5,9 +5,11 @@ import hashlib
 import json
 import os
 import reprlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -16,6 +18,11 @@ from sagan.checkpoint import replace_file
 
 # One for the heavy answers of the page, one for those of programs, and one more for what follows a slider.
 _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
+
+# The files that were handed out, the newest last, with their sizes in bytes.
+_SERVED: OrderedDict[Path, int] = OrderedDict()
+_SERVING = Lock()
+MOST_SERVED = 1 << 30  # bytes that these may take
 
 # What follows a slider: no queue, and a drag always ends on its last value (the default would drop it).
 INTERACTIVE: dict[str, Any] = {
@@ -86,13 +93,20 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
     """A file by the name `name` that Gradio serves from its cache, where `view`'s script may read or save it.
 
     The same file is written once, since another visitor may be reading it, and counts as new from then on.
+    The cache forgets what is ten minutes old (`delete_cache`), and the oldest where all take too much.
     """
     path = Path(view.GRADIO_CACHE) / hashlib.sha256(data).hexdigest() / name
-    try:
-        os.utime(path)  # the cache forgets what is old
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda new: new.write_bytes(data))
+    with _SERVING:
+        _SERVED[path] = len(data)
+        _SERVED.move_to_end(path)
+        while sum(_SERVED.values()) > MOST_SERVED and len(_SERVED) > 1:
+            oldest, _ = _SERVED.popitem(last=False)
+            oldest.unlink(missing_ok=True)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, lambda new: new.write_bytes(data))
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 

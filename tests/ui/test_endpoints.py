@@ -2,10 +2,13 @@
 
 import random
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -104,9 +107,34 @@ def test_what_programs_ask_for_holds_up_no_visitor(client, page, monkeypatch):
     assert [job.result(timeout=60) for job in jobs] == [[]] * 5
 
 
-def test_uploads_are_refused(address):
-    answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("large.bin", bytes(100_000))})
+def test_nothing_is_written_for_who_asks(address):
+    before = set(Path(get_upload_folder()).rglob("*"))
+    for request in (
+        httpx.Request("POST", f"{address}gradio_api/upload", files={"files": ("a.bin", b"few")}),
+        httpx.Request("POST", f"{address}gradio_api/upload/", files={"files": ("a.bin", b"few")}),
+        httpx.Request("GET", f"{address}gradio_api/deep_link?session_hash=test"),
+        httpx.Request("POST", f"{address}gradio_api/process_recording", files={"file": ("a.mp4", b"few")}),
+    ):
+        answer = httpx.Client().send(request)
+        assert (answer.status_code, answer.text) == (404, "This page takes no files and keeps no links.")
+    assert set(Path(get_upload_folder()).rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["run/predict", "queue/join"])
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_large_request_is_refused_before_it_is_read(address, path, chunks):
+    def body(size: int) -> bytes | Iterator[bytes]:
+        whole = b'{"fn_index": 0, "session_hash": "large", "data": ["' + bytes(size) + b'"]}'
+        return iter([whole[:50], whole[50:]]) if chunks else whole
+
+    def post(size: int) -> httpx.Response:
+        kind = {"content-type": "application/json"}
+        return httpx.post(f"{address}gradio_api/{path}", content=body(size), headers=kind, timeout=60)
+
+    assert post(60_000).status_code == 422  # no JSON, but read
+    answer = post(70_000)
     assert answer.status_code == 413
+    assert answer.json() == {"detail": "A request may have 65,536 bytes at most."}
 
 
 PRIVATE = {

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from gradio.route_utils import delete_files_created_by_app
 from randomness import fresh_rng
 
+from sagan.ui import work
 from sagan.ui.work import keep_cleaning, served
 
 
@@ -30,6 +32,19 @@ def test_a_file_that_another_visitor_is_reading_is_not_touched(tmp_path):
 def test_a_served_file_says_its_size_and_name(tmp_path):
     file = served(SimpleNamespace(GRADIO_CACHE=str(tmp_path)), b"four", "maps.npz")
     assert file["size"] == 4 and file["orig_name"] == "maps.npz"
+
+
+def test_the_oldest_files_make_room_for_new_ones(tmp_path, monkeypatch):
+    view = SimpleNamespace(GRADIO_CACHE=str(tmp_path))
+    monkeypatch.setattr(work, "_SERVED", OrderedDict())
+    monkeypatch.setattr(work, "MOST_SERVED", 1000)
+    first, second, third = (Path(served(view, bytes([i]) * 300, "maps.npz")["path"]) for i in range(3))
+    served(view, bytes([0]) * 300, "maps.npz")  # asked for again
+    fourth = Path(served(view, bytes([3]) * 300, "maps.npz")["path"])
+    assert [path.exists() for path in (first, second, third, fourth)] == [True, False, True, True]
+    large = Path(served(view, bytes(5000), "maps.npz")["path"])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [large]
+    assert served(view, bytes([1]) * 300, "maps.npz")["path"] == str(second) and second.exists()
 
 
 def test_what_did_not_fit_on_the_disk_is_not_left_there(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The page in a real browser: one current face on every tab, links, the walk, downloads, a narrow screen."""
 
 import base64
+import copy
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import faces, texts, walk
+from sagan.ui import SESSIONS, build_app, faces, launch_options, texts, walk
 from sagan.ui.current import CurrentFace
 
 
@@ -257,6 +258,40 @@ def test_what_is_typed_while_other_changes_are_on_their_way_stays_in_its_box(pag
     for i in range(3):
         requests.answer(i)
     assert agreed(page)[1] == "0.5"
+
+
+def test_a_card_cannot_cover_the_page(sampler, serve, new_page):
+    sampler = copy.copy(sampler)
+    sampler.card = '# Card\n\n<div class="cover" style="position:fixed;inset:0;z-index:9999">a</div>\n\nEnd.'
+    page = new_page(serve(sampler))
+    page.locator("#card button").first.click()
+    page.get_by_text("End.", exact=True).wait_for()
+    assert page.locator("#card .cover").count() == 1  # styles are let through
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#header-view h1").click(timeout=5000)  # Playwright clicks only what nothing covers
+
+
+def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, new_page):
+    app = build_app(sampler)
+    try:
+        page = new_page(app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1])
+        page.wait_for_selector("#attention-view [data-drawn]")
+        page.locator("#seed input[type=number]").fill("7")
+        wait_for_face(page, 7)
+        sessions = app.state_holder
+        own = set(sessions.session_data)
+        for i in range(SESSIONS):
+            sessions[f"visitor {i}"]
+        assert own and not own & set(sessions.session_data)
+        assert len(sessions.session_data) == SESSIONS
+        page.locator("#psi input[type=number]").fill("0.5")
+        page.wait_for_function("sagan.face.psi === 0.5")
+        wait_for_face(page, 7)
+        open_tab(page, "Faces")
+        sheet_is_ready(page, 24)
+        assert page.locator(".toast-body").count() == 0
+    finally:
+        app.close(verbose=False)
 
 
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
