@@ -17,6 +17,7 @@ import dataclasses
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -44,7 +45,7 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
-MAX_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 24
+MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 
 
 class CheckpointError(ValueError):
@@ -175,7 +176,10 @@ def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
     biases = {key.replace(".weight", ".bias") for key in expected if key.endswith(".key.weight")}
     tensors = load_tensors(path, {key: tuple(value.shape) for key, value in expected.items()}, without=biases)
     whole = {key for key, value in expected.items() if not value.is_floating_point()}
-    tensors = {key: value.long() if key in whole else value.float() for key, value in tensors.items()}
+    try:
+        tensors = {key: value.long() if key in whole else value.float() for key, value in tensors.items()}
+    except RuntimeError as error:  # of four bits each
+        raise CheckpointError(f"'{path}' holds weights of a type that is not read.") from error
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise CheckpointError(f"'{path}' holds weights that are not finite numbers.")
     network.load_state_dict(tensors, assign=True)
@@ -216,11 +220,12 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
-        _check_file(path, MAX_BYTES)
+        _check_file(path, MAX_HISTORY_BYTES)
         _check_place(path)
         with path.open(newline="") as file:
             return [
-                {key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+                {key: _number(key, value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
             ]
     except CheckpointError:
         raise
@@ -228,8 +233,10 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
 
 
-def _number(text: str) -> int | float:
+def _number(name: str, text: str) -> int | float:
     number = float(text)
+    if name in ("step", "images") and not math.isfinite(number):
+        raise ValueError(f"{name} is {number}")
     return int(text) if text.isdigit() and number < 2**63 else number
 
 
@@ -259,10 +266,11 @@ def _check_file(path: Path, max_bytes: float) -> None:
 def _check_place(path: Path) -> None:
     """Refuse a link out of the checkpoint: what it leads to would be shown to every visitor of the page.
 
-    The Hub's own links, from "models--OWNER--NAME/snapshots/COMMIT" to its "blobs", are none.
+    The Hub's own links, from "models--OWNER--NAME/snapshots/COMMIT" to a "blobs" above it, are none.
     """
-    folder, leads_to = path.parent.resolve(), path.resolve().parent
-    if leads_to != folder and not (leads_to.name == "blobs" and leads_to.parent in folder.parents):
+    folder, leads_to = path.parent.resolve(), path.resolve().parents
+    of_hub = any(place.name == "blobs" and place.parent in folder.parents for place in leads_to)
+    if leads_to[0] != folder and not of_hub:
         raise CheckpointError(f"'{path}' is a link that leads out of its folder: put a copy there.")
 
 

@@ -48,7 +48,7 @@ class ImageSet:
     """Decoded images: uint8 (N, S, S, 3), labels int64 (N,) or None, and the name of each class.
 
     fingerprint: of the file names in their order and of the labels, wherever the files lie; "" is unknown.
-    Raises DataError for anything else.
+    Raises DataError where these do not fit together.
     """
 
     images: np.ndarray
@@ -64,9 +64,9 @@ class ImageSet:
             )
         if labels is None and not classes:
             return
-        if labels is None or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        if labels is None or labels.shape != (len(images),) or labels.dtype != np.int64:
             given = "none were" if labels is None else f"{labels.dtype} of shape {labels.shape} were"
-            raise DataError(f"{len(images)} images need as many labels, integers, but {given} given")
+            raise DataError(f"{len(images)} images need as many labels, int64, but {given} given")
         if labels.size and not 0 <= labels.min() <= labels.max() < classes:
             raise DataError(
                 f"labels run from {labels.min()} to {labels.max()}, but there are {classes} class_names"

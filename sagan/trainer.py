@@ -1,7 +1,6 @@
 """The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
 
 import dataclasses
-import json
 import math
 import shlex
 import signal
@@ -100,7 +99,7 @@ class Recipe:
         for name in ("batch_size", "d_steps", "seed", "steps"):
             value = getattr(self, name)
             if value is not None and type(value) is not int:
-                raise ValueError(f"{name} is {value}, but must be an integer")
+                raise ValueError(f"{name} is {value!r}, but must be an integer")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
         if (self.steps is None) == (self.minutes is None):
@@ -902,7 +901,7 @@ def refuse_to_replace(out: Path) -> None:
 def read_state_info(folder: Path) -> dict:
     """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
     try:
-        info = json.loads((folder / checkpoint.STATE_INFO).read_text())
+        info = checkpoint.read_json(folder / checkpoint.STATE_INFO)
     except (OSError, ValueError):
         info = None
     kinds = {

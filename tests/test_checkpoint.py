@@ -581,13 +581,48 @@ def test_a_link_out_of_the_checkpoint_is_refused_except_those_of_the_hub(folder,
     shutil.copy(folder / name, blob)
     assert load(link(blob, hub / "snapshots" / "3d4e")) == usual
     assert load(link(blob, hub / "snapshots" / "5f6a" / "checkpoint")) == usual
+    shared = tmp_path / "blobs" / "e7" / "0a1b2c"  # among all models
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    assert load(hub / "snapshots" / "3d4e") == usual
     (tmp_path / "alias").symlink_to(folder)
     assert load(tmp_path / "alias") == usual
 
 
 def test_a_number_of_thousands_of_digits_in_the_history_is_as_large_as_any(folder):
-    (folder / "history.csv").write_text(f"step,images\n{'9' * 4000},{2**53 + 1}\n")
-    assert checkpoint.read_history(folder) == [{"step": math.inf, "images": 2**53 + 1}]
+    (folder / "history.csv").write_text(f"d_loss,images\n{'9' * 4000},{2**53 + 1}\n")
+    assert checkpoint.read_history(folder) == [{"d_loss": math.inf, "images": 2**53 + 1}]
+
+
+@pytest.mark.parametrize("name", ["step", "images"])
+@pytest.mark.parametrize("value", ["9" * 4000, "inf", "nan"], ids=["huge", "inf", "nan"])
+def test_a_history_whose_steps_cannot_be_counted_is_refused(folder, name, value):
+    (folder / "history.csv").write_text(f"{name}\n{value}\n")
+    path = folder / "history.csv"
+    assert refusal(checkpoint.read_history, folder) == (
+        f"'{path}' is not a table of numbers: {name} is {float(value)}."
+    )
+
+
+def test_a_history_larger_than_64_mebibytes_is_refused_unread(folder):
+    path = folder / "history.csv"
+    os.truncate(path, (1 << 26) + 1)
+    assert (
+        refusal(checkpoint.read_history, folder) == f"'{path}' is larger than 64 MiB, the most that is read."
+    )
+
+
+def test_weights_of_a_type_that_has_no_conversion_are_refused(folder):
+    path = folder / "generator.safetensors"
+
+    def change(tensors: dict) -> None:
+        pairs = len(tensors["blocks.1.norm.bias"]) // 2
+        tensors["blocks.1.norm.bias"] = torch.zeros(pairs, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+
+    change_tensors(path, change)
+    sentence = f"'{path}' holds weights of a type that is not read."
+    assert refusal(checkpoint.load_generator, folder) == sentence
 
 
 @pytest.mark.parametrize(

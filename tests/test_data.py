@@ -557,9 +557,13 @@ PIXELS = np.zeros((2, 32, 32, 3), np.uint8)
         ([PIXELS[0]], "images must be uint8 of shape (N, S, S, 3), but are uint8 of shape (32, 32, 3)"),
         (
             [PIXELS, np.zeros(3, np.int64), ("a",)],
-            "2 images need as many labels, integers, but int64 of shape (3,) were given",
+            "2 images need as many labels, int64, but int64 of shape (3,) were given",
         ),
-        ([PIXELS, None, ("a", "b")], "2 images need as many labels, integers, but none were given"),
+        (
+            [PIXELS, np.zeros(2, np.uint8), ("a",)],
+            "2 images need as many labels, int64, but uint8 of shape (2,) were given",
+        ),
+        ([PIXELS, None, ("a", "b")], "2 images need as many labels, int64, but none were given"),
         ([PIXELS, np.array([0, 1])], "labels run from 0 to 1, but there are 0 class_names"),
         ([PIXELS, np.array([0, 2]), ("a", "b")], "labels run from 0 to 2, but there are 2 class_names"),
         ([PIXELS, np.array([-1, 1]), ("a", "b")], "labels run from -1 to 1, but there are 2 class_names"),

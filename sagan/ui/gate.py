@@ -27,6 +27,9 @@ class Gate:
         if scope["path"].rstrip("/").endswith(CLOSED):
             await PlainTextResponse("This page takes no files and keeps no links.", 404)(scope, receive, send)
             return
+        if scope["method"] in ("GET", "HEAD"):  # no route of Gradio reads the body of one
+            await self.app(scope, receive, send)
+            return
         taken = 0
 
         async def counted() -> Message:

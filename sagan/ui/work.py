@@ -8,6 +8,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -97,16 +98,18 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
     """
     path = Path(view.GRADIO_CACHE) / hashlib.sha256(data).hexdigest() / name
     with _SERVING:
-        _SERVED[path] = len(data)
-        _SERVED.move_to_end(path)
-        while sum(_SERVED.values()) > MOST_SERVED and len(_SERVED) > 1:
-            oldest, _ = _SERVED.popitem(last=False)
-            oldest.unlink(missing_ok=True)
         try:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, lambda new: new.write_bytes(data))
+        _SERVED[path] = len(data)
+        _SERVED.move_to_end(path)
+        while sum(_SERVED.values()) > MOST_SERVED and len(_SERVED) > 1:
+            oldest, _ = _SERVED.popitem(last=False)
+            oldest.unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies there
+                oldest.parent.rmdir()
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 

@@ -42,6 +42,14 @@ def random_sampler(num_classes: int = 0) -> Sampler:
     return Sampler.from_parts(config, generator, discriminator)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory) -> Iterator[None]:
+    """Where the pages write: a folder of these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[..., str]]:
     """serve(...) of what build_app takes -> the address of the page, there until the last test is over."""
