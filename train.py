@@ -17,7 +17,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -222,15 +222,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
 
-    def leave(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
+    received = []  # signals
+
+    def leave(number: int, _: object) -> None:
+        received.append(number)
+        sys.exit(128 + number)
 
     options = build_parser().parse_args(arguments)
     # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
     usual = signal.signal(signal.SIGTERM, leave)
     try:
         with processes(options.device) as (team, device):
-            return run(options, team, device)
+            return run(options, team, device, received)
     except (DataError, DeviceError, MetricsError, TrainingError, checkpoint.CheckpointError) as error:
         sentence = str(error)
     except torch.OutOfMemoryError:  # before the first step; later ones know more
@@ -251,13 +254,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
-def run(options: argparse.Namespace, team: Processes, device: str) -> int:
-    """Train as one of the processes of `team`; only the first reports progress. Returns the exit code."""
+def run(options: argparse.Namespace, team: Processes, device: str, received: Sequence[int] = ()) -> int:
+    """Train as one of the processes of `team`; only the first reports progress. Returns the exit code.
+
+    `received` are the signals that came before; none of them lets the training begin.
+    """
     say = print if team.leads else lambda *_, **__: None
     trainer = None
     try:
         with ExitStack() as held:
             trainer = start(options, team, device, held)
+            if received:  # Python drops what a handler raises while something is finalised
+                sys.exit(128 + received[0])
             say(trainer.describe())
             complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
     except KeyboardInterrupt:

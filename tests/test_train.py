@@ -3,6 +3,7 @@
 import argparse
 import errno
 import fcntl
+import gc
 import json
 import math
 import os
@@ -1007,8 +1008,10 @@ def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, 
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
 
 
-def test_sigterm_while_images_are_decoded_leaves_nothing_behind(monkeypatch, make_images):
+def test_sigterm_while_images_are_decoded_leaves_nothing_behind(request, monkeypatch, make_images):
     decode, usual, calls = data._decode, signal.getsignal(signal.SIGTERM), count()
+    gc.disable()  # or its finalisers might be what the signal meets, see below
+    request.addfinalizer(gc.enable)
 
     def stop(*arguments):
         if next(calls) == 0:  # of several threads that decode, one
@@ -1022,6 +1025,24 @@ def test_sigterm_while_images_are_decoded_leaves_nothing_behind(monkeypatch, mak
     assert stopped.value.code == 143
     assert not Path("runs").exists() and not list(Path(".cache").rglob("*.u8"))
     assert signal.getsignal(signal.SIGTERM) == usual
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_sigterm_while_something_is_finalised_ends_the_run_before_it_trains(monkeypatch, make_images):
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)  # what its handler raises here reaches nobody
+
+    def load(*arguments, **options):
+        Finalised()
+        return data.load_images(*arguments, **options)
+
+    make_images(6)
+    monkeypatch.setattr(train, "load_images", load)
+    with pytest.raises(SystemExit) as stopped:
+        start("--steps", 1)
+    assert stopped.value.code == 143
+    assert not Path("runs").exists()
 
 
 def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_so(
