@@ -294,6 +294,24 @@ def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, new_
         app.close(verbose=False)
 
 
+@pytest.mark.parametrize(("box", "value"), [("seed", 72), ("psi", 0.5)])
+def test_what_was_typed_just_before_controls_are_set_back_stays(page, box, value):
+    page.evaluate(
+        """([box, value]) => {
+            const input = document.querySelector(`#${box} input[type=number]`);
+            input.value = value;
+            input.dispatchEvent(new Event('input', { bubbles: true }));
+            sagan.emit('late'); // before the request of what was typed
+        }""",
+        [box, value],
+    )
+    page.wait_for_function(
+        "([box, value]) => sagan.face[box] === value", arg=[{"seed": "seed_a"}.get(box, box), value]
+    )
+    page.wait_for_function("!sagan.pending()")
+    assert agreed(page)[["seed", "psi"].index(box)] == f"{value}"
+
+
 @pytest.mark.parametrize("meanwhile", ["", "50000000000", "-3"])
 def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
     open_tab(page, "Faces")

@@ -9,6 +9,7 @@ globalThis.sagan = (() => {
   // several answers alone; with the newest of all, no older one is waited for.
   let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
+  let typed = false; // something that no request has read yet, but one is about to
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
@@ -69,9 +70,9 @@ globalThis.sagan = (() => {
     /** Whether a newer face is on its way. */
     pending: () => newest.asked < requests,
 
-    /** The same after "late"; but while a newer face is on its way, the controls stay as they are `now`. */
+    /** The same after "late"; but while a newer face is wanted, the controls stay as they are `now`. */
     returned(now) {
-      const values = page.values(), pending = page.pending();
+      const values = page.values(), pending = typed || page.pending();
       overtaken ||= pending || values.some((value, i) => value !== now[i]); // by one that is not numbered yet
       return pending ? now : values;
     },
@@ -91,6 +92,7 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
+      typed = false;
       out++;
       return [++requests, ...values];
     },
@@ -197,6 +199,7 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
+  document.addEventListener('input', ({ target }) => { typed ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
     if (id !== 'face-view' && id !== 'tour-view') return;
     out = Math.max(0, out - 1);
