@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
-def run(options: argparse.Namespace, team: Processes, device: str, received: Sequence[int] = ()) -> int:
+def run(options: argparse.Namespace, team: Processes, device: str, received: Sequence[int]) -> int:
     """Train as one of the processes of `team`; only the first reports progress. Returns the exit code.
 
     `received` are the signals that came before; none of them lets the training begin.

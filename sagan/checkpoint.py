@@ -219,16 +219,14 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     path = Path(folder) / HISTORY
     if not path.is_file():
         return []
+    _check_file(path, MAX_HISTORY_BYTES)
+    _check_place(path)
     try:
-        _check_file(path, MAX_HISTORY_BYTES)
-        _check_place(path)
         with path.open(newline="") as file:
             return [
                 {key: _number(key, value) for key, value in row.items() if value}
                 for row in csv.DictReader(file)
             ]
-    except CheckpointError:
-        raise
     except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
 
@@ -293,10 +291,10 @@ def companion(folder: Path, name: str) -> Path | None:
     if not path.is_file():
         return None
     try:
-        _check_file(path, MAX_BYTES)
         if path.suffix == ".json":
             belongs_to = read_json(path)["generator_sha256"]
         else:
+            _check_file(path, MAX_BYTES)
             with safe_open(path, "pt") as file:
                 belongs_to = (file.metadata() or {})["generator_sha256"]
     except (ValueError, KeyError, TypeError, OSError, SafetensorError):

@@ -478,6 +478,7 @@ class Trainer:
             )
         if not self._is_ours:
             refuse_to_replace(self.out)
+        self._is_ours = True
         try:
             return self._train(log_every, sample_every, save_every)
         except TrainingError:  # a RuntimeError too, and said already
@@ -505,7 +506,6 @@ class Trainer:
             ) from error
 
     def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
-        self._is_ours = True
         with self._writing("The folder of the pictures"):
             (self.out / "samples").mkdir(parents=True, exist_ok=True)
         handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -902,7 +902,7 @@ def read_state_info(folder: Path) -> dict:
     """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
     try:
         info = checkpoint.read_json(folder / checkpoint.STATE_INFO)
-    except (OSError, ValueError):
+    except checkpoint.CheckpointError:
         info = None
     kinds = {
         "step": int,

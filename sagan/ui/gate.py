@@ -16,28 +16,30 @@ class Gate:
     for as long as it keeps the session.
     """
 
-    def __init__(self, app: ASGIApp, most_bytes: int = MOST_BYTES) -> None:
-        self.app, self.most_bytes = app, most_bytes
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its body counted as it comes."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if scope["path"].rstrip("/").endswith(CLOSED):
-            await PlainTextResponse("This page takes no files and keeps no links.", 404)(scope, receive, send)
-            return
-        if scope["method"] in ("GET", "HEAD"):  # no route of Gradio reads the body of one
-            await self.app(scope, receive, send)
-            return
-        taken = 0
+        """Pass the request on with its body, if it has one, counted as it comes."""
+        if scope["type"] == "http":
+            if scope["path"].rstrip("/").endswith(CLOSED):
+                refusal = PlainTextResponse("This page takes no files and keeps no links.", 404)
+                await refusal(scope, receive, send)
+                return
+            if scope["method"] not in ("GET", "HEAD"):  # no route of Gradio reads the body of one
+                receive = _counted(receive)
+        await self.app(scope, receive, send)
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self.most_bytes:
-                raise HTTPException(413, f"A request may have {self.most_bytes:,} bytes at most.")
-            return message
 
-        await self.app(scope, counted, send)
+def _counted(receive: Receive) -> Receive:
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > MOST_BYTES:
+            raise HTTPException(413, f"A request may have {MOST_BYTES:,} bytes at most.")
+        return message
+
+    return counted
