@@ -39,6 +39,7 @@ from sagan.trainer import (
     Recipe,
     Trainer,
     TrainingError,
+    check_same_classes,
     read_state_info,
     refuse_to_replace,
 )
@@ -301,15 +302,14 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         raise TrainingError(str(error)) from error
     if recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
-    sources, columns = settings["data"], settings.get("label_columns") or ""
     with team.leader_first():
         measurement = _measurement(settings, config, options, device)
         data = load_images(
-            [Path(source) for source in sources],
+            [Path(source) for source in settings["data"]],
             config.image_size,
             settings.get("crop"),
             settings.get("labels"),
-            [name.strip() for name in columns.split(",") if name.strip()],
+            _label_columns(settings),
             options.workers,
         )
     about = {"command": _command(stored)}
@@ -364,6 +364,10 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
     return settings
 
 
+def _label_columns(settings: dict) -> list[str]:
+    return [name.strip() for name in (settings.get("label_columns") or "").split(",") if name.strip()]
+
+
 def _command(stored: dict) -> str:
     """This command after those that the run had before, for the model card."""
     command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
@@ -380,6 +384,8 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
         raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
     folder = checkpoint.find(given)
     config, _ = checkpoint.load_config(folder)
+    columns = _label_columns(settings)
+    check_same_classes(folder, config.num_classes, 2 ** len(columns) if columns else 0)  # before any decoding
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
         if name in RESIDUAL_OPTIONS and name in settings:

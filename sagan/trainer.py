@@ -746,12 +746,7 @@ class Trainer:
         CheckpointError, or TrainingError where the networks are other ones.
         """
         config, class_names = checkpoint.load_config(folder)
-        if config.num_classes != self.config.num_classes:
-            counts = [network.num_classes or "no" for network in (config, self.config)]
-            raise TrainingError(
-                f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give the "
-                "--labels and --label-columns that it was trained with, or leave them out if it has none."
-            )
+        check_same_classes(folder, config.num_classes, self.config.num_classes)
         if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
@@ -896,6 +891,15 @@ def refuse_to_replace(out: Path) -> None:
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
         raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
+
+
+def check_same_classes(folder: Path, there: int, here: int) -> None:
+    """Raise TrainingError where the networks in the folder have another number of classes than the run."""
+    if there != here:
+        raise TrainingError(
+            f"The checkpoint in '{folder}' has {there or 'no'} classes, but this run {here or 'no'}: give "
+            "the --labels and --label-columns that it was trained with, or leave them out if it has none."
+        )
 
 
 def read_state_info(folder: Path) -> dict:

@@ -855,6 +855,26 @@ def test_a_start_that_makes_no_sense_is_refused_in_one_line(capsys, make_images,
     assert sentence in complaint(capsys)
 
 
+CLASSES = ("--labels", "labels.csv", "--label-columns", "Male,Smiling")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "counts"),
+    [((), CLASSES, "no classes, but this run 4"), (CLASSES, (), "4 classes, but this run no")],
+    ids=["none there", "none here"],
+)
+def test_other_classes_are_refused_before_the_images_are_read(
+    capsys, monkeypatch, make_images, before, now, counts
+):
+    make_images(5)
+    write_labels([f"000{i}.png,{i % 2},{i // 2 % 2}" for i in range(5)], "name,Male,Smiling")
+    assert start("--steps", 1, *before) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(train, "load_images", lambda *_: pytest.fail("the images were read"))
+    assert train.main(["--data", "images", "--out", "runs/two", "--start-from", "runs/one", *now]) == 2
+    assert f"has {counts}: give the --labels" in complaint(capsys)
+
+
 def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     hand_on()
     assert "measure" not in handed_on and not any("measure" in name for name in handed_on["about"])
