@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from sagan import checkpoint
-from sagan.data import DataError, load_images, refusal
+from sagan.data import DataError, class_names, load_images, refusal
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig, includes
@@ -383,9 +383,8 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
     if options.resume:
         raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
     folder = checkpoint.find(given)
-    config, _ = checkpoint.load_config(folder)
-    columns = _label_columns(settings)
-    check_same_classes(folder, config.num_classes, 2 ** len(columns) if columns else 0)  # before any decoding
+    config, classes = checkpoint.load_config(folder)
+    check_same_classes(folder, classes, class_names(settings.get("labels"), _label_columns(settings)))
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
         if name in RESIDUAL_OPTIONS and name in settings:

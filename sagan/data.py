@@ -108,8 +108,7 @@ def load_images(
     sources = [sources] if isinstance(sources, str | Path) else sources
     label_columns = [label_columns] if isinstance(label_columns, str) else label_columns
     files = _list_files(sources)
-    if (labels is None) != (not label_columns):
-        raise DataError("labels need both a CSV file and at least one of its columns, but only one was given")
+    names = class_names(labels, label_columns)
     classes = None if labels is None else _read_labels(Path(labels), label_columns, files)
 
     entry = Path(cache) / _cache_key(files, image_size, crop)
@@ -123,8 +122,26 @@ def load_images(
     kept = [i for i in range(len(files)) if i not in unreadable]
     images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
     labels = None if classes is None else classes[kept]
-    names = () if classes is None else _class_names(label_columns)
     return ImageSet(images, labels, names, _fingerprint([files[i] for i in kept], labels))
+
+
+def class_names(labels: str | Path | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """("Male", "Smiling") -> ("not Male, not Smiling", "not Male, Smiling", ...): class 0, class 1, ...
+
+    () where there are neither labels nor columns. Raises DataError where there is one without the other, for
+    too many columns, and for one that is named twice; the file is not read.
+    """
+    if (labels is None) != (not columns):
+        raise DataError("labels need both a CSV file and at least one of its columns, but only one was given")
+    if len(columns) > MAX_LABEL_COLUMNS:
+        raise DataError(
+            f"{len(columns)} label columns were given, but at most {MAX_LABEL_COLUMNS} are possible"
+        )
+    if twice := next((column for column in columns if columns.count(column) > 1), None):
+        raise DataError(f"the label column {twice!r} was given twice; name each once")
+    if not columns:
+        return ()
+    return tuple(", ".join(words) for words in itertools.product(*((f"not {c}", c) for c in columns)))
 
 
 def labels_in_proportion(
@@ -401,12 +418,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.ndarray:
     """The class of every file, int64 (len(files),)."""
-    if len(columns) > MAX_LABEL_COLUMNS:
-        raise DataError(
-            f"{len(columns)} label columns were given, but at most {MAX_LABEL_COLUMNS} are possible"
-        )
-    if twice := next((column for column in columns if columns.count(column) > 1), None):
-        raise DataError(f"the label column {twice!r} was given twice; name each once")
     index_of = {}
     for i, file in enumerate(files):
         name = PurePosixPath(file.name).name
@@ -463,8 +474,3 @@ def _bit(value: str, column: str, name: str, path: Path) -> int:
             f"{path} gives {value!r} as {column} of {name}, but a label is 1 for yes, 0 or -1 for no"
         )
     return int(number > 0.5)
-
-
-def _class_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """("Male", "Smiling") -> ("not Male, not Smiling", "not Male, Smiling", ...): class 0, class 1, ..."""
-    return tuple(", ".join(words) for words in itertools.product(*((f"not {c}", c) for c in columns)))

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -746,18 +746,10 @@ class Trainer:
         CheckpointError, or TrainingError where the networks are other ones.
         """
         config, class_names = checkpoint.load_config(folder)
-        check_same_classes(folder, config.num_classes, self.config.num_classes)
+        check_same_classes(folder, class_names, self.data.class_names)
         if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
-            )
-        if class_names != self.data.class_names:
-            there, here = next(
-                pair for pair in zip(class_names, self.data.class_names, strict=True) if pair[0] != pair[1]
-            )
-            raise TrainingError(
-                f"The classes in '{folder}' are not those of this run, for example '{there}' instead of "
-                f"'{here}': give the same --label-columns."
             )
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
@@ -893,12 +885,18 @@ def refuse_to_replace(out: Path) -> None:
         raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
 
 
-def check_same_classes(folder: Path, there: int, here: int) -> None:
-    """Raise TrainingError where the networks in the folder have another number of classes than the run."""
-    if there != here:
+def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
+    """Raise TrainingError where the networks in the folder have other classes than the run, by name."""
+    if len(there) != len(here):
+        counts = [len(names) or "no" for names in (there, here)]
         raise TrainingError(
-            f"The checkpoint in '{folder}' has {there or 'no'} classes, but this run {here or 'no'}: give "
+            f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give "
             "the --labels and --label-columns that it was trained with, or leave them out if it has none."
+        )
+    if pair := next(((a, b) for a, b in zip(there, here, strict=True) if a != b), None):
+        raise TrainingError(
+            f"The classes in '{folder}' are not those of this run, for example '{pair[0]}' instead of "
+            f"'{pair[1]}': give the same --label-columns."
         )
 
 

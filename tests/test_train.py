@@ -859,12 +859,21 @@ CLASSES = ("--labels", "labels.csv", "--label-columns", "Male,Smiling")
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "counts"),
-    [((), CLASSES, "no classes, but this run 4"), (CLASSES, (), "4 classes, but this run no")],
-    ids=["none there", "none here"],
+    ("before", "now", "sentence"),
+    [
+        ((), CLASSES, "has no classes, but this run 4: give the --labels"),
+        (CLASSES, (), "has 4 classes, but this run no: give the --labels"),
+        (
+            CLASSES,
+            (*CLASSES[:3], "Male,Hat"),
+            "'not Male, not Smiling' instead of 'not Male, not Hat': give the same --label-columns.",
+        ),
+        (CLASSES, CLASSES[2:], "labels need both a CSV file and at least one of its columns"),
+    ],
+    ids=["none there", "none here", "others", "no file"],
 )
 def test_other_classes_are_refused_before_the_images_are_read(
-    capsys, monkeypatch, make_images, before, now, counts
+    capsys, monkeypatch, make_images, before, now, sentence
 ):
     make_images(5)
     write_labels([f"000{i}.png,{i % 2},{i // 2 % 2}" for i in range(5)], "name,Male,Smiling")
@@ -872,7 +881,7 @@ def test_other_classes_are_refused_before_the_images_are_read(
     capsys.readouterr()
     monkeypatch.setattr(train, "load_images", lambda *_: pytest.fail("the images were read"))
     assert train.main(["--data", "images", "--out", "runs/two", "--start-from", "runs/one", *now]) == 2
-    assert f"has {counts}: give the --labels" in complaint(capsys)
+    assert sentence in complaint(capsys)
 
 
 def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
