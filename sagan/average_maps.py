@@ -9,14 +9,14 @@ the discriminator as it sees the same faces. Row i is query position i; a code s
     2 ** (LOW + code * (HIGH - LOW) / 255) times uniform
 
 at most 2.2 percent off, code 0 for anything less and code 255 for anything more. The header gives the count
-of faces: those of the seeds from 0 on; with classes, seed n shows class n modulo their number.
+of faces: those of the seeds from 0 on; with classes, these go through them in turn (`film.inputs`).
 """
 
 import argparse
 import math
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -49,7 +49,10 @@ def decode(codes: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def average(
-    generator: Generator, discriminator: Discriminator, seeds: Iterable[int]
+    generator: Generator,
+    discriminator: Discriminator,
+    seeds: Iterable[int],
+    class_counts: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
     """The mean attention over the faces of these seeds, float64 (n*n, n*n) by layer, from plain networks.
 
@@ -58,7 +61,7 @@ def average(
     sums: dict[str, Tensor] = {}
     count = 0
     for count, seed in enumerate(seeds, 1):  # noqa: B007
-        z, label = inputs(generator, [seed])
+        z, label = inputs(generator, [seed], class_counts=class_counts)
         images, maps = generator(z, label, extras="maps")
         pixels = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2) / 127.5 - 1  # as on the page
         _, of_discriminator = discriminator(pixels, label, extras="maps")
@@ -102,10 +105,11 @@ def write(folder: Path, count: int = COUNT) -> Path:
         raise ValueError(f"--count must be at least 1, but was {count}.")
     sha = checkpoint.generator_hash(folder)
     generator, discriminator = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
+    class_counts = checkpoint.load_class_counts(folder)
     if not generator.attention and not discriminator.attention:
         raise ValueError(f"The networks in '{folder}' have no attention layers.")
     with closing(tqdm(range(count), unit=" faces", desc="Averaging")) as seeds:
-        maps = average(generator, discriminator, seeds)
+        maps = average(generator, discriminator, seeds, class_counts)
     for layer, weights in maps.items():
         if not np.isfinite(weights).all():
             raise CheckpointError(f"The attention of '{layer}' in '{folder}' is not made of finite numbers.")

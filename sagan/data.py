@@ -157,6 +157,11 @@ def labels_in_proportion(
     return np.random.default_rng(seed).permutation(labels)
 
 
+def learned_classes(num_classes: int, class_counts: Sequence[int] = ()) -> tuple[int, ...]:
+    """The classes that class_counts says had images, lowest first; all of them where it is empty."""
+    return tuple(label for label, count in enumerate(class_counts or [1] * num_classes) if count)
+
+
 def to_batch(
     images: Tensor | np.ndarray,
     flip: Tensor | np.ndarray | None = None,

@@ -3,7 +3,7 @@
 `film.safetensors` in the checkpoint folder, a companion file of its generator, holds of M moments
 
     step, images        int64 (M,)
-    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; of classes, if any, seed % classes
+    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; of classes, if any, in turn (`inputs`)
     LAYER/q, LAYER/k    float16 (M, 8, n*n, d) of each attention layer of the generator, as in "16x16/q"
     LAYER/gamma         float32 (M,)
     other_run           uint8 (M,), 1 where the moment is of another run of the same recipe; where this is
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
+from sagan.data import learned_classes
 from sagan.networks import Generator, SaganConfig, gammas, layer_name
 
 SEEDS = tuple(range(8))
@@ -57,15 +58,17 @@ class Film:
             warnings.warn(f"The film is left out: {error}", stacklevel=2)
             return None
 
-    def record(self, step: int, images: int, generator: Generator) -> None:
+    def record(self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()) -> None:
         """Add the moment of this step, if it is one, from a plain generator in eval mode."""
         if is_moment(step) and step not in self.steps:
-            self.moments.append(shoot(generator, step, images))
+            self.moments.append(shoot(generator, step, images, class_counts))
             self._thin()
 
-    def ending_with(self, step: int, images: int, generator: Generator) -> dict[str, Tensor]:
+    def ending_with(
+        self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
         """The tensors of film.safetensors, with this step as its last moment; the film stays as it is."""
-        last = [] if step in self.steps else [shoot(generator, step, images)]
+        last = [] if step in self.steps else [shoot(generator, step, images, class_counts)]
         moments = [*self.moments, *last]
         stacked = {name: np.stack([moment[name] for moment in moments]) for name in moments[0]}
         return {name: torch.from_numpy(array).contiguous() for name, array in stacked.items()}
@@ -101,9 +104,10 @@ def most_moments(config: SaganConfig) -> int:
 
 
 @torch.inference_mode()
-def shoot(generator: Generator, step: int, images: int) -> Moment:
+def shoot(generator: Generator, step: int, images: int, class_counts: Sequence[int] = ()) -> Moment:
     """One moment of a plain generator in eval mode, after `step` updates and `images` real images shown."""
-    faces, queries_keys = generator(*inputs(generator, SEEDS), extras="queries_keys")
+    shown = inputs(generator, SEEDS, class_counts=class_counts)
+    faces, queries_keys = generator(*shown, extras="queries_keys")
     moment = {
         "step": np.array(step),
         "images": np.array(images),
@@ -169,10 +173,11 @@ def inputs(
     seeds: Sequence[int],
     truncation: float = 1.0,
     labels: Sequence[int] | None = None,
+    class_counts: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor | None]:
     """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None.
 
-    With classes, unless `labels` names them, seed n shows class n modulo their number.
+    With classes, unless `labels` names them, the seeds go through them in turn (`labels_in_turn`).
     """
     config, device = generator.config, next(generator.parameters()).device
     z = np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])
@@ -180,8 +185,13 @@ def inputs(
     if not config.num_classes:
         return z, None
     if labels is None:
-        labels = [seed % config.num_classes for seed in seeds]
+        labels = labels_in_turn(seeds, learned_classes(config.num_classes, class_counts))
     return z, torch.as_tensor(labels, device=device)
+
+
+def labels_in_turn(seeds: Sequence[int], classes: Sequence[int]) -> list[int]:
+    """One of `classes`, those that were learned, for each seed: seed n shows number n modulo how many."""
+    return [classes[seed % len(classes)] for seed in seeds]
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

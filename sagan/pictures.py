@@ -1,5 +1,6 @@
 """The pictures that a run leaves behind: faces from fixed noise, what they attend to, and its curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,18 @@ QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, 
 
 
 @torch.inference_mode()
-def faces(generator: Generator, path: Path) -> None:
+def faces(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
     """Save 64 faces, from seeds 0 to 63, as one picture. The generator is in eval mode."""
-    images = torch.cat([generator(*inputs(generator, [seed])) for seed in range(FACES)])
+    shown = (inputs(generator, [seed], class_counts=class_counts) for seed in range(FACES))
+    images = torch.cat([generator(*one) for one in shown])
     _save(heatmaps.sheet(to_uint8(images), columns=8), path)
 
 
 @torch.inference_mode()
-def attention(generator: Generator, path: Path) -> None:
+def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
-    images, maps = generator(*inputs(generator, range(ATTENTION_FACES)), extras="maps")
+    shown = inputs(generator, range(ATTENTION_FACES), class_counts=class_counts)
+    images, maps = generator(*shown, extras="maps")
     faces_ = to_uint8(images)
     rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
     for layer in maps.values():  # (B, n*n, n*n)

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
+from sagan.film import labels_in_turn
 from sagan.heatmaps import sheet
 from sagan.latents import from_seed, sheet_seeds, truncate
 from sagan.sampler import Sampler
@@ -73,20 +74,20 @@ def _parser() -> argparse.ArgumentParser:
         "--class",
         dest="class_",
         metavar="NAME",
-        help="name or index of a class of a conditional model (default: seed modulo the number of classes)",
+        help="name or index of a class of a conditional model (default: the seeds go through them in turn)",
     )
     return parser
 
 
 def _labels(sampler: Sampler, seeds: list[int], chosen: str | None) -> np.ndarray | None:
-    """The label of every seed: the chosen class, by name or index, or else the seed modulo their number."""
+    """The label of every seed: the chosen class, by name or index, or else those learned, in turn."""
     names = sampler.class_names
     if not names:
         if chosen is not None:
             raise ValueError(f"There is no class '{chosen}': this model has none; leave --class out.")
         return None
     if chosen is None:
-        return np.array(seeds) % len(names)
+        return np.array(labels_in_turn(seeds, sampler.classes))
     if chosen in names:
         return np.full(len(seeds), names.index(chosen))
     if chosen in map(str, range(len(names))):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sagan import average_maps, checkpoint, inside, spectra
+from sagan.data import learned_classes
 from sagan.film import Film, to_uint8
 from sagan.inside import Block, Computation
 from sagan.latents import check_seed
@@ -42,6 +43,7 @@ class Sampler:
 
     config         what the networks are
     class_names    names of the classes, () for a plain model
+    classes        those that training had images of, lowest first: all of them where nobody counted
     layers         names of the generator's attention layers, for example ("16x16", "32x32")
     gammas         the learned gamma of each of them
     source         the checkpoint folder, None if there is none
@@ -65,6 +67,8 @@ class Sampler:
     ) -> None:
         self.config = config
         self.class_names = tuple(class_names)
+        counts = checkpoint.load_class_counts(source) if source else ()
+        self.classes = learned_classes(config.num_classes, counts)
         self.layers = tuple(generator.attention)
         self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(generator).items()}
         self.discriminator_layers = tuple(layer_name(side) for side in reversed(config.d_attention))

@@ -1,6 +1,7 @@
 """The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
 
 import dataclasses
+import html
 import math
 import shlex
 import signal
@@ -523,7 +524,7 @@ class Trainer:
         logged_at, logged_step = time.monotonic(), self.step
 
         def record() -> None:
-            self.film.record(self.step, self.images, self.snapshot())
+            self.film.record(self.step, self.images, self.snapshot(), self.data.class_counts)
 
         def write(what: Callable[[], None]) -> None:
             """Once a step; the speed that is told leaves its time out."""
@@ -669,8 +670,9 @@ class Trainer:
         generator = self.snapshot()
         name = f"{self.step:06d}.png"
         with self._writing("The pictures"):
-            pictures.faces(generator, self.out / "samples" / f"faces-{name}")
-            pictures.attention(generator, self.out / "samples" / f"attention-{name}")
+            for draw in (pictures.faces, pictures.attention):
+                path = self.out / "samples" / f"{draw.__name__}-{name}"
+                draw(generator, path, self.data.class_counts)
             if self.history:
                 pictures.curves(self.history, self.out / "curves.png")
 
@@ -730,7 +732,9 @@ class Trainer:
                 raw_generator=plain(self.generator),
                 state=state,
                 companions={
-                    checkpoint.FILM: self.film.ending_with(self.step, self.images, self.snapshot()),
+                    checkpoint.FILM: self.film.ending_with(
+                        self.step, self.images, self.snapshot(), self.data.class_counts
+                    ),
                     checkpoint.SPECTRA: spectra.measure(self.averaged, self.discriminator),
                 },
                 class_counts=self.data.class_counts,
@@ -854,16 +858,23 @@ class Trainer:
         hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
         if self.processes.count > 1:
             hardware = f"{self.processes.count} processes, each on {hardware}"
-        classes = "; ".join(self.data.class_names) if self.config.num_classes else "none"
+        classes = html.escape("; ".join(self.data.class_names), quote=False) or "none"
+        sides = {"generator": self.config.g_attention, "discriminator": self.config.d_attention}
+        attention = [
+            f"{' and '.join(map(layer_name, sides_))} of the {network}"
+            for network, sides_ in sides.items()
+            if sides_
+        ]
         begun = ""
         if self.before["source"]:
             begun = f", of which '{self.before['source']}' had taken {self.before['step']:,} before"
         return "\n".join(
             [
-                f"# A Self-Attention GAN for {size}x{size} images",
+                f"# A {'Self-Attention ' if attention else ''}GAN for {size}x{size} images",
                 "",
                 f"- Data: {len(self.data):,} images from {sources}",
                 f"- Classes: {classes}",
+                f"- Attention: {', '.join(attention) or 'none'}",
                 f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}"
                 f"{begun}",
                 f"- Time: {self.seconds / 3600:.2f} hours on {hardware}",

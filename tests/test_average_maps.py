@@ -36,9 +36,9 @@ def random_networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
     return tuple(network.eval().requires_grad_(False) for network in pair)
 
 
-def save(folder: Path, config: SaganConfig) -> Path:
+def save(folder: Path, config: SaganConfig, **options) -> Path:
     names = tuple(map(str, range(config.num_classes)))
-    checkpoint.save(folder, config, names, *random_networks(config), [], "")
+    checkpoint.save(folder, config, names, *random_networks(config), [], "", **options)
     return folder
 
 
@@ -51,12 +51,14 @@ def run(folder: Path, *options: object) -> int:
     return main(["--checkpoint", str(folder), *map(str, options)])
 
 
-def means_by_hand(sampler: Sampler, count: int) -> dict[str, np.ndarray]:
+def means_by_hand(
+    sampler: Sampler, count: int, classes: tuple[int, ...] = (0, 1, 2)
+) -> dict[str, np.ndarray]:
     """What the sampler says of each face, averaged in float64."""
     config = sampler.config
     every: dict[str, list[np.ndarray]] = {}
     for seed in range(count):
-        label = seed % config.num_classes if config.num_classes else None
+        label = classes[seed % len(classes)] if config.num_classes else None
         raw = sampler.raw_maps(from_seed(seed, config.z_dim), label)
         for name, array in raw.items():
             if name.endswith("/attention"):
@@ -110,6 +112,15 @@ def test_the_file_holds_the_mean_over_faces_of_what_the_sampler_says_of_each(tmp
     with safe_open(path, "pt") as file:
         sha = checkpoint.generator_hash(folder)
         assert file.metadata() == {"generator_sha256": sha, "count": "7", "low": "-6", "high": "10"}
+
+
+def test_classes_without_training_images_are_left_out_of_the_average(tmp_path):
+    folder = save(tmp_path / "model", CONDITIONAL, class_counts=(0, 5, 0))
+    run(folder, "--count", 3)
+    codes = read(folder / "average_maps.safetensors", CONDITIONAL)
+    for layer, mean in means_by_hand(Sampler.load(folder), 3, classes=(1,)).items():
+        np.testing.assert_allclose(codes[layer].astype(int), encode(mean), atol=1)
+        assert codes[layer].std() > 1
 
 
 def test_every_row_of_an_average_sums_to_1():

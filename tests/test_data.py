@@ -22,6 +22,7 @@ from sagan.data import (
     batch_flips,
     batch_indices,
     labels_in_proportion,
+    learned_classes,
     load_images,
     move,
     to_batch,
@@ -423,6 +424,8 @@ def test_classes_are_counted_also_those_of_no_image(load, make_images, tmp_path)
         [make_images(3)], 8, labels=write_labels(tmp_path / "l.csv", rows), label_columns=["Male", "Old"]
     )
     assert images.class_counts == (1, 0, 2, 0)
+    assert learned_classes(4, images.class_counts) == (0, 2)
+    assert learned_classes(3) == (0, 1, 2) and learned_classes(0) == ()
     assert load([tmp_path / "images"], 8).class_counts == ()
 
 

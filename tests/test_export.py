@@ -204,8 +204,9 @@ def run(tmp_path: Path) -> Path:
     generator, discriminator = in_training(Generator, PLAIN), in_training(Discriminator, PLAIN)
     state = ({"x": torch.zeros(3)}, {"step": 1})
     parts = (shippable(generator), plain(discriminator), [{"step": 1}], "# A card\n", plain(generator), state)
-    film = {"film.safetensors": {"x": torch.randn(3)}}
-    checkpoint.save(tmp_path / "run/checkpoint", PLAIN, (), *parts, companions=film)
+    names = ("film.safetensors", "average_maps.safetensors")
+    companions = {name: {"x": torch.randn(3)} for name in names}
+    checkpoint.save(tmp_path / "run/checkpoint", PLAIN, (), *parts, companions=companions)
     return tmp_path / "run"
 
 
@@ -218,6 +219,7 @@ def test_shipping_copies_what_sampling_needs_and_nothing_else(run, tmp_path, cap
         "history.csv",
         "model_card.md",
         "film.safetensors",
+        "average_maps.safetensors",
     }
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     for name in names:

@@ -16,7 +16,7 @@ from torch import nn
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
-from sagan.film import Film, is_moment, most_moments, shoot
+from sagan.film import Film, is_moment, most_moments, shoot, to_uint8
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 
@@ -129,6 +129,20 @@ def test_a_moment_holds_the_faces_queries_keys_and_gammas_of_its_generator(confi
     for layer, module in generator.attention.items():
         assert moment[f"{layer}/gamma"] == module.gamma.item()
     assert moment["faces"].std() > 5
+
+
+def test_classes_without_training_images_are_not_filmed():
+    generator = random_generator(CONDITIONAL)
+    z = np.stack([latents.from_seed(seed, CONDITIONAL.z_dim) for seed in range(8)])
+    images = generator(torch.from_numpy(z), torch.tensor([1, 2] * 4))
+    faces = to_uint8(images)
+    np.testing.assert_array_equal(shoot(generator, 0, 0, (0, 7, 1))["faces"], faces)
+    film = Film(CONDITIONAL)
+    film.record(0, 0, generator, (0, 7, 1))
+    ended = film.ending_with(1, 4, generator, (0, 7, 1))
+    assert ended["step"].tolist() == [0, 1]
+    for moment in ended["faces"].numpy():
+        np.testing.assert_array_equal(moment, faces)
 
 
 def test_vectors_too_large_for_half_precision_become_its_largest_number():

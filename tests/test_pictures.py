@@ -27,10 +27,10 @@ def make_generator(config: SaganConfig) -> Generator:
     return generator.eval()
 
 
-def face(generator: Generator, seed: int, extras: str | None = None):
-    """The face of a seed, uint8 (S, S, 3), and its extras; its class is the seed modulo their number."""
+def face(generator: Generator, seed: int, extras: str | None = None, classes=(0, 1, 2)):
+    """The face of a seed, uint8 (S, S, 3), and its extras; the seeds go through `classes` in turn."""
     config = generator.config
-    labels = torch.tensor([seed % config.num_classes]) if config.num_classes else None
+    labels = torch.tensor([classes[seed % len(classes)]]) if config.num_classes else None
     with torch.no_grad():
         answer = generator(torch.from_numpy(from_seed(seed, config.z_dim))[None], labels, extras=extras)
     image, collected = (answer, {}) if extras is None else answer
@@ -71,6 +71,20 @@ def test_under_eight_faces_lie_their_maps_of_one_query_a_row_for_each_layer(tmp_
             expected = heatmaps.overlay(pixels, attention[0, query].numpy(), query, size=128)
             difference = np.abs(column[128 * row : 128 * (row + 1)].astype(int) - np.asarray(expected))
             assert difference.max() <= 4 and difference.mean() < 0.5  # a colour map can double a rounding
+
+
+def test_classes_without_training_images_are_in_neither_picture(tmp_path):
+    generator = make_generator(CONDITIONAL)
+    pictures.faces(generator, tmp_path / "faces.png", (3, 0, 1))
+    sheet = np.asarray(Image.open(tmp_path / "faces.png"))
+    pictures.attention(generator, tmp_path / "attention.png", (3, 0, 1))
+    attention = np.asarray(Image.open(tmp_path / "attention.png"))
+    for seed in range(8):
+        expected, _ = face(generator, seed, classes=(0, 2))
+        x = 2 + 34 * seed
+        assert close(sheet[2:34, x : x + 32], expected), seed
+        plain = Image.fromarray(expected).resize((128, 128), Image.Resampling.BICUBIC)
+        assert close(attention[:128, 128 * seed : 128 * (seed + 1)], np.asarray(plain)), seed
 
 
 def test_a_generator_without_attention_has_its_faces_alone(tmp_path):

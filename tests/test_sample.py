@@ -21,12 +21,12 @@ PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
 
 
-def save(folder: Path, config: SaganConfig, class_names: tuple[str, ...]) -> Path:
+def save(folder: Path, config: SaganConfig, class_names: tuple[str, ...], **options) -> Path:
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
     for name, parameter in generator.named_parameters():
         if not name.endswith(("norm.weight", "gain.weight")):
             parameter.data.normal_(0, 0.3)  # the weights networks start with give faces too much alike
-    checkpoint.save(folder, config, class_names, generator, discriminator, [], "")
+    checkpoint.save(folder, config, class_names, generator, discriminator, [], "", **options)
     return folder
 
 
@@ -112,6 +112,13 @@ def test_a_class_is_chosen_by_name_or_index(conditional, tmp_path, chosen, label
 def test_without_a_class_the_seed_chooses_and_all_classes_come_equally_often(conditional, tmp_path):
     run(conditional, tmp_path / "x.npy", "--count", 20, "--seed", 100)  # more than are drawn at once
     expected = expected_faces(conditional, list(range(100, 120)), labels=[(100 + i) % 3 for i in range(20)])
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+def test_without_a_class_those_that_had_no_training_image_are_left_out(tmp_path):
+    save(tmp_path / "model", CONDITIONAL, CLASSES, class_counts=(4, 0, 9))
+    run(tmp_path / "model", tmp_path / "x.npy", "--count", 5, "--seed", 3)
+    expected = expected_faces(tmp_path / "model", [3, 4, 5, 6, 7], labels=[2, 0, 2, 0, 2])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
@@ -236,6 +243,6 @@ def test_help_names_every_option_with_its_default(capsys):
         "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
         "(default: 0)",
         "less variety and often cleaner faces (default: 1.0)",
-        "(default: seed modulo the number of classes)",
+        "(default: the seeds go through them in turn)",
     ):
         assert words in text

@@ -26,7 +26,9 @@ from torch import Tensor
 import train
 from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
+from sagan.latents import from_seed
 from sagan.networks import SaganConfig
+from sagan.sampler import Sampler
 from sagan.trainer import Recipe, TrainingError
 
 PROGRAM = Path(train.__file__)
@@ -433,6 +435,14 @@ def test_classes_of_no_image_are_named(capsys, make_images):
     said = capsys.readouterr().out
     assert "2 classes have no image and will not be learned, for example 'not Male, Smiling'." in said
     assert checkpoint.load_class_counts(Path("runs/one/checkpoint")) == (2, 0, 1, 0)
+    sampler = Sampler.load("runs/one")
+    assert sampler.classes == (0, 2)
+    latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in range(8)])
+    shown = sampler.faces(latents, np.array([0, 2] * 4)).astype(int)
+    assert np.abs(sampler.film.moments[-1]["faces"] - shown).max() <= 1
+    sheet = np.asarray(Image.open("runs/one/samples/faces-000001.png"))
+    place, side = 34 + 2, sampler.config.image_size  # of seed 1
+    assert side == 32 and np.abs(sheet[2:34, place : place + 32] - shown[1]).max() <= 1
 
 
 def test_a_measured_run_generates_its_classes_as_often_as_they_are(monkeypatch, make_images):

@@ -840,6 +840,27 @@ def test_a_run_with_classes_keeps_their_names(tmp_path):
     assert "- Classes: dark; bright; red\n" in run.card()
 
 
+def test_the_card_shows_class_names_as_they_are(tmp_path):
+    images = random_images(22, 3)
+    run = make(tmp_path, ImageSet(images.images, images.labels, ("Is <red> & so on", "b", "c")), steps=1)
+    assert "- Classes: Is &lt;red&gt; &amp; so on; b; c\n" in run.card()
+
+
+@pytest.mark.parametrize(
+    ("g", "d", "heading", "said"),
+    [
+        ((16,), (4, 8), "Self-Attention GAN", "16x16 of the generator, 4x4 and 8x8 of the discriminator"),
+        ((), (8,), "Self-Attention GAN", "8x8 of the discriminator"),
+        ((), (), "GAN", "none"),
+    ],
+)
+def test_the_card_says_where_attention_is(tmp_path, g, d, heading, said):
+    config = dataclasses.replace(CONFIG, g_attention=g, d_attention=d)
+    run = Trainer(config, Recipe(batch_size=4, steps=1, precision="fp32"), random_images(), tmp_path, "cpu")
+    assert f"# A {heading} for 32x32 images\n" in run.card()
+    assert f"- Attention: {said}\n" in run.card()
+
+
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
 def test_wgan_gp_trains_without_spectral_norm_in_the_discriminator_and_says_so(tmp_path, loss):
     run = make(tmp_path, steps=1, loss=loss)

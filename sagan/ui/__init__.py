@@ -34,9 +34,11 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
     Launch it with `app.launch(**launch_options())`.
     """
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(60, 600)) as app:
+        # Those who chose faces worth a look know that these are faces.
+        shows_faces = sampler is None or bool(sampler.curated)
         view(
             "header",
-            texts=texts.HEADER,
+            texts=texts.HEADER | ({"what": texts.HEADER["what_faces"]} if shows_faces else {}),
             has_face=sampler is not None,
             has_attention=sampler is not None and bool(sampler.layers),
         )

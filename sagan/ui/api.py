@@ -9,7 +9,7 @@ import gradio as gr
 from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
-from sagan.ui.current import CurrentFace
+from sagan.ui.current import CurrentFace, first_class
 from sagan.ui.faces import MOST, faces_from
 from sagan.ui.walk import MOST_STEPS, STRIP, way
 from sagan.ui.work import PROGRAMS, in_worker
@@ -44,7 +44,8 @@ def public_endpoints(sampler: "Sampler") -> None:
             gr.Number(value, minimum=0, maximum=1, label=name)
             for name, value in (("truncation", 1), ("x", 0.5), ("y", 0.5))
         )
-        label = gr.Number(0, precision=0, label="label")  # without classes it changes nothing
+        # Without classes it changes nothing.
+        label = gr.Number(first_class(sampler) or 0, precision=0, label="label")
         layer = gr.Dropdown(list(sampler.layers), value=next(iter(sampler.layers), None), label="layer")
         pictures = gr.Gallery(format="png", label="faces")
         numbers = gr.JSON(label="attention")

@@ -9,7 +9,7 @@ import gradio as gr
 from sagan import latents
 from sagan.ui import texts
 from sagan.ui.components import view
-from sagan.ui.current import CurrentFace, describe, from_link
+from sagan.ui.current import CurrentFace, class_name, describe, first_class, from_link
 from sagan.ui.lab import view_from_link
 from sagan.ui.work import INTERACTIVE, failed, in_worker, within
 
@@ -100,7 +100,16 @@ def start(sampler: "Sampler") -> CurrentFace:
     """The face of a first visit: the first curated one, if there are any. A walk goes to the second one."""
     seed = sampler.curated[0].seed if sampler.curated else START_SEED
     seed_b = sampler.curated[1].seed if len(sampler.curated) > 1 else START_SEED_B
-    return CurrentFace(seed, seed_b, label=0 if sampler.config.num_classes else None)
+    return CurrentFace(seed, seed_b, label=first_class(sampler))
+
+
+def classes(sampler: "Sampler") -> list[tuple[str, int]]:
+    """The classes to choose from, by what they are called; of those that were not learned it says so."""
+    names = [(class_name(sampler, label), label) for label in range(sampler.config.num_classes)]
+    return [
+        (name if label in sampler.classes else texts.NOT_LEARNED.format(name=name), label)
+        for name, label in names
+    ]
 
 
 def to_light(sampler: "Sampler", face: CurrentFace) -> dict:
@@ -114,7 +123,6 @@ def to_light(sampler: "Sampler", face: CurrentFace) -> dict:
 def current_face(sampler: "Sampler") -> Controls:
     """Build the column of the current face with its controls, and their events."""
     first = start(sampler)
-    names = sampler.class_names or [str(i) for i in range(sampler.config.num_classes)]
     with gr.Column(scale=0, min_width=272, elem_id="current"):
         face = view("face", texts=texts.FACE)
         with gr.Column(elem_id="current-controls", min_width=120):
@@ -122,7 +130,7 @@ def current_face(sampler: "Sampler") -> Controls:
             dice = gr.Button(texts.DICE, elem_id="dice", size="md", min_width=80)
             psi = gr.Slider(0, 1, 1, step=0.01, label=texts.TRUNCATION, elem_id="psi", min_width=120)
             label = gr.Dropdown(
-                [(name, i) for i, name in enumerate(names)],
+                classes(sampler),
                 value=first.label,
                 label=texts.CLASS,
                 elem_id="label",

@@ -27,9 +27,10 @@ class CurrentFace:
 
     @property
     def name(self) -> str:
-        """What files call it: its seed or, between two, both and how far it is along in percent."""
+        """What files call it: its seed or, between two, both and how far along in percent; its class."""
         ends = {0: str(self.seed_a), 1: str(self.seed_b)}
-        return ends.get(self.t) or f"{self.seed_a}-{self.seed_b}-{int(100 * self.t + 0.5)}"
+        name = ends.get(self.t) or f"{self.seed_a}-{self.seed_b}-{int(100 * self.t + 0.5)}"
+        return name if self.label is None else f"{name}-class-{self.label}"
 
     def latent(self, z_dim: int) -> np.ndarray:
         """Its latent, float32 (z_dim,). Raises ValueError for seeds, t or psi out of range."""
@@ -50,6 +51,18 @@ def check_label(label: Any, num_classes: int) -> int | None:
     if isinstance(label, bool) or label not in range(num_classes):
         raise ValueError(f"A class must be an integer from 0 to {num_classes - 1}, but was {label!r}.")
     return int(label)
+
+
+def class_name(sampler: "Sampler", label: int | None) -> str:
+    """What a class is called: its number where it has no name; "" without a class."""
+    if label is None:
+        return ""
+    return sampler.class_names[label] if sampler.class_names else str(label)
+
+
+def first_class(sampler: "Sampler") -> int | None:
+    """The class to begin with, one that was learned; None without classes."""
+    return sampler.classes[0] if sampler.classes else None
 
 
 def labels_of(label: int | None, count: int = 1) -> np.ndarray | None:
@@ -124,7 +137,10 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     component's value before and after each event, and strings are cheap to compare.
     """
     image, queries_keys = sampler.face_and_queries_keys(*face.inputs(sampler.config))
-    layers = layers_of(queries_keys, sampler.gammas)
-    return json.dumps(
-        {**asdict(face), "image": pictures.png_uri(image), "layers": layers, "model": sampler.sha256, **extra}
-    )
+    about = {
+        "class_name": class_name(sampler, face.label),
+        "image": pictures.png_uri(image),
+        "layers": layers_of(queries_keys, sampler.gammas),
+        "model": sampler.sha256,
+    }
+    return json.dumps({**asdict(face), **about, **extra})

@@ -38,7 +38,7 @@ def faces_tab(controls: Controls) -> None:
             return {"number": number, "error": str(error)}
         seeds = latents.sheet_seeds(first, count)
         uris = [pictures.png_uri(image) for image in images]
-        return {"number": number, "seeds": seeds, "images": uris}
+        return {"number": number, "seeds": seeds, "label": label, "images": uris}
 
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
         return await in_worker(make, told(event, "number"), first, count, psi, label)

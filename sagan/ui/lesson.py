@@ -79,7 +79,8 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
         lab.pop("average", None)
     size = sampler.config.image_size
     pin = [min(size - 1, int(share * size)) for share in query]
-    return {"shows": step.shows, "unfold": step.unfold, "dice": step.dice, "lab": lab, "pin": pin}
+    dice = step.dice or "average" in step.lab.keys() - lab.keys()
+    return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pin": pin}
 
 
 def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
@@ -99,7 +100,11 @@ def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
         "coarse_cell": size // min(sides),
         "fine_cell": size // max(sides),
     }
-    return {part: text.format(**known) for part, text in texts.LESSON["steps"][step.name].items()}
+    words = dict(texts.LESSON["steps"][step.name])
+    without = words.pop("do_without_average", None)
+    if without and sampler.average_maps is None:
+        words["do"] = without
+    return {part: text.format(**known) for part, text in words.items()}
 
 
 def tour(sampler: "Sampler") -> gr.HTML:

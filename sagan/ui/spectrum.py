@@ -21,13 +21,12 @@ def spectral_norm(sampler: "Sampler", networks: list[dict[str, Any]], first: str
 
     networks are those of the diagram, with the normalised layers of every block.
     """
-    layers = layers_of(networks)
+    layers, both = layers_of(networks), sampler.config.d_spectral_norm
     spectrum = view(
         "spectrum",
-        texts=texts.SPECTRUM,
+        texts=texts.SPECTRUM | ({} if both else {"what": texts.SPECTRUM["what_generator"]}),
         layers=layers,
         first=[layer["block"] for layer in layers].index(first),
-        only_generator=not sampler.config.d_spectral_norm,
     )
 
     def make(number: int, layer: int, seed: int) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 TITLE = "SAGAN Explorer"
 HEADER = {
     "title": TITLE,
-    "what": "A generator that learned to make faces: none of these people exist.",
+    "what": "A generator that learned to make pictures: nothing that they show exists.",
+    "what_faces": "A generator that learned to make faces: none of these people exist.",
     "how": "Move over a face to see which places each point looks at while the face is made.",
     "link": "Copy link",
     "copied": "Link copied",
@@ -21,6 +22,7 @@ SEED = "Seed"
 DICE = "New face"
 TRUNCATION = "Truncation"
 CLASS = "Class"
+NOT_LEARNED = "{name} (no training images)"
 IGNORED = "Ignored in the link, because it is not valid or too much: {values}."
 IGNORED_PINS = "{count} of {all} pins"
 
@@ -177,7 +179,8 @@ NUMBERS = {
     "on a picture.",
     "numbers": "The numbers of the computation",
     "key": "five strongest keys",
-    "first": "first 8 channels",
+    "first": "first {count} channels",
+    "every": "every channel",
     "weight": "{weight} = {times} × uniform",
     "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
     "parts": {
@@ -221,9 +224,10 @@ TRAINING = {
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
     "help_plain": "The same eight latents all along. Choose a face: it becomes the current one.",
-    "classes": "Seed n is of class n modulo {count}.",
-    "penalty": "The discriminator’s loss contains the penalty of consistency regularization, where the "
+    "classes": "The seeds go through the classes in turn.",
+    "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
     "training had it.",
+    "penalty": "The discriminator’s loss contains the gradient penalty.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
     "one kept no film at that time. The curves are of this one.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
@@ -298,7 +302,10 @@ SPECTRUM = {
     "amplifies without limit, and its slope, which the generator learns from, stays in check. Gammas and the "
     "factors of residual blocks are not divided; in the generator, batch norm sets the scale anew after most "
     "convolutions.",
-    "only_generator": "Of this model only the generator was trained so.",
+    "what_generator": "In training the weight W of every convolution and linear layer of this generator is "
+    "divided by σ, its largest singular value: the most that W can stretch what comes in. Batch norm sets "
+    "the scale anew after most convolutions. Gammas and the factors of residual blocks are not divided. The "
+    "discriminator of this model was trained without spectral norm.",
     "layer": "Layer",
     "part": "{block}, {part}",
     "parts": {
@@ -430,6 +437,8 @@ LESSON = {
             "explanation. And a map that is the same for every face tells of the place, not of this face.",
             "do": "Switch “every face” on, if it is not. Find a point whose map is its own, and one whose "
             "map every face has.",
+            "do_without_average": "Press New face a few times. Find a point whose map changes with the face, "
+            "and one whose map stays.",
         },
         "spectral_norm": {
             "title": "Spectral norm keeps the game fair",
@@ -450,8 +459,9 @@ LESSON = {
 WORKSHEET = {
     "file": "sagan-worksheet.html",
     "title": "Self-attention in a GAN",
-    "subtitle": "Exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1; “the "
+    "subtitle": "Exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1{of_class}; “the "
     "point” is the pixel in column {x}, row {y}, counted from 0. This link opens both:",
+    "of_class": ", the class to “{name}”",
     "name": "Name",
     "date": "Date",
     "answers": "Answers",

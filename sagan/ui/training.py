@@ -17,6 +17,7 @@ from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 KIMG = 1000
+PENALTIES = ("penalty", "inconsistency")  # columns of the history that the discriminator's loss contains
 
 Row = dict[str, float]
 Points = list[tuple[float, float]]
@@ -29,12 +30,14 @@ def training_tab(controls: Controls) -> None:
     filmed = sampler.film is not None
     if not filmed and not charts:
         return
-    attends, classes = bool(sampler.layers), sampler.config.num_classes
+    attends = bool(sampler.layers)
+    labels = film.labels_in_turn(film.SEEDS, sampler.classes) if sampler.classes else []
     words = texts.ATTENTION | texts.TRAINING
     if not attends:
         words |= {"face": words["face_plain"], "help": words["help_plain"]}
-    if classes:
-        words |= {"help": f"{words['help']} {words['classes'].format(count=classes)}"}
+    if labels:
+        words |= {"help": f"{words['help']} {words['classes']}"}
+    penalties = [name for name in PENALTIES if any(name in row for row in sampler.history)]
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",
@@ -43,10 +46,10 @@ def training_tab(controls: Controls) -> None:
             texts=words,
             faces=[words["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
             seeds=list(film.SEEDS),
-            classes=classes,
+            labels=labels,
             side=sampler.config.image_size,
             has_layers=filmed and attends,
-            penalty=any("inconsistency" in row for row in sampler.history),
+            penalty=" ".join(words[name] for name in penalties),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
 
@@ -64,7 +67,8 @@ def training_tab(controls: Controls) -> None:
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         seed = told(event, "seed", MAX_SEED)
-        face = CurrentFace(seed, seed_b, label=seed % classes if classes else None)
+        label = film.labels_in_turn([seed], sampler.classes)[0] if sampler.classes else None
+        face = CurrentFace(seed, seed_b, label=label)
         return seed, 0, 1, face.label, await controls.describe(asked, face)
 
     training.want(want, None, training, **CHOICE).failure(None, js=failed(training))

@@ -11,7 +11,7 @@ import numpy as np
 from sagan import heatmaps
 from sagan.latents import from_seed
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, check_label, labels_of, side_of
+from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, side_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -27,14 +27,16 @@ def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
     pixel = [min(size - 1, int(share * size)) for share in (x, y)]
     known = figures(sampler, seed, pixel)
     words = {name: text for name, text in texts.WORKSHEET.items() if isinstance(text, str)}
-    words["subtitle"] = words["subtitle"].format(seed=seed, x=pixel[0], y=pixel[1])
+    label = first_class(sampler)
+    of_class = "" if label is None else words["of_class"].format(name=class_name(sampler, label))
+    words["subtitle"] = words["subtitle"].format(seed=seed, x=pixel[0], y=pixel[1], of_class=of_class)
     exercises = [
         {part: text.format(**known) for part, text in exercise.items()}
         for exercise in texts.WORKSHEET["exercises"]
         if sampler.discriminator_layers or "{scores}" not in exercise["answer"]
     ]
     filled = {
-        "query": f"?seed={seed}&psi=1&pins={pixel[0]}-{pixel[1]}",
+        "query": f"?seed={seed}&psi=1&pins={pixel[0]}-{pixel[1]}" + (f"&class={label}" if of_class else ""),
         "exercises": "".join(
             f'<li><b class="tab">{html.escape(one["tab"])}</b> {html.escape(one["ask"])}<i></i><i></i></li>'
             for one in exercises
@@ -47,8 +49,7 @@ def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
 
 def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     """What the exercises and their answers say of the model, of a seed and of a pixel (column, row)."""
-    size, classes = sampler.config.image_size, sampler.config.num_classes
-    label = 0 if classes else None
+    size, label = sampler.config.image_size, first_class(sampler)
     latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
     by_side = sorted(sampler.layers, key=side_of)
     coarse, fine = by_side[0], by_side[-1]
@@ -99,12 +100,11 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
 
 
 def _scores(sampler: "Sampler") -> dict[int, float]:
-    """The discriminator's scores of the seeds that an exercise asks for; with classes, of class 0."""
+    """The discriminator's scores of the seeds that an exercise asks for; with classes, of the first."""
     if not sampler.discriminator_layers:  # then the page does not show them
         return {}
     latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in SCORED])
-    label = check_label(0, sampler.config.num_classes)
-    labels = labels_of(label, len(latents))
+    labels = labels_of(first_class(sampler), len(latents))
     return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
 
 

@@ -80,6 +80,14 @@ def with_classes() -> Sampler:
 
 
 @pytest.fixture(scope="session")
+def half_learned() -> Sampler:
+    """A model one of whose three classes had no training images."""
+    sampler = random_sampler(num_classes=3)
+    sampler.class_names, sampler.classes = ("none", "smiling", "bearded"), (1, 2)
+    return sampler
+
+
+@pytest.fixture(scope="session")
 def address(sampler: Sampler, serve) -> str:
     return serve(sampler)
 

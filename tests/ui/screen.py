@@ -46,6 +46,18 @@ SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
 WINDOW = "http://localhost:9/"
 
 
+def gamma_text(value: float) -> str:
+    """A gamma as the page says it: in two places, and in more where these would be zeros."""
+    if abs(value) >= 0.01 or not value:
+        text = f"{value or 0:.2f}"
+    elif abs(value) >= 0.0005:
+        text = f"{value:.3f}"
+    else:
+        digit, exponent = f"{value:.0e}".split("e")
+        text = f"{digit}e{int(exponent)}"
+    return text.replace("-", "−")
+
+
 def in_space(open_page: Callable, address: str, width: int, height: int, highest: int = 9999) -> tuple:
     """Open a page in a frame as high as itself, as a Space shows it, but at most `highest` pixels.
 

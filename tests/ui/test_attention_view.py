@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from screen import anywhere, described
+from screen import anywhere, described, gamma_text
 
 from sagan import latents
 from sagan.ui import texts
@@ -67,8 +67,7 @@ def test_numbers_are_in_words_beside_each_layer(page, sampler):
         row = expected(sampler, shown_seed(page), layer, 0.4, 0.6)
         side = int(layer.split("x")[0])
         part = page.locator(f'figure[data-layer="{layer}"]')
-        gamma = f"{sampler.gammas[layer]:.2f}".replace("-", "−")
-        assert part.locator(".gamma").text_content() == gamma
+        assert part.locator(".gamma").text_content() == gamma_text(sampler.gammas[layer])
         assert part.locator(".best").text_content() == f"{row['weight'] * side**2:.1f} × uniform"
         assert (
             part.locator(".entropy").text_content()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from randomness import fresh_rng
-from screen import painted
+from screen import gamma_text, painted
 
 from sagan import latents
 from sagan.ui import dials, texts
@@ -80,8 +80,7 @@ def test_three_pictures_show_attention_off_as_dialled_and_the_difference(dialled
     for layer, value in times.items():
         turn(dialled, layer, value)
         said = part(dialled, f'[data-dial="{layer}"] output').text_content()
-        gamma = f"{value * sampler.gammas[layer]:.2f}".replace("-", "−")
-        assert said == f"{gamma} = {value:.2f} × learned"
+        assert said == f"{gamma_text(value * sampler.gammas[layer])} = {value:.2f} × learned"
     face = face_with(sampler, seed, times)
     assert_shows(dialled, "dialled", face)
     change = face.astype(int) - off

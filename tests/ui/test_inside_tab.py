@@ -602,3 +602,13 @@ def test_a_narrow_screen_shows_both_networks_beside_each_other_and_never_scrolls
         "all => all.map((b) => b.getBoundingClientRect().height)"
     )
     assert min(heights) >= 44  # large enough for a finger
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_spectral_norm_is_claimed_only_of_the_networks_that_have_it(new_page, serve, both):
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, d_spectral_norm=both)
+    networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
+    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page.get_by_role("tab", name="Inside", exact=True).click()
+    said = page.locator("#spectrum-view .help").first.text_content()
+    assert said.strip() == texts.SPECTRUM["what" if both else "what_generator"]

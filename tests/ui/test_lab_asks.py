@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from screen import painted
+from screen import gamma_text, painted
 
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -104,7 +104,7 @@ def test_the_discriminators_attention_to_the_same_face_is_fetched_when_asked_for
             maps, at = softmax(*vectors), position(x, y, int(layer.split("x")[0]))
             wanted = maps[:, at] if direction == "backward" else maps[at]
             np.testing.assert_allclose(drawn(page, f"discriminator {layer}"), wanted, rtol=0, atol=1e-6)
-            gamma = f"{sampler.discriminator_gammas[layer]:.2f}".replace("-", "−")
+            gamma = gamma_text(sampler.discriminator_gammas[layer])
             assert figure(page, f"discriminator {layer}").locator(".gamma").text_content() == gamma
     assert len(requests) == 1
     score = f"{sampler.score(face[None])[0]:.2f}".replace("-", "−")
@@ -601,3 +601,14 @@ def test_models_with_other_layers_have_a_lab_too(new_page, serve, layers):
     for name in shown:
         weights = drawn(page, name)
         assert weights.sum() == pytest.approx(1) and math.isqrt(len(weights)) ** 2 == len(weights)
+
+
+def test_the_table_of_a_narrow_layer_says_that_it_shows_every_channel(new_page, serve):
+    for width, said in ((1, "every channel"), (8, "first 8 channels")):
+        config = SaganConfig(g_width=width, d_width=8, z_dim=16, g_attention=(16,))
+        networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
+        page = new_page(serve(Sampler.from_parts(config, *networks)))
+        page.wait_for_selector("#attention-view [data-drawn]")
+        page.locator("#numbers-view summary").click()
+        page.wait_for_function("document.querySelector('#numbers-view .keys tbody td')?.textContent")
+        assert page.locator("#numbers-view .first").text_content() == said

@@ -1,10 +1,12 @@
 """The Lesson tab: the tour sets the page for each step, and the worksheet gives the model's figures."""
 
+import copy
 import html
 import math
 import random
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         words = texts.LESSON["steps"][step.name]
         assert card(page, ".title").text_content() == words["title"]
         shown = card(page, ".words").text_content()
-        assert "{" not in shown and words["do"][-30:] in shown
+        assert "{" not in shown and words.get("do_without_average", words["do"])[-30:] in shown
         assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=8)
         assert page.locator(".toured").count() == 1
         if index < LAST:
@@ -458,3 +460,25 @@ def test_texts_reach_the_worksheet_as_text(sampler, monkeypatch):
     monkeypatch.setitem(texts.WORKSHEET, "answers_note", wild)
     sheet = worksheet.page(sampler, (5, (0.1, 0.9)))
     assert html.escape(wild) in sheet and "<script>alert" not in sheet
+
+
+def test_the_worksheet_of_a_model_with_classes_names_the_one_that_it_is_about(half_learned):
+    sheet = worksheet.page(half_learned, (5, (0.1, 0.9)))
+    assert "Set the seed to 5 and truncation to 1, the class to “smiling”; " in html.unescape(sheet)
+    assert "?seed=5&psi=1&pins=6-57&class=1" in html.unescape(sheet)
+    of_class = copy.copy(half_learned)
+    of_class.classes = (2,)
+    assert worksheet.figures(half_learned, 5, [6, 57]) != worksheet.figures(of_class, 5, [6, 57])
+
+
+def test_where_there_are_no_average_maps_the_tour_asks_for_what_can_be_done(sampler):
+    step = next(step for step in lesson.STEPS if step.name == "meaning")
+    assert sampler.average_maps is None
+    words = texts.LESSON["steps"]["meaning"]
+    assert lesson.told_step(sampler, step)["do"] == words["do_without_average"]
+    assert lesson.setting(sampler, step)["dice"] is True
+    averaged = copy.copy(sampler)
+    averaged.average_maps = Path("average_maps.safetensors")
+    assert lesson.told_step(averaged, step)["do"] == words["do"]
+    assert lesson.setting(averaged, step)["dice"] is False
+    assert "do_without_average" not in lesson.told_step(averaged, step)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from screen import gamma_text
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -512,6 +513,7 @@ def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
     sheet_is_ready(page, 24)
     with page.expect_download() as download:
         page.locator("#sheet-view .download").click()
+    assert download.value.suggested_filename == "sagan-sheet-0.png"
     picture = np.asarray(Image.open(download.value.path()).convert("RGB"))
     assert picture.shape == (5 * 66 + 2, 5 * 66 + 2, 3)
     z = latents.from_seed(6, sampler.config.z_dim)
@@ -749,3 +751,66 @@ def test_the_class_changes_the_face_the_sheet_and_the_link(new_page, serve, with
     open_tab(page, "Faces")
     z = latents.from_seed(0, with_classes.config.z_dim)[None]
     first_picture_is(page, faces.pictures.png_uri(with_classes.faces(z, np.array([1]))[0]))
+
+
+def test_the_page_opens_on_a_class_that_had_training_images_and_marks_those_that_had_none(
+    new_page, serve, half_learned
+):
+    page = new_page(serve(half_learned))
+    wait_for_face(page, 1)
+    assert page.evaluate("sagan.face.label") == 1
+    z = latents.from_seed(1, half_learned.config.z_dim)[None]
+    np.testing.assert_array_equal(current_picture(page), half_learned.faces(z, np.array([1]))[0])
+    page.locator("#label input").click()
+    names = [name.strip() for name in page.get_by_role("option").all_text_contents()]
+    assert [name.removeprefix("✓").strip() for name in names] == [
+        "none (no training images)",
+        "smiling",
+        "bearded",
+    ]
+    page.get_by_role("option", name="none").click()
+    page.wait_for_function("sagan.face.label === 0")
+
+
+def test_files_of_a_class_name_it(new_page, serve, with_classes):
+    page = new_page(f"{serve(with_classes)}?seed=4&class=2")
+    wait_for_face(page, 4)
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+    assert download.value.suggested_filename == "sagan-seed-4-class-2.png"
+    assert CurrentFace(4, 7, 0.5, label=2).name == "4-7-50-class-2"
+    page.evaluate(
+        """() => { sagan.snapshot = ({ words }) => {
+            sagan.told = words.title;
+            return document.createElement('canvas');
+        }; }"""
+    )
+    open_tab(page, "Attention")
+    page.locator("#attention-view .save summary").click()
+    with page.expect_download() as download:
+        page.locator('#attention-view [data-save="view"]').click()
+    assert download.value.suggested_filename == "sagan-attention-4-class-2.png"
+    assert page.evaluate("sagan.told") == "Seed 4, bearded"
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    with page.expect_download() as download:
+        page.locator("#sheet-view .download").click()
+    assert download.value.suggested_filename == "sagan-sheet-0-class-2.png"
+
+
+@pytest.mark.parametrize("faces_chosen", [False, True])
+def test_only_a_model_with_chosen_faces_says_that_it_makes_faces(new_page, serve, sampler, faces_chosen):
+    shown = copy.copy(sampler)
+    shown.curated = sampler.curated if faces_chosen else ()
+    said = new_page(serve(shown)).locator("#header-view").text_content()
+    assert (texts.HEADER["what_faces"] in said) is faces_chosen
+    assert (texts.HEADER["what"] in said) is not faces_chosen
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0.00"), (1.276, "1.28"), (-0.35, "−0.35"), (-0.004, "−0.004"), (0.0001234, "1e−4"), (0.01, "0.01")],
+)
+@pytest.mark.one_page
+def test_a_small_gamma_does_not_look_like_none(page, value, said):
+    assert page.evaluate("value => sagan.gamma(value)", value) == said == gamma_text(value)

@@ -1,5 +1,6 @@
 """The Training tab in a real browser: each moment against numpy, from the film and the history."""
 
+import copy
 import math
 import random
 import shutil
@@ -9,7 +10,7 @@ import pytest
 import torch
 from randomness import fresh_rng
 from safetensors.torch import load_file
-from screen import anywhere, described, enlarged, in_space, painted, until
+from screen import anywhere, described, enlarged, gamma_text, in_space, painted, until
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
@@ -123,7 +124,7 @@ def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(tr
         assert_faces_of(moment, training)
         for layer in LAYERS:
             assert drawn(training, layer) == pytest.approx(expected(moment, CHOSEN, layer, x, y), rel=1e-6)
-            gamma = f"{moment[f'{layer}/gamma']:.2f}".replace("-", "−")
+            gamma = gamma_text(moment[f"{layer}/gamma"].item())
             assert part(training, f'figure[data-layer="{layer}"] .gamma').text_content() == gamma
     assert requests == []
 
@@ -367,7 +368,7 @@ def test_a_film_of_classes_without_attention_says_what_it_shows(new_page, serve,
     page.wait_for_selector("#training-view [data-step]")
     assert part(page, ".help").text_content() == (
         "The same eight latents all along. Choose a face: it becomes the current one. "
-        "Seed n is of class n modulo 3."
+        "The seeds go through the classes in turn."
     )
     labels = part(page, ".strip button").evaluate_all("all => all.map((button) => button.ariaLabel)")
     assert labels == [f"Face from seed {seed}" for seed in range(8)]
@@ -430,6 +431,32 @@ def test_pictures_and_charts_have_room_on_any_screen(new_page, filmed_address, w
             assert box.bounding_box()["width"] >= 110, part
 
 
+def test_the_film_of_classes_leaves_out_those_without_training_images(new_page, serve, with_labels):
+    with_labels.classes = (1, 2)
+    page = new_page(serve(with_labels))
+    page.wait_for_function("globalThis.sagan?.face")
+    page.get_by_role("tab", name="Training", exact=True).click()
+    page.wait_for_selector("#training-view [data-step]")
+    for seed, label in ((4, 1), (3, 2)):
+        part(page, ".strip button").nth(seed).click()
+        page.wait_for_function(
+            "([seed, label]) => sagan.face.seed_a === seed && sagan.face.label === label", arg=[seed, label]
+        )
+        assert (
+            part(page, '.strip [aria-pressed="true"]').get_attribute("aria-label") == f"Face from seed {seed}"
+        )
+    page.evaluate("face => sagan.emit('face', {...sagan.face, ...face})", {"seed_a": 2, "label": 2})
+    assert part(page, '.strip [aria-pressed="true"]').get_attribute("aria-label") == "Face from seed 3"
+
+
+def test_a_loss_with_the_gradient_penalty_says_so(new_page, serve, filmed):
+    sampler = copy.copy(filmed)
+    sampler.history = [row | {"penalty": 0.1} for row in sampler.history]
+    page = new_page(serve(sampler))
+    page.get_by_role("tab", name="Training", exact=True).click()
+    assert part(page, ".help").text_content().endswith(texts.TRAINING["penalty"])
+
+
 @pytest.mark.parametrize("with_penalty", [False, True])
 def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed, with_penalty):
     sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
@@ -439,7 +466,7 @@ def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed,
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
     said = page.locator("#training-view .help")
     said.wait_for()
-    assert (texts.TRAINING["penalty"] in said.text_content()) is with_penalty
+    assert (texts.TRAINING["inconsistency"] in said.text_content()) is with_penalty
 
 
 def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, filmed, tmp_path):

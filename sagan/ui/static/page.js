@@ -129,6 +129,9 @@ globalThis.sagan = (() => {
     /** What files call a face: its seed, or those between which it lies and how far along in percent. */
     named: ({ seed_a, seed_b, t }) => (t === 0 ? seed_a : t === 1 ? seed_b : `${seed_a}-${seed_b}-${Math.round(100 * t)}`),
 
+    /** What they add where there are classes. */
+    ofClass: ({ label }) => (label === null ? '' : `-class-${label}`),
+
     /** Draw a picture, or its part [x, y, width, height], over a whole canvas, smoothly. */
     draw(canvas, picture, part = [0, 0, picture.width, picture.height]) {
       const context = canvas.getContext('2d');
@@ -187,6 +190,9 @@ globalThis.sagan = (() => {
       const size = Number(Math.abs(value).toPrecision(3)), digits = size >= 100 || !size ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
       return (size && size < 0.0005 ? value.toExponential(0) : value.toFixed(digits)).replaceAll('-', '−');
     },
+
+    /** A gamma in two places, and in more where these would be zeros. */
+    gamma: (value) => (value && Math.abs(value) < 0.01 ? sagan.figure(value) : value.toFixed(2).replace('-', '−')),
 
     download(address, file) {
       Object.assign(document.createElement('a'), { href: address, download: file }).click();

@@ -49,7 +49,7 @@ sagan.panel = (() => {
       take(given) {
         const { q, k, gamma: factor } = given ?? { q: null, k: null, gamma: 0 };
         Object.assign(self, { q, k, factor, rows: null });
-        if (gamma) gamma.textContent = given ? fixed(factor, 2) : '–';
+        if (gamma) gamma.textContent = given ? sagan.gamma(factor) : '–';
       },
 
       /** Say how much each layer counts in the combined map. */

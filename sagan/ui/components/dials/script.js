@@ -26,8 +26,7 @@ lab.on((state, changes) => {
   times().forEach((value, i) => {
     const { slider, said, gamma } = dials[i];
     slider.value = value;
-    const number = (value * gamma).toFixed(2).replace('-', '−');
-    said.textContent = sagan.fill(texts.value, { gamma: number, times: value.toFixed(2) });
+    said.textContent = sagan.fill(texts.value, { gamma: sagan.gamma(value * gamma), times: value.toFixed(2) });
     slider.setAttribute('aria-valuetext', said.textContent);
   });
   if (Object.keys(state.gammas).length) fold.open = true; // a link brought them

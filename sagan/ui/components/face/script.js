@@ -58,7 +58,7 @@ sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 element.querySelector('.download').addEventListener('click', async () => {
   if (!sagan.face) return;
   const face = await sagan.settled();
-  if (face) sagan.download(face.image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}.png`);
+  if (face) sagan.download(face.image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}${sagan.ofClass(face)}.png`);
 });
 
 watch('value', receive);

@@ -44,6 +44,7 @@ function receive() {
   part('.error').textContent = '';
   const { name, side } = props.layers[value.layer], n = side * side;
   const place = (position) => sagan.fill(texts.place, { column: position % side, row: Math.floor(position / side) });
+  part('.first').textContent = value.width > props.channels ? sagan.fill(texts.first, { count: props.channels }) : texts.every;
   part('.where').textContent = sagan.fill(texts.where, { name, place: place(value.query), width: value.width });
   part('.query .vector').replaceWith(vector(value.q));
   part('.keys tbody').replaceChildren(...value.keys.map((key, j) => {

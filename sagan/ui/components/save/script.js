@@ -3,11 +3,11 @@ const saving = (() => {
   const { texts } = props;
   const { lab } = sagan;
   const menu = element.querySelector('.save'), status = element.querySelector('.status');
-  const stem = () => `sagan-attention-${sagan.named(sagan.face)}`;
+  const stem = () => `sagan-attention-${sagan.named(sagan.face)}${sagan.ofClass(sagan.face)}`;
 
   function view() {
     const words = {
-      title: document.querySelector('#face-view .name')?.textContent ?? '',
+      title: [document.querySelector('#face-view .name')?.textContent, sagan.face.class_name].filter(Boolean).join(', '),
       direction: texts[`view_${lab.state.direction}`],
       scale: element.querySelector('.scale .unit').textContent,
       ticks: [...element.querySelectorAll('.ticks span')].map(({ textContent }) => textContent),

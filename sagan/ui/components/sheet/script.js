@@ -75,7 +75,7 @@ element.querySelector('.download').addEventListener('click', () => {
   context.fillRect(0, 0, canvas.width, canvas.height);
   pictures.forEach((picture, i) =>
     context.drawImage(picture, gap + (i % columns) * pitch, gap + Math.floor(i / columns) * pitch));
-  sagan.download(canvas.toDataURL('image/png'), `sagan-sheet-${sheet.seeds[0]}.png`);
+  sagan.download(canvas.toDataURL('image/png'), `sagan-sheet-${sheet.seeds[0]}${sagan.ofClass(sheet)}.png`);
 });
 
 // The controls under the grid report here: how many faces are wanted now.

@@ -192,7 +192,7 @@ new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) paus
 choose(0);
 sagan.on('face', ({ seed_a, t, label }) => {
   const i = seeds.indexOf(seed_a);
-  if (i >= 0 && t === 0 && i !== chosen && (label === null || label === seed_a % props.classes)) choose(i);
+  if (i >= 0 && t === 0 && i !== chosen && (label === null || label === props.labels[i])) choose(i);
 });
 watch('value', receive);
 receive();
