@@ -15,7 +15,7 @@ from sagan.networks import Generator
 
 FACES = 64
 ATTENTION_FACES = 8
-PENALTIES = ("penalty", "inconsistency")  # columns of the history beside the losses
+PENALTIES = ("penalty", "inconsistency")  # columns of the history: what the loss of D contains
 QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, the left eye
 
 

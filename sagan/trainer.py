@@ -668,11 +668,10 @@ class Trainer:
     def draw(self) -> None:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
-        name = f"{self.step:06d}.png"
+        name, samples, counts = f"{self.step:06d}.png", self.out / "samples", self.data.class_counts
         with self._writing("The pictures"):
-            for draw in (pictures.faces, pictures.attention):
-                path = self.out / "samples" / f"{draw.__name__}-{name}"
-                draw(generator, path, self.data.class_counts)
+            pictures.faces(generator, samples / f"faces-{name}", counts)
+            pictures.attention(generator, samples / f"attention-{name}", counts)
             if self.history:
                 pictures.curves(self.history, self.out / "curves.png")
 
@@ -861,9 +860,9 @@ class Trainer:
         classes = html.escape("; ".join(self.data.class_names), quote=False) or "none"
         sides = {"generator": self.config.g_attention, "discriminator": self.config.d_attention}
         attention = [
-            f"{' and '.join(map(layer_name, sides_))} of the {network}"
-            for network, sides_ in sides.items()
-            if sides_
+            f"{' and '.join(map(layer_name, attending))} of the {network}"
+            for network, attending in sides.items()
+            if attending
         ]
         begun = ""
         if self.before["source"]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from sagan import film
 from sagan.checkpoint import FILM
+from sagan.pictures import PENALTIES
 from sagan.ui import texts
 from sagan.ui.attention import layer_props
 from sagan.ui.components import view
@@ -17,7 +18,6 @@ from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 KIMG = 1000
-PENALTIES = ("penalty", "inconsistency")  # columns of the history that the discriminator's loss contains
 
 Row = dict[str, float]
 Points = list[tuple[float, float]]

@@ -2,7 +2,7 @@
 sagan.panel = (() => {
   const math = saganAttention;
   const MEASURES = ['best', 'next', 'entropy', 'distance', 'outside', 'total'];
-  const fixed = (value, digits = 1) => value.toFixed(digits).replace('-', '−');
+  const fixed = (value) => value.toFixed(1).replace('-', '−');
   const percent = (share) => (share > 0.9995 ? '> 99.9' : fixed(100 * share)); // softmax leaves none out, so never 100
   const whole = (value) => Math.round(value).toLocaleString('en');
   const rough = (value) => (value < 9.95 ? fixed(value) : whole(value)); // as exact as the codes of average maps
