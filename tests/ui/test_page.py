@@ -709,7 +709,7 @@ def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
     assert third["y"] + third["height"] - first["y"] < 844
 
 
-@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_the_controls_of_the_face_lie_inside_their_boxes(new_page, address, width):
     page = new_page(address, width=width)
     page.wait_for_selector("#attention-view [data-drawn]")

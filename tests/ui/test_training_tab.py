@@ -395,6 +395,20 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     assert len(looks) == len(set(looks)) == 5
 
 
+@pytest.mark.parametrize("width", [768, 820, 1000])
+def test_a_tablet_held_upright_shows_every_tab_and_the_layers_in_one_row(new_page, filmed_address, width):
+    page = new_page(filmed_address, width=width, height=1180)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    for name in ("Faces", "Walk", "Training", "Inside", "Lesson", "Attention"):
+        tab = page.get_by_role("tab", name=name, exact=True)
+        assert tab.is_visible(), name
+        tab.click()
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    pictures = page.locator("#attention-view figure:not([hidden]) .picture").all()
+    assert len(pictures) == 3 and len({picture.bounding_box()["y"] for picture in pictures}) == 1
+
+
 def test_what_is_said_while_the_film_loads_are_shares_of_it(new_page, filmed_address):
     page = new_page(filmed_address)
     page.wait_for_selector("#attention-view [data-drawn]")
