@@ -33,8 +33,13 @@ def times_uniform(row: np.ndarray) -> np.ndarray:
 
 
 def entropy_bits(row: np.ndarray) -> float:
-    """The entropy of a row in bits: 0 if one key gets everything, log2(n*n) if all get the same."""
+    """The entropy of a row in bits: 0 if one key gets everything, log2(n*n) if all get the same.
+
+    Raises ValueError where the weights do not sum to 1, as those of a whole map do not.
+    """
     weights = np.asarray(row, np.float64)
+    if abs(weights.sum() - 1) > 0.01:
+        raise ValueError(f"The weights of one row sum to 1, but these sum to {weights.sum():.4g}.")
     weights = weights[weights > 0]
     return float(-(weights * np.log2(weights)).sum())
 

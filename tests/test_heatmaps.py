@@ -54,6 +54,12 @@ def test_entropy_runs_from_none_to_the_logarithm_of_the_positions(rng):
     assert entropy_bits(row) == pytest.approx(expected)
 
 
+def test_entropy_is_that_of_one_row_and_not_of_a_whole_map(rng):
+    attention = np.stack([random_row(rng, 64) for _ in range(64)])
+    with pytest.raises(ValueError, match="sum to 1, but these sum to 64"):
+        entropy_bits(attention)
+
+
 def test_the_full_scale_of_a_nearly_uniform_row_is_four_times_uniform(rng):
     row = random_row(rng, 256)
     row[rng.integers(256)] += 1
