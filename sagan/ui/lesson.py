@@ -47,7 +47,7 @@ STEPS = (
     Step("two_scales", "#attention-view .layers", face=1, lab={"layer": COMBINED}),
     Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
     Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),
-    Step("spectral_norm", "#spectrum-view", tab="inside"),
+    Step("spectral_norm", "#spectrum-view .iteration", tab="inside"),
     Step("discriminator", "#attention-view .layers", lab={"network": "discriminator"}, dice=True),
 )
 

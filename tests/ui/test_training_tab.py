@@ -395,7 +395,7 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     assert len(looks) == len(set(looks)) == 5
 
 
-@pytest.mark.parametrize("width", [768, 820, 1000])
+@pytest.mark.parametrize("width", [744, 768, 820, 1023])
 def test_a_tablet_held_upright_shows_every_tab_and_the_layers_in_one_row(new_page, filmed_address, width):
     page = new_page(filmed_address, width=width, height=1180)
     page.wait_for_selector("#attention-view [data-drawn]")
@@ -407,6 +407,15 @@ def test_a_tablet_held_upright_shows_every_tab_and_the_layers_in_one_row(new_pag
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     pictures = page.locator("#attention-view figure:not([hidden]) .picture").all()
     assert len(pictures) == 3 and len({picture.bounding_box()["y"] for picture in pictures}) == 1
+    # And whatever the figures of a point, what stands below them stays where it is.
+    below = set()
+    for best, following in (("1.5 × uniform", "1.4 · 1.4 · 1.3 · 1.2 ×"), ("899.1 × uniform", "71 · 15 · 11 · 5.0 ×")):
+        for name, text in (("best", best), ("next", following)):
+            page.locator(f"#attention-view .{name}").evaluate_all(
+                "(all, text) => { for (const dd of all) dd.textContent = text; }", text
+            )
+        below.add(page.locator("#attention-view .legend").bounding_box()["y"])
+    assert len(below) == 1
 
 
 def test_what_is_said_while_the_film_loads_are_shares_of_it(new_page, filmed_address):
