@@ -409,8 +409,9 @@ def test_a_tablet_held_upright_shows_every_tab_and_the_layers_in_one_row(new_pag
     assert len(pictures) == 3 and len({picture.bounding_box()["y"] for picture in pictures}) == 1
     # And whatever the figures of a point, what stands below them stays where it is.
     below = set()
-    for best, following in (("1.5 × uniform", "1.4 · 1.4 · 1.3 · 1.2 ×"), ("899.1 × uniform", "71 · 15 · 11 · 5.0 ×")):
-        for name, text in (("best", best), ("next", following)):
+    weak, strong = ("1.5 × uniform", "1.4 · 1.4 · 1.3 · 1.2 ×"), ("899.1 × uniform", "71 · 15 · 11 · 5.0 ×")
+    for figures in (weak, strong):
+        for name, text in zip(("best", "next"), figures, strict=True):
             page.locator(f"#attention-view .{name}").evaluate_all(
                 "(all, text) => { for (const dd of all) dd.textContent = text; }", text
             )
