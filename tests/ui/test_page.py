@@ -131,11 +131,16 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
 
 def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypatch):
     page.clock.install()
-    enough = threading.Event()
-    monkeypatch.setattr(faces, "faces_from", lambda *_: enough.wait(60) and 1 / 0)
+    begun, enough = threading.Event(), threading.Event()
+
+    def never(*_):
+        begun.set()
+        return enough.wait(60) and 1 / 0
+
+    monkeypatch.setattr(faces, "faces_from", never)
     try:
-        with page.expect_request("**/queue/join*"):
-            open_tab(page, "Faces")
+        open_tab(page, "Faces")
+        assert begun.wait(30)
         page.wait_for_selector("#sheet-view .waiting")
         page.clock.fast_forward(119_000)
         assert page.locator("#sheet-view .waiting").count() == 1
