@@ -72,14 +72,13 @@ def faces(sampler: "Sampler") -> list[tuple[int, tuple[float, float]]]:
 def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
     """How the browser sets the page for a step, without the current face."""
     _, query = _face_of(sampler, step)
-    lab = dict(step.lab)
+    lab, dice = dict(step.lab), step.dice
     if lab.get("gammas") == OFF:
         lab["gammas"] = dict.fromkeys(sampler.layers, 0)
-    if sampler.average_maps is None:
-        lab.pop("average", None)
+    if sampler.average_maps is None and lab.pop("average", False):
+        dice = True  # the words ask for other faces then
     size = sampler.config.image_size
     pin = [min(size - 1, int(share * size)) for share in query]
-    dice = step.dice or "average" in step.lab.keys() - lab.keys()
     return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pin": pin}
 
 
