@@ -6,6 +6,7 @@ HEADER = {
     "what": "A generator that learned to make pictures: nothing that they show exists.",
     "what_faces": "A generator that learned to make faces: none of these people exist.",
     "how": "Move over a face to see which places each point looks at while the face is made.",
+    "how_touch": "Touch a face to see which places each point looks at while the face is made.",
     "link": "Copy link",
     "copied": "Link copied",
     "copy_by_hand": "Copy this link:",

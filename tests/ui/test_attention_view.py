@@ -232,6 +232,7 @@ def test_on_a_phone_a_finger_that_taps_rests_or_starts_sideways_is_followed_and_
     page.goto(address)
     page.wait_for_selector("#attention-view [data-drawn]")
     assert page.locator("#attention-view .caption").text_content().endswith(texts.ATTENTION["touch"])
+    assert page.locator("#header-view p").inner_text().endswith(texts.HEADER["how_touch"])
     picture = page.locator('figure[data-layer="16x16"] .picture')
     picture.scroll_into_view_if_needed()
     box, before = picture.bounding_box(), page.evaluate("scrollY")
