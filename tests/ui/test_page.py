@@ -130,6 +130,13 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
     assert page.locator("#sheet-view p.error").text_content() == ""
 
 
+def fast_forward(page, milliseconds: int) -> None:
+    """Let at least this much time pass on the page's clock; Playwright 1.55 loses one leap in ten or so."""
+    end = page.evaluate("Date.now()") + milliseconds
+    while (left := end - page.evaluate("Date.now()")) > 0:
+        page.clock.fast_forward(left)
+
+
 def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypatch):
     page.clock.install()
     begun, enough = threading.Event(), threading.Event()
@@ -143,9 +150,9 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
         open_tab(page, "Faces")
         assert begun.wait(30)
         page.wait_for_selector("#sheet-view .waiting")
-        page.clock.fast_forward(119_000)
+        fast_forward(page, 119_000)
         assert page.locator("#sheet-view .waiting").count() == 1
-        page.clock.fast_forward(2_000)
+        fast_forward(page, 2_000)
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
         assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     finally:
