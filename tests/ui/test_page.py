@@ -131,7 +131,7 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
 
 
 def fast_forward(page, milliseconds: int) -> None:
-    """Let at least this much time pass on the page's clock; Playwright 1.55 loses one leap in ten or so."""
+    """Let at least this much time pass on the page's clock; Playwright 1.55 now and then loses a leap."""
     end = page.evaluate("Date.now()") + milliseconds
     while (left := end - page.evaluate("Date.now()")) > 0:
         page.clock.fast_forward(left)
