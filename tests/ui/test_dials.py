@@ -35,7 +35,7 @@ def dialled(page):
 
 def turn(page, layer: str, times: float) -> None:
     shown = part(page, ".content").get_attribute("data-shown")
-    part(page, f'[data-dial="{layer}"] input').fill(str(times))
+    part(page, f'[data-dial="{layer}"] input').fill(f"{times:g}")
     page.wait_for_function(
         "shown => document.querySelector('#dials-view .content').dataset.shown !== shown", arg=shown
     )
