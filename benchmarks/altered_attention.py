@@ -1,6 +1,6 @@
 """What attention does in a trained generator: the same faces with other attention maps in its layers.
 
-    python -m benchmarks.altered_attention --checkpoint celeba64 --out runs/altered
+    python -m benchmarks.altered_attention --checkpoint checkpoints/celeba64 --out runs/altered
 
 Every alteration replaces the maps of all attention layers, or of one, and leaves queries, keys, values and
 gammas as they were learned. sheet.png shows the same seeds with each; table.csv says how like the unaltered
@@ -10,8 +10,7 @@ The batch norms behind the layers are measured anew for each, so that none of it
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,8 +65,16 @@ def itself(maps: Tensor) -> Tensor:
     return torch.eye(maps.shape[2]).to(maps).expand_as(maps)
 
 
+def fixed(place: Tensor) -> Change:
+    """Every position attends as the rows of this map, (H*W, H*W), say, whatever the face."""
+    return lambda maps: place.expand_as(maps)
+
+
 def alter(layer: SelfAttention, change: Change) -> RemovableHandle:
-    """Let a layer compute `x + gamma * (changed maps @ values)` until the handle is removed."""
+    """Let a layer compute `x + gamma * (changed maps @ values)` until the handle is removed.
+
+    Where a call asks for its maps, it gets the changed ones.
+    """
 
     def altered(layer: SelfAttention, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
         x, *rest = inputs
@@ -75,46 +82,39 @@ def alter(layer: SelfAttention, change: Change) -> RemovableHandle:
         _, (_, q, k, v) = layer.forward(x, extras="parts")  # .forward: hooks, as this one, are for calls
         maps = change(torch.softmax(q @ k.transpose(1, 2), dim=-1))
         y = x + gamma * (maps @ v).transpose(1, 2).reshape(x.shape)
-        return y if isinstance(output, Tensor) else (y, output[1])
+        if isinstance(output, Tensor):
+            return y
+        return y, maps if isinstance(output[1], Tensor) else output[1]
 
     return layer.register_forward_hook(altered)
 
 
-@dataclass
-class Altered:
-    """One row of the table: a change by layer; layers without one are as learned."""
-
-    name: str
-    changes: dict[str, Change] = field(default_factory=dict)
-
-    def apply_to(self, generator: Generator) -> list[RemovableHandle]:
-        """Alter a generator, and measure its batch norm anew; the handles that undo the former."""
-        handles = [alter(generator.attention[layer], change) for layer, change in self.changes.items()]
-        if handles:
-            measure_batch_norm(generator)
-        return handles
+def alter_all(generator: Generator, changes: Mapping[str, Change]) -> list[RemovableHandle]:
+    """Alter some layers of a generator and measure its batch norm anew; the handles undo the former."""
+    handles = [alter(generator.attention[layer], change) for layer, change in changes.items()]
+    if handles:
+        measure_batch_norm(generator)
+    return handles
 
 
-def rows(layers: list[str], places: dict[str, Tensor]) -> list[Altered]:
-    """What is tried: each change in all layers, two of them also in each by itself.
+def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[str, Change]]:
+    """What is tried, {name: {layer: change}}: each change in all layers, two also in each by itself.
 
     places holds the map of each layer, (H*W, H*W), that `by place` puts in the place of every face's own.
     """
-    everywhere = {
-        "none": none,
-        "uniform": uniform,
-        "one row": one_row,
-        "another face's": another,
-        "strongest key": strongest,
-        "itself": itself,
+    table = {
+        "as learned": {},
+        "none": dict.fromkeys(layers, none),
+        "uniform": dict.fromkeys(layers, uniform),
+        "one row": dict.fromkeys(layers, one_row),
+        "by place": {layer: fixed(place) for layer, place in places.items()},
+        "another face's": dict.fromkeys(layers, another),
+        "strongest key": dict.fromkeys(layers, strongest),
+        "itself": dict.fromkeys(layers, itself),
     }
-    table = [Altered("as learned")]
-    table += [Altered(name, dict.fromkeys(layers, change)) for name, change in everywhere.items()]
-    fixed = {layer: lambda maps, place=place: place.expand_as(maps) for layer, place in places.items()}
-    table.insert(4, Altered("by place", fixed))
     if len(layers) > 1:
         for name, change in (("none", none), ("another face's", another)):
-            table += [Altered(f"{name}, {layer} only", {layer: change}) for layer in layers]
+            table |= {f"{name}, {layer} only": {layer: change} for layer in layers}
     return table
 
 
@@ -138,7 +138,7 @@ def against(faces: Tensor, others: Tensor) -> dict[str, float]:
     """
     figures = {}
     for (name, a), b in zip(_parts(faces).items(), _parts(others).values(), strict=True):
-        figures[f"{name} alike"] = round((a * b).sum().item() / (a.norm() * b.norm()).item(), 2)
+        figures[f"{name} alike"] = round(((a * b).sum() / (a.norm() * b.norm())).item(), 2)
         figures[f"{name} contrast"] = round((a.norm() / b.norm()).item(), 2)
     return figures
 
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", default="celeba64", help="as in `python app.py --help` (default celeba64)")
+    add("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
     add("--out", type=Path, required=True, metavar="FOLDER")
     add("--reference", nargs="+", type=Path, metavar="SOURCE", help="held-out images; without, no figures")
     add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
@@ -197,14 +197,16 @@ def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     learned = {key: value.clone() for key, value in generator.state_dict().items()}
     pictures, table = {}, []
-    for row in rows(list(generator.attention), average_by_place(folder, generator)):
-        handles = row.apply_to(generator)
-        pictures[row.name] = torch.cat(list(generate(generator, range(COMPARED))))
-        figures = measurement(generator, counts) if measurement else {}
+    for name, changes in rows(list(generator.attention), average_by_place(folder, generator)).items():
+        handles = alter_all(generator, changes)
+        pictures[name] = torch.cat(list(generate(generator, range(COMPARED))))
+        figures = against(pictures[name], pictures["as learned"])
+        if measurement:
+            figures |= measurement(generator, counts)
         for handle in handles:
             handle.remove()
         generator.load_state_dict(learned)  # its batch norm
-        table.append({"maps": row.name} | against(pictures[row.name], pictures["as learned"]) | figures)
+        table.append({"maps": name} | figures)
         print(table[-1], flush=True)
     sheet(pictures, options.out / "sheet.png")
     checkpoint.write_history(options.out / "table.csv", table)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from randomness import fresh_rng, seed_all
+from randomness import draw, fresh_rng, seed_all
 
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 # A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
@@ -42,13 +42,13 @@ def pytest_fixture_setup(fixturedef, request):
     """A fixture that tests share draws the same whichever of them comes first, and takes nothing from it."""
     if fixturedef.scope == "function":
         return (yield)
-    before = random.getstate(), torch.get_rng_state()
+    before = draw.getstate(), torch.get_rng_state()
     parameter = getattr(request, "param_index", 0)
     seed_all(request.config.option.seed, f"{fixturedef.baseid} {fixturedef.argname} {parameter}")
     try:
         return (yield)
     finally:
-        random.setstate(before[0])
+        draw.setstate(before[0])
         torch.set_rng_state(before[1])
 
 

@@ -1,12 +1,12 @@
 """Seeds, truncation and the ways between two latents."""
 
 import math
-import random
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from randomness import draw
 
 from sagan.latents import SEEDS, check_seed, from_seed, sheet_seeds, slerp, truncate, walk
 
@@ -38,7 +38,7 @@ def test_drawing_a_latent_leaves_the_global_generator_alone():
 
 
 def test_different_seeds_are_different_standard_normal_latents():
-    latents = np.stack([from_seed(int(seed), 128) for seed in random.sample(range(SEEDS), 500)])
+    latents = np.stack([from_seed(int(seed), 128) for seed in draw.sample(range(SEEDS), 500)])
     assert len(np.unique(latents, axis=0)) == 500
     assert abs(latents.mean()) < 5 / math.sqrt(latents.size)
     assert latents.std() == pytest.approx(1, abs=0.02)

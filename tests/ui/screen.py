@@ -2,10 +2,10 @@
 
 import base64
 import math
-import random
 from collections.abc import Callable
 
 import numpy as np
+from randomness import draw
 
 BYTES = """(canvas) => {
     const {width, height} = canvas;
@@ -87,7 +87,7 @@ def until(window, holds: Callable) -> None:
 
 def anywhere() -> tuple[float, float]:
     """A point, in shares of a picture, on no edge of a cell: a browser's pointer is not that exact."""
-    return (random.randrange(64) + 0.5) / 64, (random.randrange(64) + 0.5) / 64
+    return (draw.randrange(64) + 0.5) / 64, (draw.randrange(64) + 0.5) / 64
 
 
 def painted(canvas) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 import base64
 import json
-import random
 
 import numpy as np
 import pytest
+from randomness import draw
 
 from sagan import latents
 from sagan.ui.current import CurrentFace, describe, from_link
@@ -42,13 +42,13 @@ def test_other_words_in_a_link_are_no_concern_of_ours():
 
 
 def test_the_ends_of_a_way_are_the_seeds_own_latents_to_the_bit():
-    a, b = random.sample(range(2**32), 2)
+    a, b = draw.sample(range(2**32), 2)
     for t, seed in ((0, a), (1, b)):
         np.testing.assert_array_equal(CurrentFace(a, b, t).latent(32), latents.from_seed(seed, 32))
 
 
 def test_the_browser_receives_exactly_the_queries_and_keys_of_the_sampler(with_classes):
-    face = CurrentFace(random.randrange(2**32), 0, psi=0.9, label=random.randrange(3))
+    face = CurrentFace(draw.randrange(2**32), 0, psi=0.9, label=draw.randrange(3))
     description = json.loads(describe(with_classes, face))
     expected = with_classes.queries_keys(face.latent(16), face.label)
     for layer in description["layers"]:

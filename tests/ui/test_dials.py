@@ -1,13 +1,12 @@
 """The gamma dials: three pictures of the current face, against the sampler."""
 
 import base64
-import random
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
-from randomness import fresh_rng
+from randomness import draw, fresh_rng
 from screen import gamma_text, painted
 
 from sagan import latents
@@ -76,7 +75,7 @@ def test_three_pictures_show_attention_off_as_dialled_and_the_difference(dialled
     off = face_with(sampler, seed, dict.fromkeys(LAYERS, 0))
     assert_shows(dialled, "off", off)
     assert_shows(dialled, "dialled", face_with(sampler, seed, {}))
-    times = {layer: round(random.uniform(1.5, 3), 1) for layer in LAYERS}
+    times = {layer: round(draw.uniform(1.5, 3), 1) for layer in LAYERS}
     for layer, value in times.items():
         turn(dialled, layer, value)
         said = part(dialled, f'[data-dial="{layer}"] output').text_content()
@@ -170,8 +169,8 @@ def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
 
 
 def test_classes_are_kept_by_the_dials(with_classes):
-    face = CurrentFace(random.randrange(2**32), 0, label=random.randrange(3))
-    times = [random.uniform(0, 3) for _ in LAYERS]
+    face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
+    times = [draw.uniform(0, 3) for _ in LAYERS]
     answer = dials.compare(with_classes, face, times)
     gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
     z, label = latents.from_seed(face.seed_a, 16)[None], np.array([face.label])

@@ -1,6 +1,5 @@
 """The public endpoints, called as programs call them."""
 
-import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
+from randomness import draw
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -47,14 +47,14 @@ def test_only_three_endpoints_are_public_and_their_parameters_have_names(client)
 
 
 def test_faces_are_those_of_the_sampler(client, sampler):
-    seed, psi = random.randrange(2**32 - 10), random.random()
+    seed, psi = draw.randrange(2**32 - 10), draw.random()
     answer = pixels(client.predict(seed=seed, count=3, truncation=psi, api_name="/faces"))
     z = [latents.truncate(latents.from_seed(seed + i, sampler.config.z_dim), psi) for i in range(3)]
     np.testing.assert_array_equal(answer, sampler.faces(np.stack(z)))
 
 
 def test_the_walk_starts_and_ends_at_its_seeds(client, sampler):
-    a, b = random.sample(range(2**32), 2)
+    a, b = draw.sample(range(2**32), 2)
     answer = pixels(client.predict(seed_a=a, seed_b=b, steps=5, api_name="/walk"))
     ends = np.stack([latents.from_seed(seed, sampler.config.z_dim) for seed in (a, b)])
     assert len(answer) == 5
@@ -62,7 +62,7 @@ def test_the_walk_starts_and_ends_at_its_seeds(client, sampler):
 
 
 def test_attention_is_the_row_of_the_pointed_place(client, sampler):
-    seed, x, y = random.randrange(2**32), random.random(), random.random()
+    seed, x, y = draw.randrange(2**32), draw.random(), draw.random()
     answer = client.predict(seed=seed, layer="32x32", x=x, y=y, api_name="/attention")
     z = latents.from_seed(seed, sampler.config.z_dim)
     row = sampler.attention(z, "32x32")[int(y * 32) * 32 + int(x * 32)].astype(np.float64)

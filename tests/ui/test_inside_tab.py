@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import math
-import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
-from randomness import fresh_rng
+from randomness import draw, fresh_rng
 from screen import painted
 
 from sagan import checkpoint, latents, spectra
@@ -39,7 +38,7 @@ def trained(tmp_path_factory) -> Sampler:
     with torch.no_grad():
         for network in networks:
             for parameter in network.parameters():
-                parameter.mul_(random.uniform(1.5, 20))
+                parameter.mul_(draw.uniform(1.5, 20))
             for layer in network.attention.values():
                 layer.gamma.normal_()
     companions = {checkpoint.SPECTRA: spectra.measure(*networks)}
@@ -142,7 +141,7 @@ def test_what_cannot_be_answered_comes_as_a_sentence(with_classes, trained):
 
 
 def test_with_classes_the_maps_are_those_of_the_class(with_classes):
-    face = CurrentFace(random.randrange(2**32), 0, label=random.randrange(3))
+    face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
     sent = json.loads(inside.activations(with_classes, face, 1))["blocks"]
     for block in with_classes.activations(face.latent(16), face.label):
         assert sent[f"generator/{block.name}"]["low"] == block.maps.min((1, 2)).tolist()

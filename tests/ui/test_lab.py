@@ -1,10 +1,10 @@
 """The lab of the Attention tab in a real browser: what it draws and says, against numpy in float64."""
 
 import math
-import random
 
 import numpy as np
 import pytest
+from randomness import draw
 from screen import enlarged, painted
 
 from sagan import heatmaps, latents
@@ -104,7 +104,7 @@ def expected(sampler, seed: int, x: float, y: float, backward: bool = False) -> 
 
 
 def anywhere() -> tuple[float, float]:
-    return random.random(), random.random()
+    return draw.random(), draw.random()
 
 
 # The pointer
@@ -129,7 +129,7 @@ def test_all_panels_draw_the_map_of_the_pointed_place_without_a_request(page, sa
 def test_rows_and_columns_are_those_of_a_float64_softmax_of_the_same_queries_and_keys(page, sampler):
     maps = maps_of(sampler, current_seed(page))
     for layer, wanted in maps.items():
-        positions = random.sample(range(len(wanted)), 30)
+        positions = draw.sample(range(len(wanted)), 30)
         rows, columns = page.evaluate(
             """([name, positions]) => {
                 const math = saganAttention, layer = sagan.face.layers.find((layer) => layer.name === name);
@@ -253,8 +253,8 @@ def test_without_a_pin_the_last_pointed_place_stays(page):
 
 def five_places() -> list[tuple[float, float]]:
     """Five points, too far from each other to be taken for the same."""
-    cells = random.sample([(x, y) for x in range(4) for y in range(4)], 5)
-    return [((x + random.uniform(0.3, 0.7)) / 4, (y + random.uniform(0.3, 0.7)) / 4) for x, y in cells]
+    cells = draw.sample([(x, y) for x in range(4) for y in range(4)], 5)
+    return [((x + draw.uniform(0.3, 0.7)) / 4, (y + draw.uniform(0.3, 0.7)) / 4) for x, y in cells]
 
 
 def card_maps(page) -> list[list[np.ndarray]]:
@@ -269,7 +269,7 @@ def card_maps(page) -> list[list[np.ndarray]]:
 def test_up_to_five_pins_keep_their_maps_also_for_another_face(page, sampler):
     places = five_places()
     for x, y in places:
-        click(page, random.choice(LAYERS), x, y)
+        click(page, draw.choice(LAYERS), x, y)
     click(page, "16x16", 0.01, 0.01)
     assert len(pinned(page)) == 5
     said = page.locator("#attention-view .caption").text_content()

@@ -1,7 +1,6 @@
 """What the lab asks Python for: the discriminator, averages, numbers, files. And large type, and axe-core."""
 
 import math
-import random
 import re
 import shutil
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
+from randomness import draw
 from screen import gamma_text, painted
 
 from sagan import average_maps, checkpoint, heatmaps, latents
@@ -62,7 +62,7 @@ def pin(page, *places: tuple[int, int]) -> None:
 
 
 def somewhere() -> tuple[int, int]:
-    return random.randrange(64), random.randrange(64)
+    return draw.randrange(64), draw.randrange(64)
 
 
 def softmax(q: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_the_discriminators_attention_to_the_same_face_is_fetched_when_asked_for
 def test_another_face_is_shown_to_the_discriminator_too(page, sampler):
     switch(page, "network", "discriminator")
     wait_for_discriminator(page)
-    seed = random.randrange(2**32)
+    seed = draw.randrange(2**32)
     page.locator("#seed input[type=number]").fill(str(seed))
     page.wait_for_selector(f'{LAB} [data-seed="{seed}"]')
     wait_for_discriminator(page)
@@ -160,7 +160,7 @@ def test_the_first_payload_of_a_face_stays_below_150_kb():
     sampler = Sampler.from_parts(
         config, Generator(config, spectral=False), Discriminator(config, spectral=False)
     )
-    assert len(describe(sampler, CurrentFace(random.randrange(2**32), 0)).encode()) <= 150_000
+    assert len(describe(sampler, CurrentFace(draw.randrange(2**32), 0)).encode()) <= 150_000
 
 
 # This face or every face?
@@ -372,7 +372,7 @@ def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
 
     for name in texts.NUMBERS["parts"]:
         button = page.locator(f'#numbers-view .formula [data-part="{name}"]')
-        button.hover() if random.random() < 0.5 else button.focus()
+        button.hover() if draw.random() < 0.5 else button.focus()
         assert lit() == {name}
         assert page.locator(f'#numbers-view .scroll .lit[data-part="{name}"]').count() >= 1
         assert page.locator("#numbers-view .explain").text_content() == texts.NUMBERS["parts"][name]
@@ -393,7 +393,7 @@ def test_on_a_phone_the_numbers_of_a_part_come_into_sight(new_page, address):
 
 
 def test_computations_keep_to_the_class_and_to_eight_channels(with_classes):
-    face = CurrentFace(random.randrange(2**32), 0, label=random.randrange(3))
+    face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
     answer = computed(with_classes, face, "16x16", 77)
     z = latents.from_seed(face.seed_a, 16)
     made = with_classes.computation(z, "16x16", 77, face.label)
@@ -490,7 +490,7 @@ def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatc
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_a_figure_of_all_layers_combined_is_weighted_by_gamma(sampler, network):
-    face, (x, y) = CurrentFace(random.randrange(2**32), 0), somewhere()
+    face, (x, y) = CurrentFace(draw.randrange(2**32), 0), somewhere()
     z = latents.from_seed(face.seed_a, sampler.config.z_dim)
     if network == "generator":
         vectors, gammas = sampler.queries_keys(z), sampler.gammas

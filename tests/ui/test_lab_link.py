@@ -1,8 +1,7 @@
 """What a link says of the lab, without a browser."""
 
-import random
-
 import pytest
+from randomness import draw
 
 from sagan.ui.current import CurrentFace, from_link
 from sagan.ui.lab import view_from_link
@@ -62,8 +61,8 @@ def test_a_bad_value_is_named_and_left_out(sampler, name, value):
 
 
 def test_of_many_pins_the_first_five_in_the_picture_are_taken(sampler):
-    pins = [(random.randrange(64), random.randrange(64)) for _ in range(300)]
-    outside = [(random.randrange(64, 9999), random.randrange(9999)) for _ in range(200)]
+    pins = [(draw.randrange(64), draw.randrange(64)) for _ in range(300)]
+    outside = [(draw.randrange(64, 9999), draw.randrange(9999)) for _ in range(200)]
     every = outside[:100] + pins + outside[100:]
     text = "_".join(f"{x}-{y}" for x, y in every)
     view, ignored = view_from_link({"pins": text}, sampler)

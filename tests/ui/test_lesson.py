@@ -3,7 +3,6 @@
 import copy
 import html
 import math
-import random
 import re
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from randomness import draw
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -176,7 +176,7 @@ def test_the_tour_is_shown_in_large_type_too_and_leaving_it_leads_out_of_the_pro
 
 @pytest.mark.parametrize("how", ["leave", "finish", "escape"])
 def test_after_the_tour_the_page_is_what_it_was_before(page, how):
-    seed = random.randrange(2**32)
+    seed = draw.randrange(2**32)
     page.locator("#seed input[type=number]").fill(str(seed))
     page.locator("#seed input[type=number]").press("Tab")
     page.wait_for_function("seed => sagan.face?.seed_a === seed", arg=seed)
@@ -374,7 +374,7 @@ def softmax(q: np.ndarray, k: np.ndarray) -> np.ndarray:
 def test_the_answers_are_the_models_own_figures(sampler, with_classes, classes):
     model = with_classes if classes else sampler
     label, labels = (0, np.zeros(1, int)) if classes else (None, None)
-    seed, x, y = random.randrange(2**32), random.randrange(64), random.randrange(64)
+    seed, x, y = draw.randrange(2**32), draw.randrange(64), draw.randrange(64)
     known = worksheet.figures(model, seed, [x, y])
     z = latents.from_seed(seed, model.config.z_dim)
     rows, logits = {}, {}

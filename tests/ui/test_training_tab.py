@@ -2,13 +2,12 @@
 
 import copy
 import math
-import random
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from randomness import fresh_rng
+from randomness import draw, fresh_rng
 from safetensors.torch import load_file
 from screen import anywhere, described, enlarged, gamma_text, in_space, painted, until
 
@@ -118,7 +117,7 @@ def test_scrubbing_shows_faces_and_attention_of_each_moment_without_a_request(tr
     point_at(training, "32x32", x, y)
     requests = []
     training.on("request", lambda request: requests.append(request.url))
-    for at in random.sample(range(5), 5):
+    for at in draw.sample(range(5), 5):
         scrub_to(training, at)
         moment = filmed.film.moments[at]
         assert_faces_of(moment, training)
