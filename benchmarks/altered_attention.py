@@ -2,15 +2,18 @@
 
     python -m benchmarks.altered_attention --checkpoint checkpoints/celeba64 --out runs/altered
 
-Every alteration replaces the maps of all attention layers, or of one, and leaves queries, keys, values and
-gammas as they were learned. sheet.png shows the same seeds with each; table.csv says how like the unaltered
-faces they are and, with --reference, holds the figures of `python -m sagan.metrics`.
+Every alteration replaces the maps of all attention layers, or of one, and leaves all weights as they were
+learned; a layer that follows an altered one makes its queries, keys and values from what that gave. sheet.png
+shows the same seeds with each; table.csv says how like the unaltered faces they are and, with --reference,
+holds the figures of `python -m sagan.metrics`.
 
-The batch norms behind the layers are measured anew for each, so that none of it is only a matter of scale.
+What an altered layer puts out gets back, channel by channel, the mean and the standard deviation that it had,
+and batch norm is measured anew, so that none of this is a matter of scale.
 """
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,10 +22,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from sagan import average_maps, checkpoint, heatmaps
-from sagan.data import load_images, refusal
+from sagan import checkpoint, heatmaps
+from sagan.data import labels_in_proportion, learned_classes, load_images, refusal
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
+from sagan.film import inputs, labels_in_turn
 from sagan.layers import SelfAttention
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
@@ -33,6 +37,8 @@ SHOWN = 12  # faces of a row of the sheet
 COMPARED = 200  # faces that are compared with the unaltered ones
 SQUARE = 8  # pixels: the side of the squares whose means are the light of a face
 AVERAGED = 256  # faces whose maps `by place` is the mean of
+NOTHING = 1e-3  # a channel that varies by less than this share of what it did has nothing to be scaled
+MATCHED = 500  # faces over which a layer gets back its mean and standard deviation
 
 
 def none(maps: Tensor) -> Tensor:
@@ -45,8 +51,8 @@ def uniform(maps: Tensor) -> Tensor:
     return torch.full_like(maps, 1 / maps.shape[2])
 
 
-def one_row(maps: Tensor) -> Tensor:
-    """Every position attends as all of this face do on average: what is left does not depend on the query."""
+def same_for_all(maps: Tensor) -> Tensor:
+    """Every position attends as all of this face do on average: the query no longer matters."""
     return maps.mean(1, keepdim=True).expand_as(maps)
 
 
@@ -57,11 +63,11 @@ def another(maps: Tensor) -> Tensor:
 
 def strongest(maps: Tensor) -> Tensor:
     """Every position attends to its strongest key alone."""
-    return F.one_hot(maps.argmax(2), maps.shape[2]).to(maps.dtype)
+    return torch.zeros_like(maps).scatter_(2, maps.argmax(2, keepdim=True), 1)
 
 
 def itself(maps: Tensor) -> Tensor:
-    """Every position attends to itself alone: a 1x1 convolution."""
+    """Every position attends to itself alone, so that the layer adds a 1x1 convolution."""
     return torch.eye(maps.shape[2]).to(maps).expand_as(maps)
 
 
@@ -70,31 +76,81 @@ def fixed(place: Tensor) -> Change:
     return lambda maps: place.expand_as(maps)
 
 
-def alter(layer: SelfAttention, change: Change) -> RemovableHandle:
-    """Let a layer compute `x + gamma * (changed maps @ values)` until the handle is removed.
+@dataclass
+class Altered:
+    """A forward hook by which an attention layer computes `scale * (x + gamma * maps @ values) + shift`.
 
-    Where a call asks for its maps, it gets the changed ones.
+    The maps are its own after the change; a call that asks for them gets these. scale and shift have the
+    shape (C, 1, 1).
     """
 
-    def altered(layer: SelfAttention, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        x, *rest = inputs
-        gamma = rest[0] if rest and rest[0] is not None else layer.gamma
+    change: Change
+    scale: Tensor | float = 1.0
+    shift: Tensor | float = 0.0
+
+    def __call__(self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple):
+        x, *more = args
+        gamma = options.get("gamma", more[0] if more else None)
         _, (_, q, k, v) = layer.forward(x, extras="parts")  # .forward: hooks, as this one, are for calls
-        maps = change(torch.softmax(q @ k.transpose(1, 2), dim=-1))
-        y = x + gamma * (maps @ v).transpose(1, 2).reshape(x.shape)
+        maps = self.change(torch.softmax(q @ k.transpose(1, 2), dim=-1))
+        attended = (maps @ v).transpose(1, 2).reshape(x.shape)
+        y = self.scale * (x + (layer.gamma if gamma is None else gamma) * attended) + self.shift
         if isinstance(output, Tensor):
             return y
         return y, maps if isinstance(output[1], Tensor) else output[1]
 
-    return layer.register_forward_hook(altered)
+
+def alter(layer: SelfAttention, change: Change) -> tuple[Altered, RemovableHandle]:
+    """Alter a layer until the handle is removed."""
+    altered = Altered(change)
+    return altered, layer.register_forward_hook(altered, with_kwargs=True)
 
 
-def alter_all(generator: Generator, changes: Mapping[str, Change]) -> list[RemovableHandle]:
-    """Alter some layers of a generator and measure its batch norm anew; the handles undo the former."""
-    handles = [alter(generator.attention[layer], change) for layer, change in changes.items()]
-    if handles:
-        measure_batch_norm(generator)
+def alter_all(
+    generator: Generator, changes: Mapping[str, Change], class_counts: Sequence[int] = ()
+) -> list[RemovableHandle]:
+    """Alter layers of a generator in eval mode and let each give numbers as large as before; batch norm too.
+
+    The handles undo the alterations, not what was measured of batch norm. class_counts: how many training
+    images each class had; where it is not given, all are equally frequent.
+    """
+    learned, handles = moments(generator, class_counts), []
+    for name in (name for name in generator.attention if name in changes):  # as data meets them
+        altered, handle = alter(generator.attention[name], changes[name])
+        handles.append(handle)
+        (mean, std), (now_mean, now_std) = learned[name], moments(generator, class_counts)[name]
+        varies = now_std > NOTHING * std
+        altered.scale = torch.where(varies, std / now_std.where(varies, 1), 1)
+        altered.shift = mean - altered.scale * now_mean
+        measure_batch_norm(generator, class_counts)
     return handles
+
+
+def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, tuple[Tensor, Tensor]]:
+    """The mean and the standard deviation of what each attention layer puts out, (C, 1, 1), over faces."""
+    sums: dict[str, Tensor] = {}
+
+    def note(name: str, y: Tensor) -> None:
+        y = y.double()
+        both = torch.stack([y.sum((0, 2, 3)), y.square().sum((0, 2, 3))]) / y[:, 0].numel()
+        sums[name] = sums.get(name, 0) + len(y) / MATCHED * both
+
+    hooks = [
+        layer.register_forward_hook(lambda _, __, y, name=name: note(name, y))
+        for name, layer in generator.attention.items()
+    ]
+    classes = generator.config.num_classes
+    labels = labels_in_proportion(classes, MATCHED, class_counts) if classes else None
+    try:
+        for _ in generate(generator, range(MATCHED), labels=labels):
+            pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        name: (mean.float()[:, None, None], (square - mean**2).clamp(min=0).sqrt().float()[:, None, None])
+        for name, (mean, square) in sums.items()
+    }
 
 
 def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[str, Change]]:
@@ -106,7 +162,7 @@ def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[
         "as learned": {},
         "none": dict.fromkeys(layers, none),
         "uniform": dict.fromkeys(layers, uniform),
-        "one row": dict.fromkeys(layers, one_row),
+        "same for all": dict.fromkeys(layers, same_for_all),
         "by place": {layer: fixed(place) for layer, place in places.items()},
         "another face's": dict.fromkeys(layers, another),
         "strongest key": dict.fromkeys(layers, strongest),
@@ -114,32 +170,31 @@ def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[
     }
     if len(layers) > 1:
         for name, change in (("none", none), ("another face's", another)):
-            table |= {f"{name}, {layer} only": {layer: change} for layer in layers}
+            table |= {f"{name} at {layer}": {layer: change} for layer in layers}
     return table
 
 
-def average_by_place(folder: Path, generator: Generator) -> dict[str, Tensor]:
-    """The mean map of each layer over many faces, (H*W, H*W)."""
-    counts = checkpoint.load_class_counts(folder)
-    discriminator = checkpoint.load_discriminator(folder)
-    maps = average_maps.average(
-        checkpoint.load_generator(folder), discriminator, range(AVERAGED), class_counts=counts
-    )
-    like = next(generator.parameters())
-    return {layer: torch.from_numpy(maps[layer]).to(like) for layer in generator.attention}
+def average_by_place(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, Tensor]:
+    """The mean map of each layer, (H*W, H*W), over the faces of the seeds from 0 on."""
+    sums: dict[str, Tensor] = {}
+    for seed in range(AVERAGED):
+        _, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
+        for name, (one,) in maps.items():
+            sums[name] = sums.get(name, 0) + one
+    return {name: total / AVERAGED for name, total in sums.items()}
 
 
 def against(faces: Tensor, others: Tensor) -> dict[str, float]:
     """How like faces, uint8 (N, 3, S, S), are to others of the same seeds, in light and in detail.
 
-    The light is the means of squares of 8x8 pixels, the detail what differs from them; of both the mean face
-    is taken off. alike: the correlation over all pixels, 1 for the same faces and near 0 for those of other
-    seeds. contrast: how far they spread, as a multiple of the others.
+    From each set its own mean face is taken off. The light is the means of squares of 8x8 pixels, the detail
+    what differs from them. alike: the correlation over all pixels, 1 for the same faces and near 0 for those
+    of other seeds. spread: the standard deviation, as a multiple of that of the others.
     """
     figures = {}
     for (name, a), b in zip(_parts(faces).items(), _parts(others).values(), strict=True):
         figures[f"{name} alike"] = round(((a * b).sum() / (a.norm() * b.norm())).item(), 2)
-        figures[f"{name} contrast"] = round((a.norm() / b.norm()).item(), 2)
+        figures[f"{name} spread"] = round((a.norm() / b.norm()).item(), 2)
     return figures
 
 
@@ -184,12 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> None:
-    """Write table.csv and sheet.png."""
+    """Write table.csv and, in the end, sheet.png."""
+    if not options.reference and (options.count is not None or options.features != INCEPTION):
+        raise ValueError("--count and --features say how to measure: name what to measure with --reference.")
     folder, device = checkpoint.find(options.checkpoint), pick_device(options.device)
     generator = checkpoint.load_generator(folder).to(device)
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
-    counts = checkpoint.load_class_counts(folder)
+    counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
+    classes = learned_classes(generator.config.num_classes, counts)
+    labels = labels_in_turn(seeds, classes) if classes else None
     measurement = None
     if options.reference:
         images = load_images(options.reference, generator.config.image_size).images
@@ -197,9 +256,9 @@ def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     learned = {key: value.clone() for key, value in generator.state_dict().items()}
     pictures, table = {}, []
-    for name, changes in rows(list(generator.attention), average_by_place(folder, generator)).items():
-        handles = alter_all(generator, changes)
-        pictures[name] = torch.cat(list(generate(generator, range(COMPARED))))
+    for name, changes in rows(list(generator.attention), average_by_place(generator, counts)).items():
+        handles = alter_all(generator, changes, counts)
+        pictures[name] = torch.cat(list(generate(generator, seeds, labels=labels)))
         figures = against(pictures[name], pictures["as learned"])
         if measurement:
             figures |= measurement(generator, counts)
@@ -208,8 +267,10 @@ def run(options: argparse.Namespace) -> None:
         generator.load_state_dict(learned)  # its batch norm
         table.append({"maps": name} | figures)
         print(table[-1], flush=True)
+        checkpoint.write_history(options.out / "table.csv", table)
+    unlike = against(pictures["as learned"].roll(1, 0), pictures["as learned"])
+    checkpoint.write_history(options.out / "table.csv", [*table, {"maps": "faces of other seeds"} | unlike])
     sheet(pictures, options.out / "sheet.png")
-    checkpoint.write_history(options.out / "table.csv", table)
 
 
 if __name__ == "__main__":

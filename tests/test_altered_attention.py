@@ -1,6 +1,7 @@
 """Other attention maps in a trained generator: each change does what it says, and nothing of it stays."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,25 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks import altered_attention
 from benchmarks.altered_attention import (
     against,
     alter,
     alter_all,
     another,
+    average_by_place,
     itself,
     main,
+    moments,
     none,
-    one_row,
     rows,
+    same_for_all,
     strongest,
     uniform,
 )
 from sagan import checkpoint
+from sagan.export import measure_batch_norm
+from sagan.film import inputs
 from sagan.layers import SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
 
@@ -70,9 +76,9 @@ def test_uniform_maps_give_every_position_the_mean_value(layer: SelfAttention, x
     torch.testing.assert_close(attended(layer, x, layer(x)), mean, rtol=1e-4, atol=1e-4)
 
 
-def test_one_row_gives_every_position_what_all_get_on_average(layer: SelfAttention, x: Tensor) -> None:
+def test_same_for_all_gives_every_position_what_all_get_on_average(layer: SelfAttention, x: Tensor) -> None:
     mean = attended(layer, x, layer(x)).mean(1, keepdim=True).expand(3, 25, 16)
-    alter(layer, one_row)
+    alter(layer, same_for_all)
     torch.testing.assert_close(attended(layer, x, layer(x)), mean, rtol=1e-4, atol=1e-4)
 
 
@@ -100,6 +106,7 @@ def test_a_gamma_and_extras_of_a_call_are_heeded(layer: SelfAttention, x: Tensor
     alter(layer, itself)
     y, maps = layer(x, 0.25, "maps")
     torch.testing.assert_close(y, x + 0.25 * layer.value(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer(x, gamma=0.25), y)
     assert torch.equal(maps, torch.eye(25).expand(3, 25, 25))
     for learned, given in zip(parts, layer(x, extras="queries_keys")[1], strict=True):
         assert torch.equal(given, learned)
@@ -107,7 +114,8 @@ def test_a_gamma_and_extras_of_a_call_are_heeded(layer: SelfAttention, x: Tensor
 
 def test_a_removed_alteration_leaves_no_trace(layer: SelfAttention, x: Tensor) -> None:
     before = layer(x)
-    alter(layer, itself).remove()
+    _, handle = alter(layer, itself)
+    handle.remove()
     assert torch.equal(layer(x), before)
 
 
@@ -116,39 +124,74 @@ def test_each_layer_gets_the_change_of_its_row() -> None:
     table = rows(["8x8", "16x16"], places)
     assert table["as learned"] == {}
     assert table["none"] == {"8x8": none, "16x16": none}
-    assert table["none, 8x8 only"] == {"8x8": none}
-    assert table["another face's, 16x16 only"] == {"16x16": another}
+    assert table["none at 8x8"] == {"8x8": none}
+    assert table["another face's at 16x16"] == {"16x16": another}
     for name, place in places.items():
         given = table["by place"][name](torch.empty(2, *place.shape))
         assert torch.equal(given, torch.stack([place, place]))
 
 
 def test_one_layer_has_no_rows_of_its_own() -> None:
-    assert not [name for name in rows(["16x16"], {"16x16": torch.eye(256)}) if "only" in name]
+    assert not [name for name in rows(["16x16"], {"16x16": torch.eye(256)}) if " at " in name]
 
 
-def test_batch_norm_is_measured_anew_where_something_changed() -> None:
-    generator = Generator(CONFIG, spectral=False).eval().requires_grad_(False)
-    for attention in generator.attention.values():
-        nn.init.constant_(attention.gamma, 3)
-    alter_all(generator, {})
+def sharp(network: Generator | Discriminator) -> Generator | Discriminator:
+    """A network in eval mode whose attention is strong and far from uniform."""
+    for attention in network.attention.values():
+        nn.init.constant_(attention.gamma, 2)
+        for projection in (attention.query, attention.key):
+            nn.init.normal_(projection.weight, std=2)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def generator() -> Generator:
+    generator = sharp(Generator(CONFIG, spectral=False))
+    measure_batch_norm(generator)
+    return generator
+
+
+def test_altered_layers_spread_as_before(generator: Generator) -> None:
+    before = moments(generator)
+    handles = alter_all(generator, dict.fromkeys(generator.attention, none))
+    after = moments(generator)
+    for layer, (mean, std) in before.items():
+        varied = after[layer][1] > 1e-6  # a channel that ReLU left empty has nothing to spread
+        assert varied.sum() > len(varied) / 2
+        torch.testing.assert_close(after[layer][0][varied], mean[varied], rtol=0.01, atol=0.01)
+        torch.testing.assert_close(after[layer][1][varied], std[varied], rtol=0.01, atol=0.01)
+    for handle in handles:
+        handle.remove()
+    assert not torch.allclose(moments(generator)["16x16"][1], before["16x16"][1], rtol=0.01)  # batch norm
+
+
+def test_batch_norm_behind_is_measured_with_the_alteration(generator: Generator) -> None:
     behind = generator.blocks[-1].norm
-    assert torch.equal(behind.running_var, torch.ones_like(behind.running_var))
-    alter_all(generator, dict.fromkeys(generator.attention, none))
-    without = behind.running_var.clone()
-    alter_all(generator, dict.fromkeys(generator.attention, uniform))
-    assert not torch.allclose(without, torch.ones_like(without))
-    assert not torch.allclose(behind.running_var, without)
+    learned = behind.running_var.clone()
+    alter_all(generator, {"8x8": itself})
+    measured = behind.running_var.clone()
+    measure_batch_norm(generator)  # of the same latents, altered as before
+    torch.testing.assert_close(behind.running_var, measured)
+    assert not torch.allclose(measured, learned, rtol=0.01)
+
+
+def test_the_map_by_place_is_the_mean_over_faces(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(altered_attention, "AVERAGED", 7)
+    _, maps = generator(*inputs(generator, range(7)), extras="maps")
+    for layer, place in average_by_place(generator).items():
+        torch.testing.assert_close(place, maps[layer].mean(0), rtol=1e-3, atol=1e-6)
 
 
 def test_the_same_faces_are_alike_and_other_ones_are_not() -> None:
     faces = torch.randint(64, 192, (40, 3, 32, 32), dtype=torch.uint8)
-    same = {"light alike": 1, "light contrast": 1, "detail alike": 1, "detail contrast": 1}
+    same = {"light alike": 1, "light spread": 1, "detail alike": 1, "detail spread": 1}
     assert against(faces, faces) == same
     others = against(faces.roll(1, 0), faces)
     assert abs(others["light alike"]) < 0.2
     assert abs(others["detail alike"]) < 0.1
-    assert others["detail contrast"] == 1
+    assert others["detail spread"] == 1
 
 
 def test_light_and_detail_are_told_apart() -> None:
@@ -158,11 +201,26 @@ def test_light_and_detail_are_told_apart() -> None:
     faces = (light + 2 * detail).to(torch.uint8)
     assert against((light + detail).to(torch.uint8), faces) == {
         "light alike": 1,
-        "light contrast": 1,
+        "light spread": 1,
         "detail alike": 1,
-        "detail contrast": 0.5,
+        "detail spread": 0.5,
     }
     assert against((light + 60 - 2 * detail).to(torch.uint8), faces)["detail alike"] == -1
+
+
+class Means(nn.Module):
+    """Features of an image: the means of its channels and of its halves."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.float()
+        return torch.cat([images.mean((2, 3)), images[:, 0, :16].mean((1, 2))[:, None]], 1)
+
+
+def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) -> Path:
+    pair = sharp(Generator(config, spectral=False)), sharp(Discriminator(config, spectral=False))
+    names = tuple("abc"[: config.num_classes])
+    checkpoint.save(folder, config, names, *pair, [], "", class_counts=class_counts)
+    return folder
 
 
 @pytest.fixture
@@ -170,41 +228,80 @@ def model(tmp_path: Path) -> Path:
     return save(tmp_path / "model", CONFIG)
 
 
-def save(folder: Path, config: SaganConfig) -> Path:
-    pair = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    for network in pair:
-        for attention in network.attention.values():
-            nn.init.constant_(attention.gamma, 2)
-            for projection in (attention.query, attention.key):  # far from uniform
-                nn.init.normal_(projection.weight, std=2)
-    checkpoint.save(folder, config, tuple("abc"[: config.num_classes]), *pair, [], "")
-    return folder
-
-
-@pytest.mark.parametrize("classes", [0, 3])
-def test_the_command_writes_the_table_and_the_sheet(tmp_path: Path, classes: int) -> None:
-    config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=classes)
-    model, out = save(tmp_path / "model", config), tmp_path / "new" / "altered"
-    main(["--checkpoint", str(model), "--out", str(out), "--device", "cpu"])
+def run(model: Path, out: Path, *options: object) -> dict[str, dict[str, float]]:
+    """The table that the command leaves, {maps: figures}; those of a row that has none are left out."""
+    main(["--checkpoint", str(model), "--out", str(out), "--device", "cpu", *map(str, options)])
     with (out / "table.csv").open(newline="") as file:
-        table = {
-            row.pop("maps"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-        }
-    assert set(table["as learned"].values()) == {1}
-    assert len(table) == 12
-    assert all(-1 <= row["light alike"] < 1 for name, row in table.items() if name != "as learned")
+        lines = {line.pop("maps"): line for line in csv.DictReader(file)}
+    return {name: {k: float(v) for k, v in line.items() if v} for name, line in lines.items()}
 
+
+def test_the_command_writes_the_table_and_the_sheet(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "new" / "altered"
+    table = run(model, out)
+    assert set(table.pop("as learned").values()) == {1}
+    assert len(table) == 12
+    assert all(figures["light alike"] < 1 or figures["detail alike"] < 1 for figures in table.values())
+    assert abs(table["faces of other seeds"]["detail alike"]) < 0.5
     with Image.open(out / "sheet.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[0] > 400
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
+def test_every_row_begins_with_what_was_learned(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"8x8": itself, "16x16": another}
+    monkeypatch.setattr(
+        altered_attention, "rows", lambda *_: {"as learned": {}, "altered": changes, "again": {}}
+    )
+    table = run(model, tmp_path / "out")
+    assert set(table["altered"].values()) != {1}
+    assert set(table["again"].values()) == {1}
+
+
+def test_only_classes_that_were_learned_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
+    seen = set()
+
+    def forward(self: Generator, z: Tensor, labels: Tensor, *rest: object, **options: object) -> object:
+        seen.update(labels.tolist())
+        return original(self, z, labels, *rest, **options)
+
+    original = Generator.forward
+    monkeypatch.setattr(Generator, "forward", forward)
+    monkeypatch.setattr(altered_attention, "rows", lambda *_: {"as learned": {}, "none": {"8x8": none}})
+    run(save(tmp_path / "model", config, class_counts=(20, 0, 5)), tmp_path / "out")
+    assert seen == {0, 2}
+
+
+def test_a_reference_adds_the_figures_of_the_metrics(
+    tmp_path: Path, model: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(altered_attention, "rows", lambda *_: {"as learned": {}, "none": {"16x16": none}})
+    reference = make_images(30, size=32)
+    options = ("--reference", reference, "--features", f"{__name__}:Means", "--count", 12)
+    table = run(model, tmp_path / "out", *options)
+    assert table["as learned"]["frechet_distance"] != table["none"]["frechet_distance"]
+    assert table["none"]["entropy_16x16"] == 0  # of no weights at all
+    assert table["as learned"]["entropy_16x16"] > 0
+
+
+@pytest.mark.parametrize("options", [("--count", 12), ("--features", "somewhere:Network")])
+def test_how_to_measure_without_what_is_refused(
+    tmp_path: Path, model: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        run(model, tmp_path / "out", *options)
+    assert "name what to measure with --reference" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_generator_without_attention_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     bare = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, g_attention=())
-    folder = save(tmp_path / "bare", bare)
     with pytest.raises(SystemExit):
-        main(["--checkpoint", str(folder), "--out", str(tmp_path / "out")])
+        run(save(tmp_path / "bare", bare), tmp_path / "out")
     assert "has no attention to alter" in capsys.readouterr().err
 
 
@@ -212,6 +309,6 @@ def test_an_out_that_is_a_file_is_refused(tmp_path: Path, model: Path, capsys: p
     taken = tmp_path / "taken"
     taken.write_text("mine")
     with pytest.raises(SystemExit):
-        main(["--checkpoint", str(model), "--out", str(taken)])
+        run(model, taken)
     assert "taken' cannot be used: File exists." in capsys.readouterr().err
     assert taken.read_text() == "mine"
