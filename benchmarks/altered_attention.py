@@ -16,22 +16,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from sagan import checkpoint, heatmaps
+from sagan import average_maps, checkpoint, heatmaps
 from sagan.data import labels_in_proportion, learned_classes, load_images, refusal
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
-from sagan.film import inputs, labels_in_turn
+from sagan.film import labels_in_turn
 from sagan.layers import SelfAttention
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
 
 Change = Callable[[Tensor], Tensor]  # the maps of a batch, (B, H*W, H*W), -> as many others
+Moments = tuple[Tensor, Tensor]  # mean and standard deviation of each channel, (C, 1, 1)
 
 SHOWN = 12  # faces of a row of the sheet
 COMPARED = 200  # faces that are compared with the unaltered ones
@@ -73,7 +75,7 @@ def itself(maps: Tensor) -> Tensor:
 
 def fixed(place: Tensor) -> Change:
     """Every position attends as the rows of this map, (H*W, H*W), say, whatever the face."""
-    return lambda maps: place.expand_as(maps)
+    return lambda maps: place.to(maps).expand_as(maps)
 
 
 @dataclass
@@ -107,14 +109,18 @@ def alter(layer: SelfAttention, change: Change) -> tuple[Altered, RemovableHandl
 
 
 def alter_all(
-    generator: Generator, changes: Mapping[str, Change], class_counts: Sequence[int] = ()
+    generator: Generator,
+    changes: Mapping[str, Change],
+    learned: Mapping[str, Moments],
+    class_counts: Sequence[int] = (),
 ) -> list[RemovableHandle]:
     """Alter layers of a generator in eval mode and let each give numbers as large as before; batch norm too.
 
-    The handles undo the alterations, not what was measured of batch norm. class_counts: how many training
-    images each class had; where it is not given, all are equally frequent.
+    learned: the `moments` of the unaltered generator. class_counts: how many training images each class had;
+    where it is not given, all are equally frequent. The handles undo the alterations, not what was measured
+    of batch norm.
     """
-    learned, handles = moments(generator, class_counts), []
+    handles = []
     for name in (name for name in generator.attention if name in changes):  # as data meets them
         altered, handle = alter(generator.attention[name], changes[name])
         handles.append(handle)
@@ -126,7 +132,7 @@ def alter_all(
     return handles
 
 
-def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, tuple[Tensor, Tensor]]:
+def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, Moments]:
     """The mean and the standard deviation of what each attention layer puts out, (C, 1, 1), over faces."""
     sums: dict[str, Tensor] = {}
 
@@ -153,7 +159,7 @@ def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str,
     }
 
 
-def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[str, Change]]:
+def rows(layers: Sequence[str], places: Mapping[str, np.ndarray]) -> dict[str, dict[str, Change]]:
     """What is tried, {name: {layer: change}}: each change in all layers, two also in each by itself.
 
     places holds the map of each layer, (H*W, H*W), that `by place` puts in the place of every face's own.
@@ -163,7 +169,7 @@ def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[
         "none": dict.fromkeys(layers, none),
         "uniform": dict.fromkeys(layers, uniform),
         "same for all": dict.fromkeys(layers, same_for_all),
-        "by place": {layer: fixed(place) for layer, place in places.items()},
+        "by place": {layer: fixed(torch.from_numpy(place)) for layer, place in places.items()},
         "another face's": dict.fromkeys(layers, another),
         "strongest key": dict.fromkeys(layers, strongest),
         "itself": dict.fromkeys(layers, itself),
@@ -172,16 +178,6 @@ def rows(layers: Sequence[str], places: Mapping[str, Tensor]) -> dict[str, dict[
         for name, change in (("none", none), ("another face's", another)):
             table |= {f"{name} at {layer}": {layer: change} for layer in layers}
     return table
-
-
-def average_by_place(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, Tensor]:
-    """The mean map of each layer, (H*W, H*W), over the faces of the seeds from 0 on."""
-    sums: dict[str, Tensor] = {}
-    for seed in range(AVERAGED):
-        _, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
-        for name, (one,) in maps.items():
-            sums[name] = sums.get(name, 0) + one
-    return {name: total / AVERAGED for name, total in sums.items()}
 
 
 def against(faces: Tensor, others: Tensor) -> dict[str, float]:
@@ -254,17 +250,19 @@ def run(options: argparse.Namespace) -> None:
         images = load_images(options.reference, generator.config.image_size).images
         measurement = Measurement(load_features(options.features, device), images, options.count, device)
     options.out.mkdir(parents=True, exist_ok=True)
-    learned = {key: value.clone() for key, value in generator.state_dict().items()}
+    state = {key: value.clone() for key, value in generator.state_dict().items()}
+    learned = moments(generator, counts)
+    places = average_maps.average(generator, None, range(AVERAGED), counts)
     pictures, table = {}, []
-    for name, changes in rows(list(generator.attention), average_by_place(generator, counts)).items():
-        handles = alter_all(generator, changes, counts)
+    for name, changes in rows(list(generator.attention), places).items():
+        handles = alter_all(generator, changes, learned, counts)
         pictures[name] = torch.cat(list(generate(generator, seeds, labels=labels)))
         figures = against(pictures[name], pictures["as learned"])
         if measurement:
             figures |= measurement(generator, counts)
         for handle in handles:
             handle.remove()
-        generator.load_state_dict(learned)  # its batch norm
+        generator.load_state_dict(state)  # its batch norm
         table.append({"maps": name} | figures)
         print(table[-1], flush=True)
         checkpoint.write_history(options.out / "table.csv", table)

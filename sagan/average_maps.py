@@ -50,25 +50,28 @@ def decode(codes: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def average(
     generator: Generator,
-    discriminator: Discriminator,
+    discriminator: Discriminator | None,
     seeds: Iterable[int],
     class_counts: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
     """The mean attention over the faces of these seeds, float64 (n*n, n*n) by layer, from plain networks.
 
-    One face at a time, so it takes no more memory for more of them.
+    One face at a time, so it takes no more memory for more of them. Without a discriminator it is
+    of the generator alone.
     """
     sums: dict[str, Tensor] = {}
     count = 0
     for count, seed in enumerate(seeds, 1):  # noqa: B007
         z, label = inputs(generator, [seed], class_counts=class_counts)
         images, maps = generator(z, label, extras="maps")
-        pixels = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2) / 127.5 - 1  # as on the page
-        _, of_discriminator = discriminator(pixels, label, extras="maps")
-        maps |= {_of_discriminator(layer): value for layer, value in of_discriminator.items()}
+        if discriminator is not None:
+            pixels = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2) / 127.5 - 1  # as on the page
+            _, of_discriminator = discriminator(pixels, label, extras="maps")
+            maps |= {_of_discriminator(layer): value for layer, value in of_discriminator.items()}
         for layer, (attention,) in maps.items():
-            sums.setdefault(layer, torch.zeros(attention.shape, dtype=torch.float64)).add_(attention)
-    return {layer: (total / count).numpy() for layer, total in sums.items()}
+            zeros = torch.zeros_like(attention, dtype=torch.float64)
+            sums.setdefault(layer, zeros).add_(attention)
+    return {layer: (total / count).cpu().numpy() for layer, total in sums.items()}
 
 
 def find(folder: Path, config: SaganConfig) -> Path | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from randomness import fresh_rng
 from torch import Tensor, nn
 
 from benchmarks import altered_attention
@@ -16,7 +17,6 @@ from benchmarks.altered_attention import (
     alter,
     alter_all,
     another,
-    average_by_place,
     itself,
     main,
     moments,
@@ -26,7 +26,7 @@ from benchmarks.altered_attention import (
     strongest,
     uniform,
 )
-from sagan import checkpoint
+from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
 from sagan.film import inputs
 from sagan.layers import SelfAttention
@@ -120,7 +120,7 @@ def test_a_removed_alteration_leaves_no_trace(layer: SelfAttention, x: Tensor) -
 
 
 def test_each_layer_gets_the_change_of_its_row() -> None:
-    places = {"8x8": torch.randn(64, 64), "16x16": torch.randn(256, 256)}
+    places = {name: fresh_rng().normal(size=(n, n)) for name, n in (("8x8", 64), ("16x16", 256))}
     table = rows(["8x8", "16x16"], places)
     assert table["as learned"] == {}
     assert table["none"] == {"8x8": none, "16x16": none}
@@ -128,11 +128,11 @@ def test_each_layer_gets_the_change_of_its_row() -> None:
     assert table["another face's at 16x16"] == {"16x16": another}
     for name, place in places.items():
         given = table["by place"][name](torch.empty(2, *place.shape))
-        assert torch.equal(given, torch.stack([place, place]))
+        assert np.array_equal(given, np.stack([place, place]).astype(np.float32))
 
 
 def test_one_layer_has_no_rows_of_its_own() -> None:
-    assert not [name for name in rows(["16x16"], {"16x16": torch.eye(256)}) if " at " in name]
+    assert not [name for name in rows(["16x16"], {"16x16": np.eye(256)}) if " at " in name]
 
 
 def sharp(network: Generator | Discriminator) -> Generator | Discriminator:
@@ -153,7 +153,7 @@ def generator() -> Generator:
 
 def test_altered_layers_spread_as_before(generator: Generator) -> None:
     before = moments(generator)
-    handles = alter_all(generator, dict.fromkeys(generator.attention, none))
+    handles = alter_all(generator, dict.fromkeys(generator.attention, none), before)
     after = moments(generator)
     for layer, (mean, std) in before.items():
         varied = after[layer][1] > 1e-6  # a channel that ReLU left empty has nothing to spread
@@ -168,20 +168,17 @@ def test_altered_layers_spread_as_before(generator: Generator) -> None:
 def test_batch_norm_behind_is_measured_with_the_alteration(generator: Generator) -> None:
     behind = generator.blocks[-1].norm
     learned = behind.running_var.clone()
-    alter_all(generator, {"8x8": itself})
+    alter_all(generator, {"8x8": itself}, moments(generator))
     measured = behind.running_var.clone()
     measure_batch_norm(generator)  # of the same latents, altered as before
     torch.testing.assert_close(behind.running_var, measured)
     assert not torch.allclose(measured, learned, rtol=0.01)
 
 
-def test_the_map_by_place_is_the_mean_over_faces(
-    generator: Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(altered_attention, "AVERAGED", 7)
+def test_the_map_by_place_is_the_mean_over_faces(generator: Generator) -> None:
     _, maps = generator(*inputs(generator, range(7)), extras="maps")
-    for layer, place in average_by_place(generator).items():
-        torch.testing.assert_close(place, maps[layer].mean(0), rtol=1e-3, atol=1e-6)
+    for layer, place in average_maps.average(generator, None, range(7)).items():
+        torch.testing.assert_close(torch.from_numpy(place).float(), maps[layer].mean(0), rtol=1e-3, atol=1e-6)
 
 
 def test_the_same_faces_are_alike_and_other_ones_are_not() -> None:
