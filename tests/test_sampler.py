@@ -147,7 +147,8 @@ def test_it_answers_from_the_executor_of_an_event_loop(sampler):
     async def ask() -> list[np.ndarray]:
         return await asyncio.gather(*(asyncio.to_thread(sampler.faces, latent[None]) for latent in latents))
 
-    answers = np.concatenate(asyncio.run(ask()))
+    with ThreadPoolExecutor(1) as thread:  # in this one the browser's event loop may run
+        answers = np.concatenate(thread.submit(asyncio.run, ask()).result())
     assert answers.tobytes() == sampler.faces(latents).tobytes()
 
 
