@@ -93,10 +93,9 @@ class Altered:
     def __call__(self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple):
         x, *more = args
         gamma = options.get("gamma", more[0] if more else None)
-        _, (_, q, k, v) = layer.forward(x, extras="parts")  # .forward: hooks, as this one, are for calls
-        maps = self.change(torch.softmax(q @ k.transpose(1, 2), dim=-1))
-        attended = (maps @ v).transpose(1, 2).reshape(x.shape)
-        y = self.scale * (x + (layer.gamma if gamma is None else gamma) * attended) + self.shift
+        _, own = layer.forward(x, extras="maps")  # .forward: hooks, as this one, are for calls
+        y, maps = layer.forward(x, gamma, "maps", self.change(own))
+        y = self.scale * y + self.shift
         if isinstance(output, Tensor):
             return y
         return y, maps if isinstance(output[1], Tensor) else output[1]

@@ -121,17 +121,19 @@ class Generator(nn.Module):
         labels: Tensor | None = None,
         gammas: dict[str, float] | None = None,
         extras: NetworkExtras | None = None,
+        maps: dict[str, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
-        gammas replaces learned gammas by layer name ("16x16"). With extras, returns (images, {layer: extra})
-        with what `SelfAttention.forward` returns; with extras="activations", (images, {block: its output}) of
+        gammas replaces learned gammas by layer name ("16x16"), and maps what is attended to, as
+        `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra}) with what that
+        returns; with extras="activations", (images, {block: its output}) of
         all blocks in the order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those
         that are residual belong to the one they follow. Raises ValueError where labels are missing, not
-        wanted or not one for each latent, or where there is no layer of a gamma's name.
+        wanted or not one for each latent, or where there is no layer of a gamma's or a map's name.
         """
         _check_labels(self.config, labels, len(z))
-        for name in gammas or ():
+        for name in (*(gammas or ()), *(maps or ())):
             if name not in self.attention:
                 raise ValueError(f"there is no attention layer {name!r}, only {list(self.attention)}")
         h = z[:, :, None, None]  # (B, z_dim, 1, 1)
@@ -139,7 +141,7 @@ class Generator(nn.Module):
         for block in self.blocks:
             h = block(h, labels)  # (B, channels, side, side)
             h = _refine(self.residual, h, labels)
-            h = _attend(self.attention, h, gammas, extras, collected)
+            h = _attend(self.attention, h, extras, collected, gammas, maps)
         images = torch.tanh(self.to_image(h))
         if extras == "activations":
             collected["image"] = images
@@ -234,7 +236,7 @@ class Discriminator(nn.Module):
         for conv in self.blocks:
             h = F.leaky_relu(conv(h), 0.1, inplace=True)  # (B, channels, side, side)
             h = _refine(self.residual, h)
-            h = _attend(self.attention, h, None, extras, collected)
+            h = _attend(self.attention, h, extras, collected)
         scores = self.to_score(h).flatten()  # (B, 1, 1, 1) -> (B,)
         if labels is not None:
             scores = scores + (self.embedding(labels) * h.sum((2, 3))).sum(1)
@@ -290,7 +292,12 @@ def _attention(config: SaganConfig, width: int, sides: tuple[int, ...], spectral
 
 
 def _attend(
-    attention: nn.ModuleDict, h: Tensor, gammas: dict | None, extras: NetworkExtras | None, collected: dict
+    attention: nn.ModuleDict,
+    h: Tensor,
+    extras: NetworkExtras | None,
+    collected: dict,
+    gammas: dict | None = None,
+    maps: dict | None = None,
 ) -> Tensor:
     """Run the attention layer that belongs to this feature map, if any; file the extras in `collected`."""
     name = layer_name(h.shape[-1])
@@ -298,13 +305,13 @@ def _attend(
         collected[name] = h
     if name not in attention:
         return h
-    gamma = (gammas or {}).get(name)
+    gamma, given = ((by_name or {}).get(name) for by_name in (gammas, maps))
     if extras is None:
-        return attention[name](h, gamma)
+        return attention[name](h, gamma, maps=given)
     if extras == "activations":
-        collected[f"attention {name}"] = h = attention[name](h, gamma)
+        collected[f"attention {name}"] = h = attention[name](h, gamma, maps=given)
         return h
-    h, collected[name] = attention[name](h, gamma, extras)
+    h, collected[name] = attention[name](h, gamma, extras, given)
     return h
 
 

@@ -38,7 +38,8 @@ class Sampler:
 
     Every forward is float32, one face, one thread, so that a face has the same bytes alone, in a sheet and
     after a restart. Latents are finite numbers, (z_dim,) or (N, z_dim); labels are integers from 0 on, needed
-    wherever the model has classes; gammas is {layer: value} and stands in for the learned ones in that call.
+    wherever the model has classes; gammas is {layer: value} and stands in for the learned ones in that call,
+    maps {layer: (n*n, n*n)} for what all its faces attend to, n being the layer's side.
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are
@@ -125,9 +126,10 @@ class Sampler:
         latents: np.ndarray,
         labels: np.ndarray | None = None,
         gammas: Mapping[str, float] | None = None,
+        maps: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Latents (N, z_dim), and integer labels (N,) where there are classes -> uint8 (N, S, S, 3)."""
-        faces = [face for face, _ in self._generate(latents, labels, gammas)]
+        faces = [face for face, _ in self._generate(latents, labels, gammas, maps=maps)]
         size = self.config.image_size
         return np.array(faces, np.uint8).reshape(-1, size, size, 3)
 
@@ -257,14 +259,16 @@ class Sampler:
         labels: np.ndarray | None,
         gammas: Mapping[str, float] | None,
         extras: NetworkExtras | None = None,
+        maps: Mapping[str, np.ndarray] | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
         labels = self._checked_labels(labels, len(latents))
         gammas = self._checked_gammas(gammas)
+        maps = self._checked_maps(maps)
 
         def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
-            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras)
+            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras, maps)
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
@@ -354,6 +358,28 @@ class Sampler:
             checked[layer] = float(gamma)
         return checked
 
+    def _checked_maps(self, maps: Mapping[str, np.ndarray] | None) -> dict[str, Tensor]:
+        if not isinstance(maps, Mapping | None):
+            raise ValueError(
+                f"maps must be arrays by layer, {{layer: array}}, but were {type(maps).__name__}."
+            )
+        places_of = {layer_name(side): side**2 for side in self.config.g_attention}
+        checked = {}
+        for layer, weights in (maps or {}).items():
+            self._check_layer(layer)
+            places = places_of[layer]
+            try:
+                weights = np.asarray(weights, np.float32)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"The map of {layer} must be an array of numbers.") from error
+            if weights.shape != (places, places):
+                wanted = f"({places}, {places})"
+                raise ValueError(f"The map of {layer} must have the shape {wanted}, but has {weights.shape}.")
+            if not np.isfinite(weights).all():
+                raise ValueError(f"The map of {layer} must hold finite numbers, but holds NaN or infinity.")
+            checked[layer] = torch.tensor(weights)[None]
+        return checked
+
     def _check_layer(self, layer: str) -> None:
         if layer not in self.layers:
             there = " and ".join(self.layers) or "none"
@@ -376,7 +402,7 @@ def _pixels(image: Tensor) -> np.ndarray:
     """(3, S, S) in [-1, 1] -> uint8 (S, S, 3)."""
     if not image.isfinite().all():
         raise ValueError(
-            "These latents and gammas are so large that the image is not finite; take smaller ones."
+            "These latents, gammas or maps are so large that the image is not finite; take smaller ones."
         )
     return to_uint8(image[None])[0]
 

@@ -156,6 +156,41 @@ def test_attention_refuses_a_feature_map_without_its_batch():
         attention_layer()(torch.randn(16, 3, 4))
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
+@pytest.mark.parametrize("batch", [1, 3], ids=["one for all", "one for each"])
+@pytest.mark.parametrize("gamma", [None, -0.5])
+def test_maps_that_are_given_weigh_this_layers_values(fused, batch, gamma):
+    layer = attention_layer().eval()
+    layer.fused = fused
+    x, maps = torch.randn(3, 16, 3, 4), torch.randn(batch, 12, 12)  # any numbers: only softmax sums to 1
+    y = layer(x, gamma, maps=maps)
+    factor = layer.gamma.item() if gamma is None else gamma
+    for i in range(3):
+        values = project(layer.value, x[i].numpy())
+        attended = (maps[i % batch].numpy() @ values).T.reshape(16, 3, 4)
+        np.testing.assert_allclose((y - x)[i].detach().numpy(), factor * attended, atol=1e-4)
+    for extras in ("maps", "queries_keys", "parts"):
+        torch.testing.assert_close(layer(x, gamma, extras, maps)[0], y)
+    assert torch.equal(layer(x, extras="maps", maps=maps)[1], maps.expand(3, 12, 12))
+    torch.testing.assert_close(
+        layer(x, extras="queries_keys", maps=maps)[1], layer(x, extras="queries_keys")[1]
+    )
+
+
+def test_a_layers_own_maps_change_nothing():
+    layer = attention_layer().eval()
+    x = torch.randn(2, 16, 5, 3)
+    _, maps = layer(x, extras="maps")
+    torch.testing.assert_close(layer(x, maps=maps), layer(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (2, 12, 12), (3, 12, 11), (3, 1, 12, 12), ()], ids=str)
+def test_maps_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError) as refusal:
+        attention_layer()(torch.randn(3, 16, 3, 4), maps=torch.zeros(shape))
+    assert str(refusal.value) == f"maps must have the shape (3, 12, 12), but have {shape}"
+
+
 def test_fused_and_explicit_paths_have_the_same_gradients():
     explicit = attention_layer().eval()
     fused = copy.deepcopy(explicit)

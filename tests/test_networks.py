@@ -147,6 +147,30 @@ def test_gammas_passed_to_a_forward_act_like_learned_ones_and_are_not_written():
     assert torch.equal(generator(z), learned)
 
 
+@pytest.mark.parametrize("extras", [None, "queries_keys", "activations"])
+def test_maps_passed_to_a_forward_reach_their_layer_alone(extras):
+    generator = awake(Generator(small())).eval()
+    z, maps = torch.randn(2, 12), torch.rand(1, 64, 64)
+    given, own = [], generator(z)
+    for name, layer in generator.attention.items():
+        layer.register_forward_pre_hook(
+            lambda _, args, options, name=name: given.append((name, (*args, *options.values())[-1])),
+            with_kwargs=True,
+        )
+    answer = generator(z, extras=extras, maps={"8x8": maps})
+    assert [name for name, _ in given] == ["8x8", "16x16"]
+    assert given[0][1] is maps and given[1][1] is None
+    images = answer if extras is None else answer[0]
+    assert not torch.allclose(images, own) and torch.equal(generator(z), own)
+
+
+def test_the_maps_that_a_generator_has_made_give_the_same_images():
+    generator = awake(Generator(small())).eval()
+    z = torch.randn(2, 12)
+    images, maps = generator(z, extras="maps")
+    torch.testing.assert_close(generator(z, maps=maps), images, atol=1e-5, rtol=0)
+
+
 def test_at_the_start_gamma_learns_but_queries_and_keys_do_not():
     config = small()
     generator, discriminator = Generator(config), Discriminator(config)
@@ -308,9 +332,10 @@ def test_labels_that_are_not_one_each_are_refused(network, shape):
 
 
 @pytest.mark.parametrize("name", ["64x64", 16], ids=repr)
-def test_a_gamma_of_a_layer_that_is_not_there_is_refused(name):
+@pytest.mark.parametrize("given", [{"gammas": 9.0}, {"maps": torch.zeros(1, 64, 64)}], ids=["gammas", "maps"])
+def test_a_gamma_or_a_map_of_a_layer_that_is_not_there_is_refused(name, given):
     with pytest.raises(ValueError) as error:
-        Generator(small())(torch.randn(1, 12), gammas={name: 9.0})
+        Generator(small())(torch.randn(1, 12), **{kind: {name: value} for kind, value in given.items()})
     assert str(error.value) == f"there is no attention layer {name!r}, only ['8x8', '16x16']"
 
 

@@ -247,7 +247,7 @@ def test_row_i_of_attention_belongs_to_query_position_i(sampler):
     class Constructed(nn.Module):
         attention = nn.ModuleDict({"8x8": layer})
 
-        def forward(self, z, labels, gammas, extras):
+        def forward(self, z, labels, gammas, extras, maps):
             _, extra = layer(positions, 0.0, extras)
             return torch.zeros(1, 3, 32, 32), {"8x8": extra}
 
@@ -312,6 +312,34 @@ def test_gamma_of_the_first_layer_moves_the_queries_of_the_second(sampler):
     learned, changed = sampler.queries_keys(latent), sampler.queries_keys(latent, gammas={"8x8": -4.0})
     assert learned["8x8"][0].tobytes() == changed["8x8"][0].tobytes()
     assert not np.allclose(learned["16x16"][0], changed["16x16"][0])
+
+
+def test_maps_that_are_given_take_the_place_of_every_faces_own(sampler):
+    latents = random_latents(3)
+    one, other = latents[:2]
+    maps = {layer: sampler.attention(other, layer) for layer in sampler.layers}
+    faces = sampler.faces(latents, maps=maps)
+    # Its own maps leave a face as it is, but for rounding: each is worked out in other places.
+    np.testing.assert_allclose(faces[1].astype(int), sampler.faces(other[None])[0], atol=1)
+    assert np.abs(faces[0].astype(int) - sampler.faces(one[None])[0]).max() > 10
+    assert faces[0].tobytes() == sampler.faces(one[None], maps=maps)[0].tobytes()
+    with torch.no_grad():
+        tensors = {layer: torch.tensor(weights)[None] for layer, weights in maps.items()}
+        image = sampler._generator(torch.tensor(one)[None], maps=tensors)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(faces[0], (image + 1) * 127.5, atol=1)
+
+
+def test_maps_of_one_layer_leave_the_others_to_themselves_and_gammas_count(sampler):
+    latents = random_latents(2)
+    maps = {"8x8": np.eye(64)}  # float64, and lists below, are as welcome
+    changed = sampler.faces(latents, maps=maps)
+    assert changed.tobytes() == sampler.faces(latents, maps={"8x8": np.eye(64).tolist()}).tobytes()
+    assert changed.tobytes() != sampler.faces(latents).tobytes()
+    off = dict.fromkeys(sampler.layers, 0)
+    assert (
+        sampler.faces(latents, gammas=off, maps=maps).tobytes()
+        == sampler.faces(latents, gammas=off).tobytes()
+    )
 
 
 def test_learned_gammas_are_plain_numbers(sampler):
@@ -595,6 +623,7 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are(sampler, layer
     for ask in (
         lambda: sampler.attention(random_latents(1)[0], layer),
         lambda: sampler.faces(random_latents(1), gammas={layer: 1.0}),
+        lambda: sampler.faces(random_latents(1), maps={layer: np.eye(64)}),
         lambda: sampler.queries_keys(random_latents(1)[0], gammas={layer: 1.0}),
     ):
         with pytest.raises(ValueError) as refusal:
@@ -614,6 +643,30 @@ def test_gammas_without_the_names_of_layers_are_refused(sampler, gammas):
     with pytest.raises(ValueError) as refusal:
         sampler.faces(random_latents(1), gammas=gammas)
     assert str(refusal.value) == f"gammas must be numbers by layer, {{layer: number}}, but were {gammas!r}."
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (np.eye(63), "The map of 8x8 must have the shape (64, 64), but has (63, 63)."),
+        (np.zeros((1, 64, 64)), "The map of 8x8 must have the shape (64, 64), but has (1, 64, 64)."),
+        (None, "The map of 8x8 must have the shape (64, 64), but has ()."),
+        (np.full((64, 64), math.nan), "The map of 8x8 must hold finite numbers, but holds NaN or infinity."),
+        ("sharp", "The map of 8x8 must be an array of numbers."),
+        ([[1], [2, 3]], "The map of 8x8 must be an array of numbers."),
+    ],
+    ids=["small", "batch", "None", "NaN", "word", "ragged"],
+)
+def test_a_map_that_is_none_is_refused(sampler, weights, sentence):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(random_latents(1), maps={"8x8": weights})
+    assert str(refusal.value) == sentence
+
+
+def test_maps_without_the_names_of_layers_are_refused(sampler):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(random_latents(1), maps=[np.eye(64), np.eye(256)])
+    assert str(refusal.value) == "maps must be arrays by layer, {layer: array}, but were list."
 
 
 def test_numbers_too_large_to_compute_with_are_refused(sampler):

@@ -1,20 +1,25 @@
-"""The gamma dials of the Attention tab: the face without attention, as dialled, and the difference."""
+"""The gamma dials of the Attention tab: the face without attention, as dialled, and the difference.
 
+Dialled is also whose maps: the face's own ones, their strongest keys alone, uniform ones, or those of face B.
+"""
+
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 
+from sagan import inside
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of
-from sagan.ui.lab import MOST_TIMES
+from sagan.ui.lab import MAPS, MOST_TIMES
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
 if TYPE_CHECKING:
-    from sagan.sampler import Sampler
+    from sagan.sampler import QueriesKeys, Sampler
 
 MOST_FACTOR = 64  # of the difference
 GREY = 128
@@ -31,6 +36,7 @@ def gamma_dials(controls: Controls) -> None:
             for name in sampler.layers
         ],
         most=MOST_TIMES,
+        maps=[{"value": value, "text": texts.DIALS["maps"][value]} for value in MAPS],
     )
 
     count = len(sampler.layers)
@@ -40,41 +46,85 @@ def gamma_dials(controls: Controls) -> None:
     ) -> dict[str, Any]:
         number = told(event, "number")
         times = told_list(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
+        maps = MAPS[told(event, "maps", len(MAPS) - 1)]
         face = CurrentFace(seed, seed_b, t, psi, label)
-        return {"number": number} | await in_worker(compare, sampler, face, times)
+        return {"number": number} | await in_worker(compare, sampler, face, times, maps)
 
     dials.want(want, controls.inputs, dials, js="() => sagan.values()", **CHOICE).failure(
         None, js=failed(dials)
     )
 
 
-def compare(sampler: "Sampler", face: CurrentFace, times: list[float]) -> dict[str, Any]:
-    """Three pictures of a face: attention off, every gamma `times` the learned one, and their difference.
+def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str = "own") -> dict[str, Any]:
+    """Four pictures: a face with attention off, as dialled, the difference, and the face as learned.
 
-    Also the factor that the difference was amplified by, and its mean over pixels in grey levels. Raises
-    ValueError for a face that cannot be.
+    Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS. Where these are those of face B,
+    it is B that is shown as learned, and its seed is told. Told are also the factor that the difference was
+    amplified by, and its mean over pixels in grey levels. Raises ValueError for a face that cannot be.
     """
-    gammas = (factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True))
-    without, with_it = _without(sampler, face), _made(sampler, face, *gammas)
+    gammas = [factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)]
+    without, with_it = _without(sampler, face), _made(sampler, face, gammas, maps)
     difference, factor = amplified(without, with_it)
     change = float(np.abs(with_it.astype(int) - without).mean())
-    shown = {"off": without, "dialled": with_it, "difference": difference}
+    learned, _ = _learned(sampler, face_b(face) if maps == "b" else face)
+    shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
     return {name: pictures.png_uri(image) for name, image in shown.items()} | {
         "factor": factor,
         "change": change,
+        "seed_b": face.seed_b if maps == "b" else None,
     }
 
 
-def _made(sampler: "Sampler", face: CurrentFace, *gammas: float) -> np.ndarray:
+def face_b(face: CurrentFace) -> CurrentFace:
+    """The other end of the walk that a face lies on, truncated as much and of the same class."""
+    return replace(face, seed_a=face.seed_b, t=0.0)
+
+
+def _made(sampler: "Sampler", face: CurrentFace, gammas: list[float], maps: str = "own") -> np.ndarray:
     """A face with one gamma for each layer, uint8 (S, S, 3)."""
     z, label = face.inputs(sampler.config)
-    return sampler.faces(z[None], labels_of(label), dict(zip(sampler.layers, gammas, strict=True)))[0]
+    by_layer = dict(zip(sampler.layers, gammas, strict=True))
+    return sampler.faces(z[None], labels_of(label), by_layer, _maps(sampler, face, maps))[0]
+
+
+def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray] | None:
+    """The maps of one of MAPS by layer, (n*n, n*n); None for what the layers make themselves.
+
+    Those of a face are of the face as learned, whatever the dials say.
+    """
+    if kind == "own":
+        return None
+    learned = _attention(sampler, face_b(face) if kind == "b" else face)
+    if kind == "strongest":
+        return {name: strongest(weights) for name, weights in learned.items()}
+    if kind == "uniform":
+        return {name: np.full_like(weights, 1 / len(weights)) for name, weights in learned.items()}
+    return learned
+
+
+def strongest(weights: np.ndarray) -> np.ndarray:
+    """A map (n*n, n*n) whose rows give all of their weight to the strongest key."""
+    alone = np.zeros_like(weights)
+    alone[np.arange(len(weights)), weights.argmax(1)] = 1
+    return alone
 
 
 @lru_cache(maxsize=32)
 def _without(sampler: "Sampler", face: CurrentFace) -> np.ndarray:
     """A face with attention off, which stays while its dials turn."""
-    return _made(sampler, face, *(0.0 for _ in sampler.layers))
+    return _made(sampler, face, [0.0] * len(sampler.layers))
+
+
+@lru_cache(maxsize=32)
+def _learned(sampler: "Sampler", face: CurrentFace) -> tuple[np.ndarray, "QueriesKeys"]:
+    """A face as learned, uint8 (S, S, 3), and its queries and keys."""
+    return sampler.face_and_queries_keys(*face.inputs(sampler.config))
+
+
+@lru_cache(maxsize=4)  # some megabytes each
+def _attention(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
+    """The maps of a face as learned by layer, (n*n, n*n)."""
+    return {name: inside.attention(q, k) for name, (q, k) in _learned(sampler, face)[1].items()}
 
 
 def amplified(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, int]:

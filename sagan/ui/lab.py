@@ -1,4 +1,4 @@
-"""What a link says of the attention lab: direction, scale, network, layer in focus, pins and dials."""
+"""What a link says of the attention lab: direction, scale, network, layer in focus, pins, maps and dials."""
 
 import re
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MOST_PINS = 5
 MOST_TIMES = 3  # a dial goes from 0 to 3 times the learned gamma
+MAPS = ("own", "strongest", "uniform", "b")  # whose maps the dials work with
 COMBINED = "combined"
 DIAL = "gamma_"
 
@@ -20,8 +21,9 @@ Pin = tuple[int, int]  # a pixel of the face: column, row
 def view_from_link(query: Mapping[str, str], sampler: "Sampler") -> tuple[dict[str, Any], list[str]]:
     """What of a link concerns the lab, as the browser takes it over, and what in it is not valid.
 
-    Reads direction, scale, network and layer; pins as "column-row_column-row", pixels of the face; and for
-    each layer gamma_LAYER, a multiple of the learned gamma. The page of a model without attention has no lab.
+    Reads direction, scale, network, layer and maps; pins as "column-row_column-row", pixels of the face; and
+    for each layer gamma_LAYER, a multiple of the learned gamma. The page of a model without attention has no
+    lab.
     """
     if not sampler.layers:
         return {}, []
@@ -31,6 +33,7 @@ def view_from_link(query: Mapping[str, str], sampler: "Sampler") -> tuple[dict[s
         "direction": ("forward", "backward"),
         "scale": ("shared", "own"),
         "network": [network for network, layers in names.items() if layers],
+        "maps": MAPS,
         "layer": (*names.get(network, sampler.layers), COMBINED),
     }
     view = {name: query[name] for name, allowed in choices.items() if query.get(name) in allowed}

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 
+from sagan.export import measure_batch_norm
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
 from sagan.ui import build_app, launch_options
@@ -27,13 +28,13 @@ CURATED = (
 
 
 def random_sampler(num_classes: int = 0) -> Sampler:
-    """A sampler over small random networks, with logits that spread by 2 in both attention layers."""
+    """A sampler over small random networks: seeds differ, and logits spread by 2 in both attention layers."""
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=num_classes)
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    generator.eval()
+    measure_batch_norm(generator.eval())
     with torch.no_grad():
         for name, layer in generator.attention.items():
-            layer.gamma.normal_()
+            layer.gamma.copy_(torch.empty(()).uniform_(1, 2) * (torch.randint(2, ()) * 2 - 1))
             labels = torch.zeros(1, dtype=int) if num_classes else None
             q, k = generator(torch.randn(1, config.z_dim), labels, extras="queries_keys")[1][name]
             scale = 2 / (q @ k.transpose(1, 2)).std()

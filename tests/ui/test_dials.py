@@ -1,4 +1,4 @@
-"""The gamma dials: three pictures of the current face, against the sampler."""
+"""The gamma dials and the choice of maps: pictures of the current face, against the sampler."""
 
 import base64
 from io import BytesIO
@@ -9,7 +9,7 @@ from PIL import Image
 from randomness import draw, fresh_rng
 from screen import gamma_text, painted
 
-from sagan import latents
+from sagan import inside, latents
 from sagan.ui import dials, texts
 from sagan.ui.current import CurrentFace
 
@@ -51,15 +51,45 @@ def canvas(page, name: str) -> np.ndarray:
     return reduced(painted(part(page, f'[data-picture="{name}"]')))
 
 
-def assert_shows(page, name: str, face: np.ndarray) -> None:
+def like(page, name: str, face: np.ndarray) -> float:
+    """The correlation of a picture with this face; every browser has its own way to enlarge."""
     wanted = reduced(np.asarray(Image.fromarray(face).resize((384, 384), Image.Resampling.BICUBIC)))
-    # Every browser has its own way to enlarge.
-    assert np.corrcoef(canvas(page, name).ravel(), wanted.ravel())[0, 1] > 0.95
+    return np.corrcoef(canvas(page, name).ravel(), wanted.ravel())[0, 1]
+
+
+def assert_shows(page, name: str, face: np.ndarray) -> None:
+    assert like(page, name, face) > 0.95
+
+
+def assert_shows_of(page, name: str, faces: dict, chosen: object) -> None:
+    """Of several faces the picture shows the chosen one."""
+    assert_shows(page, name, faces[chosen])
+    assert max(faces, key=lambda key: like(page, name, faces[key])) == chosen
 
 
 def face_with(sampler, seed: int, times: dict[str, float]) -> np.ndarray:
     gammas = {layer: times.get(layer, 1) * sampler.gammas[layer] for layer in LAYERS}
     return sampler.faces(latents.from_seed(seed, sampler.config.z_dim)[None], None, gammas)[0]
+
+
+def maps_of(sampler, z: np.ndarray, kind: str, label: int | None = None) -> dict[str, np.ndarray]:
+    """What all layers attend to with the maps of this kind, of the face of z."""
+    queries_keys = sampler.queries_keys(z, label)
+    maps = {layer: inside.attention(*queries_keys[layer]) for layer in LAYERS}
+    if kind == "uniform":
+        return {layer: np.ones_like(weights) / len(weights) for layer, weights in maps.items()}
+    if kind == "strongest":
+        return {layer: np.eye(len(weights))[weights.argmax(1)] for layer, weights in maps.items()}
+    return maps
+
+
+def choose(page, maps: str) -> None:
+    shown = part(page, ".content").get_attribute("data-shown")
+    part(page, f'.maps input[value="{maps}"]').click()
+    page.wait_for_function(
+        "shown => document.querySelector('#dials-view .content').dataset.shown !== shown", arg=shown
+    )
+    page.wait_for_selector("#dials-view .content:not(.waiting)")
 
 
 def test_nothing_is_asked_for_before_the_dials_are_unfolded(page):
@@ -111,6 +141,57 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     dialled.wait_for_timeout(300)  # the pictures are decoded
     assert_shows(dialled, "dialled", face_with(sampler, seed, {"16x16": 0}))
     assert dialled.evaluate("sagan.lab.state.gammas") == {"16x16": 0}
+
+
+@pytest.mark.parametrize("kind", ["strongest", "uniform", "b"])
+def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, kind):
+    assert part(dialled, ".maps input:checked").get_attribute("value") == "own"
+    seed, seed_b = dialled.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    z, z_b = (latents.from_seed(s, sampler.config.z_dim) for s in (seed, seed_b))
+    own = face_with(sampler, seed, {})
+    assert_shows(dialled, "learned", own)
+    assert part(dialled, ".face").text_content() == texts.DIALS["as_learned"]
+    turn(dialled, "16x16", 2)
+    choose(dialled, kind)
+    gammas = sampler.gammas | {"16x16": 2 * sampler.gammas["16x16"]}
+    faces = {
+        maps: sampler.faces(z[None], None, gammas, maps_of(sampler, z_b if maps == "b" else z, maps))[0]
+        for maps in ("strongest", "uniform", "b")
+    } | {"own": face_with(sampler, seed, {"16x16": 2})}
+    assert_shows_of(dialled, "dialled", faces, kind)
+    assert_shows(dialled, "off", face_with(sampler, seed, dict.fromkeys(LAYERS, 0)))
+    assert_shows(dialled, "learned", sampler.faces(z_b[None])[0] if kind == "b" else own)
+    caption = texts.DIALS["b"].format(seed=seed_b) if kind == "b" else texts.DIALS["as_learned"]
+    assert part(dialled, ".face").text_content() == caption
+    assert part(dialled, '[data-picture="learned"]').get_attribute("aria-label") == caption
+    assert part(dialled, ".how").text_content() == texts.DIALS["how"][kind]
+    assert dialled.evaluate("sagan.link(sagan.face)").endswith(f"&maps={kind}&gamma_16x16=2")
+    choose(dialled, "own")
+    assert_shows_of(dialled, "dialled", faces, "own")
+    assert "maps" not in dialled.evaluate("sagan.link(sagan.face)")
+
+
+def test_another_face_b_brings_its_maps(new_page, address, sampler):
+    page = new_page(f"{address}?seed=8&seed_b=21&maps=b")
+    page.wait_for_selector("#dials-view .fold[open]")
+    part(page, ".content").scroll_into_view_if_needed()
+    page.wait_for_selector("#dials-view [data-shown]")
+    page.get_by_role("tab", name=texts.WALK_TAB, exact=True).click()
+    page.locator("#seed-b input[type=number]").fill("22")
+    page.locator("#seed-b input[type=number]").press("Tab")
+    page.wait_for_function("sagan.face.seed_b === 22")
+    page.get_by_role("tab", name=texts.ATTENTION_TAB, exact=True).click()
+    part(page, ".content").scroll_into_view_if_needed()
+    page.wait_for_function(
+        "caption => document.querySelector('#dials-view .face').textContent === caption",
+        arg=texts.DIALS["b"].format(seed=22),
+    )
+    seeds = (21, 22)
+    z, *ends = (latents.from_seed(seed, sampler.config.z_dim) for seed in (8, *seeds))
+    learned = sampler.faces(np.array(ends))
+    dialled = [sampler.faces(z[None], None, None, maps_of(sampler, end, "b"))[0] for end in ends]
+    assert_shows_of(page, "dialled", dict(zip(seeds, dialled, strict=True)), 22)
+    assert_shows_of(page, "learned", dict(zip(seeds, learned, strict=True)), 22)
 
 
 def test_a_drag_ends_on_the_picture_of_its_last_value(dialled, sampler):
@@ -166,6 +247,44 @@ def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
     assert factor == (max(fits) if fits else 1)
     wanted = np.clip(128 + factor * (after.astype(int) - before), 0, 255)
     np.testing.assert_array_equal(picture, wanted)
+
+
+@pytest.mark.parametrize("kind", ["strongest", "uniform", "b"])
+def test_maps_are_of_a_face_as_learned_truncated_and_of_its_class(with_classes, kind):
+    psi, label = draw.uniform(0.3, 1), draw.randrange(3)
+    face = CurrentFace(draw.randrange(2**32), draw.randrange(2**32), draw.random(), psi, label)
+    times = [draw.uniform(0, 3) for _ in LAYERS]
+    answer = dials.compare(with_classes, face, times, kind)
+    gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
+    z = face.latent(16)
+    z_b = latents.truncate(latents.from_seed(face.seed_b, 16), psi)
+    maps = maps_of(with_classes, z_b if kind == "b" else z, kind, label)
+    labels = np.array([label])
+    wanted = with_classes.faces(z[None], labels, gammas, maps)[0]
+    np.testing.assert_array_equal(pixels(answer["dialled"]), wanted)
+    own = with_classes.faces(z[None], labels, gammas)[0]
+    assert np.abs(wanted.astype(int) - own).mean() > 0.5
+    learned = with_classes.faces((z_b if kind == "b" else z)[None], labels)[0]
+    np.testing.assert_array_equal(pixels(answer["learned"]), learned)
+    assert answer["seed_b"] == (face.seed_b if kind == "b" else None)
+
+
+def test_its_own_maps_are_the_dialled_ones_not_those_as_learned(with_classes):
+    face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
+    dialled = pixels(dials.compare(with_classes, face, [3.0, 1.0])["dialled"])
+    gammas = {layer: (3, 1)[i] * with_classes.gammas[layer] for i, layer in enumerate(LAYERS)}
+    z, labels = latents.from_seed(face.seed_a, 16)[None], np.array([face.label])
+    np.testing.assert_array_equal(dialled, with_classes.faces(z, labels, gammas)[0])
+    learned = with_classes.faces(z, labels, gammas, maps_of(with_classes, z[0], "own", face.label))[0]
+    assert np.abs(dialled.astype(int) - learned).mean() > 1
+
+
+def test_a_row_gives_all_of_its_weight_to_its_strongest_key():
+    weights = fresh_rng().dirichlet(np.ones(9), 9).astype(np.float32)
+    alone = dials.strongest(weights)
+    assert alone.dtype == np.float32
+    for row, given in zip(alone, weights, strict=True):
+        assert row.sum() == row.max() == 1 and row.argmax() == given.argmax()
 
 
 def test_classes_are_kept_by_the_dials(with_classes):

@@ -159,6 +159,7 @@ PRIVATE = {
     "jump": ("walk-view", {"t": 0.5}, "t must be a number from 0 to 1"),
     "go": ("tour-view", {"index": 3}, "index must be an integer from 0 to 7"),
     "leave": ("tour-view", {}, ""),
+    "want": ("dials-view", {}, ""),
 }
 
 
@@ -173,7 +174,7 @@ def send(address: str, name: str, data: object) -> httpx.Response:
     return httpx.post(f"{address}gradio_api/run/predict", json=body, timeout=120)
 
 
-@pytest.mark.parametrize("name", sorted(set(PRIVATE) - {"leave"}))
+@pytest.mark.parametrize("name", sorted(set(PRIVATE) - {"leave", "want"}))
 def test_what_a_view_tells_is_checked_on_the_server_too(address, name):
     _, good, allowed = PRIVATE[name]
     answer = send(address, name, good)
@@ -183,6 +184,19 @@ def test_what_a_view_tells_is_checked_on_the_server_too(address, name):
         assert f"{allowed}, but was {value!r}." in send(address, name, {key: value}).json()["error"]
     for data in (None, {}, [key], key):
         assert allowed in send(address, name, data).json()["error"]
+
+
+def test_what_the_dials_tell_is_checked_on_the_server_too(address):
+    good = {"number": 1, "times": [0.5, 3], "maps": 3}
+    answer = send(address, "want", good)
+    assert answer.status_code == 200 and answer.json()["data"]
+    for name, bad, allowed in (
+        ("maps", 4, "maps must be an integer from 0 to 3"),
+        ("maps", "b", "maps must be an integer from 0 to 3"),
+        ("times", [1], "times must be a list of 2 numbers"),
+        ("times", [1, 3.5], "times must be a number from 0 to 3"),
+    ):
+        assert allowed in send(address, "want", good | {name: bad}).json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ def test_all_that_is_valid_is_taken_over(sampler):
         "scale": "own",
         "network": "discriminator",
         "layer": "8x8",
+        "maps": "uniform",
         "pins": "0-63_12-7",
         "gamma_16x16": "0",
         "gamma_32x32": "2.5",
@@ -23,6 +24,7 @@ def test_all_that_is_valid_is_taken_over(sampler):
         "scale": "own",
         "network": "discriminator",
         "layer": "8x8",
+        "maps": "uniform",
         "pins": [(0, 63), (12, 7)],
         "gammas": {"16x16": 0, "32x32": 2.5},
     }
@@ -39,6 +41,8 @@ def test_all_that_is_valid_is_taken_over(sampler):
         ("network", "critic"),
         ("layer", "8x8"),  # a layer of the other network
         ("layer", "64x64"),
+        ("maps", "B"),
+        ("maps", "another"),
         ("pins", ""),
         ("pins", "64-0"),
         ("pins", "0-64"),

@@ -1,25 +1,28 @@
-// What the attention lab shows besides the face: pins, direction, scale, network, layer in focus, dials. Views read
+// What the attention lab shows besides the face: pins, direction, scale, network, layer in focus, maps, dials. Views read
 // `sagan.lab.state`, change it by these functions alone, and are told; links carry it.
 sagan.lab = (() => {
   const MOST = 5;
-  const USUAL = { direction: 'forward', scale: 'shared', network: 'generator', layer: null };
+  const LINKED = ['direction', 'scale', 'network', 'layer', 'maps']; // links carry these where they are not as at first
   const listeners = new Set();
-  const state = {
+  const FIRST = { // the state of a first visit
     direction: 'forward', // or 'backward': what a point looks at, or who looks at it
     scale: 'shared', // or 'own'
     network: 'generator', // or 'discriminator'
     layer: null, // in focus: the name of a layer of that network or 'combined'; null for the finest
+    maps: 'own', // or 'strongest', 'uniform', 'b': whose maps the dials' pictures are made with
     average: false, // the map over many faces stands beside the face's own
     gammas: {}, // dials: {layer: times the learned gamma}, where it is not 1
     pins: [], // [{x, y, colour}], the oldest first; a pin is a pixel of the face, its colour a number from 0 to 4
     chosen: null, // the pin that the layers return to when the pointer leaves them
     place: null, // [x, y], the pixel that was last pointed at by keys, by a finger or by the page itself
   };
+  const state = { ...FIRST };
   const free = (pins) => [0, 1, 2, 3, 4].find((colour) => pins.every((pin) => pin.colour !== colour));
   const at = (x, y) => state.pins.find((pin) => pin.x === x && pin.y === y);
 
   const lab = {
     MOST,
+    FIRST,
     state,
 
     /** Change some of the state; everyone who listens is told what. */
@@ -60,14 +63,14 @@ sagan.lab = (() => {
     query() {
       const { pins, gammas, ...rest } = state;
       return [
-        ...Object.keys(USUAL).filter((name) => rest[name] !== USUAL[name]).map((name) => [name, rest[name]]),
+        ...LINKED.filter((name) => rest[name] !== FIRST[name]).map((name) => [name, rest[name]]),
         ...(pins.length ? [['pins', pins.map(({ x, y }) => `${x}-${y}`).join('_')]] : []),
         ...Object.entries(gammas).map(([layer, times]) => [`gamma_${layer}`, times]),
       ];
     },
 
     /** Whether a word of a link is one of `query`. */
-    says: (word) => word in USUAL || word === 'pins' || word.startsWith('gamma_'),
+    says: (word) => LINKED.includes(word) || word === 'pins' || word.startsWith('gamma_'),
 
     /** Take over what a link said: {pins: [[x, y], ...], ...}. */
     open({ pins = [], ...rest }) {

@@ -1,4 +1,5 @@
-// The gamma dials: what attention adds to this face. Python makes it again for every value that a dial passes.
+// The gamma dials: what attention adds to this face. Python makes it again for every value that a dial passes, and
+// for every choice of maps.
 const { texts } = props;
 const { lab } = sagan;
 const part = (selector) => element.querySelector(selector);
@@ -7,8 +8,14 @@ const dials = props.dials.map(({ name, gamma }) => {
   const dial = [...element.querySelectorAll('.dial')].find(({ dataset }) => dataset.dial === name);
   return { name, gamma, dial, slider: dial.querySelector('input'), said: dial.querySelector('output') };
 });
+const choices = [...element.querySelectorAll('.maps input')];
 const times = () => props.dials.map(({ name }) => lab.state.gammas[name] ?? 1);
-const fresh = sagan.keepFresh(content, texts.failed, (number) => (sagan.face ? trigger('want', { number, times: times() }) : false), 0);
+const fresh = sagan.keepFresh(content, texts.failed, ask, 0);
+
+function ask(number) {
+  if (!sagan.face) return false;
+  trigger('want', { number, times: times(), maps: choices.findIndex(({ value }) => value === lab.state.maps) });
+}
 
 function turn(name, value) {
   const { [name]: before, ...others } = lab.state.gammas;
@@ -21,15 +28,19 @@ for (const { name, dial, slider } of dials) {
   dial.querySelector('.learned').addEventListener('click', () => turn(name, 1));
 }
 
+for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));
+
 lab.on((state, changes) => {
-  if (!('gammas' in changes)) return;
+  if (!('gammas' in changes || 'maps' in changes)) return;
+  for (const choice of choices) choice.checked = choice.value === state.maps;
+  part('.how').textContent = texts.how[state.maps];
   times().forEach((value, i) => {
     const { slider, said, gamma } = dials[i];
     slider.value = value;
     said.textContent = sagan.fill(texts.value, { gamma: sagan.gamma(value * gamma), times: value.toFixed(2) });
     slider.setAttribute('aria-valuetext', said.textContent);
   });
-  if (Object.keys(state.gammas).length) fold.open = true; // a link brought them
+  if (Object.keys(state.gammas).length || state.maps !== 'own') fold.open = true; // a link brought them
   fresh.stale();
 });
 
@@ -37,11 +48,14 @@ async function receive() {
   const value = props.value;
   if (!value) return;
   fresh.answered(value.number);
-  const names = ['off', 'dialled', 'difference'];
+  const names = ['off', 'dialled', 'difference', 'learned'];
   const images = await Promise.all(names.map((name) => sagan.decode(value[name])));
   if (props.value !== value) return; // a newer one came meanwhile
   names.forEach((name, i) => sagan.draw(part(`[data-picture="${name}"]`), images[i]));
   part('.amplified').textContent = sagan.fill(texts.amplified, { factor: value.factor, change: value.change.toFixed(1) });
+  const learned = value.seed_b === null ? texts.as_learned : sagan.fill(texts.b, { seed: value.seed_b });
+  part('.face').textContent = learned;
+  part('[data-picture="learned"]').setAttribute('aria-label', learned);
   part('.error').textContent = '';
   Object.assign(content.dataset, { shown: value.number, factor: value.factor });
 }

@@ -3,7 +3,6 @@ const { texts, steps } = props;
 const { lab } = sagan;
 const part = (selector) => element.querySelector(selector);
 const card = part('.card'), error = part('.error'), back = part('.back'), next = part('.next');
-const USUAL = { direction: 'forward', scale: 'shared', network: 'generator', layer: null, average: false, gammas: {}, pins: [], chosen: null, place: null };
 
 let wanted = null; // the number of the step that was asked for last, null outside the tour
 let shown = null; // that of the step on the card
@@ -56,7 +55,7 @@ function show(index) {
   back.disabled = index === 0;
   next.textContent = index === steps.length - 1 ? texts.finish : texts.next;
   card.dataset.step = index;
-  lab.set({ ...USUAL, ...state });
+  lab.set({ ...lab.FIRST, ...state });
   lab.pin(...pin);
   for (const details of folds()) details.open = unfold !== '' && details.closest(`#${unfold}`) !== null;
   keepRoom();
