@@ -63,7 +63,7 @@ CHANGE_SEED = """
 })
 """
 
-# Turns the first gamma dial as a drag does; resolves once the three pictures of that value are drawn.
+# Turns the first gamma dial as a drag does; resolves once the four pictures of that value are drawn.
 TURN_DIAL = """
 (times) => new Promise((done) => {
   const view = document.querySelector('#dials-view .content');
@@ -147,7 +147,7 @@ def report(page: Page, first_face: float, options: argparse.Namespace) -> None:
 
     for name, value in percentiles(turns).items():
         figure = "<= 120" if name == "p95" else ""
-        print(line(f"gamma dial to three new pictures, {name} (ms)", f"{value:.1f}", figure))
+        print(line(f"gamma dial to four new pictures, {name} (ms)", f"{value:.1f}", figure))
     print(line("drawn weights against a float64 softmax, worst", f"{worst:.1e}", "<= 1e-6"))
     print(line("first payload of a face (KB)", f"{payload / 1000:.0f}", "<= 150"))
 
