@@ -207,17 +207,18 @@ class SelfAttention(nn.Module):
         """Map x (B, C, H, W) to the same shape.
 
         In this call gamma replaces the learned scalar, and maps the attention that the layer would make of x:
-        (B, H*W, H*W), or (1, H*W, H*W) for all of a batch. extras="queries_keys" returns (y, (q, k)) with q
-        and k of (B, H*W, d); extras="maps" returns (y, attention) with attention of (B, H*W, H*W);
-        extras="parts" returns (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being
-        x. Raises ValueError where x has not these four axes, or maps have another shape.
+        (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers. extras="queries_keys" returns
+        (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns (y, attention) with attention of
+        (B, H*W, H*W), that which was given if any was; extras="parts" returns (y, (positions, q, k, v)), with
+        positions and v of (B, H*W, C), positions being x. Raises ValueError where x has not these four axes,
+        or maps have another shape.
         """
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
         if maps is not None:
             count, positions = len(x), x.shape[2] * x.shape[3]
             if maps.shape not in [(batch, positions, positions) for batch in (1, count)]:
-                wanted = (count, positions, positions)
+                wanted = f"({count}, {positions}, {positions}) or (1, {positions}, {positions})"
                 raise ValueError(f"maps must have the shape {wanted}, but have {tuple(maps.shape)}")
             maps = maps.expand(count, -1, -1)
         q, k, v = (_positions(project(x)) for project in (self.query, self.key, self.value))  # (B, H*W, d)

@@ -125,12 +125,12 @@ class Generator(nn.Module):
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
-        gammas replaces learned gammas by layer name ("16x16"), and maps what is attended to, as
+        gammas replaces learned gammas by layer name ("16x16"), and maps the attention, as
         `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra}) with what that
-        returns; with extras="activations", (images, {block: its output}) of
-        all blocks in the order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those
-        that are residual belong to the one they follow. Raises ValueError where labels are missing, not
-        wanted or not one for each latent, or where there is no layer of a gamma's or a map's name.
+        returns; with extras="activations", (images, {block: its output}) of all blocks in the order data
+        meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those that are residual belong to
+        the one they follow. Raises ValueError where labels are missing, not wanted or not one for each
+        latent, where there is no layer of a gamma's or a map's name, or maps have another shape.
         """
         _check_labels(self.config, labels, len(z))
         for name in (*(gammas or ()), *(maps or ())):

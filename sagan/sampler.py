@@ -39,7 +39,8 @@ class Sampler:
     Every forward is float32, one face, one thread, so that a face has the same bytes alone, in a sheet and
     after a restart. Latents are finite numbers, (z_dim,) or (N, z_dim); labels are integers from 0 on, needed
     wherever the model has classes; gammas is {layer: value} and stands in for the learned ones in that call,
-    maps {layer: (n*n, n*n)} for what all its faces attend to, n being the layer's side.
+    maps {layer: (n*n, n*n)} for the attention of all its faces, n being the layer's side: row i is how query
+    position i spreads over the keys.
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are

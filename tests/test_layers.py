@@ -188,7 +188,7 @@ def test_a_layers_own_maps_change_nothing():
 def test_maps_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError) as refusal:
         attention_layer()(torch.randn(3, 16, 3, 4), maps=torch.zeros(shape))
-    assert str(refusal.value) == f"maps must have the shape (3, 12, 12), but have {shape}"
+    assert str(refusal.value) == f"maps must have the shape (3, 12, 12) or (1, 12, 12), but have {shape}"
 
 
 def test_fused_and_explicit_paths_have_the_same_gradients():

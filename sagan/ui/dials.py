@@ -14,7 +14,7 @@ from sagan import inside
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, labels_of
+from sagan.ui.current import CurrentFace, labels_of, side_of
 from sagan.ui.lab import MAPS, MOST_TIMES
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
@@ -62,44 +62,44 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
     it is B that is shown as learned, and its seed is told. Told are also the factor that the difference was
     amplified by, and its mean over pixels in grey levels. Raises ValueError for a face that cannot be.
     """
-    gammas = [factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)]
-    without, with_it = _without(sampler, face), _made(sampler, face, gammas, maps)
+    other = replace(face, seed_a=face.seed_b, t=0.0)
+    if face.t == 0:
+        face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that
+    without = _without(sampler, face)
+    learned, _ = _learned(sampler, other if maps == "b" else face)
+    if maps == "own" and all(factor == 1 for factor in times):
+        with_it = learned
+    else:
+        gammas = [factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)]
+        with_it = _made(sampler, face, gammas, _maps(sampler, other if maps == "b" else face, maps))
     difference, factor = amplified(without, with_it)
     change = float(np.abs(with_it.astype(int) - without).mean())
-    learned, _ = _learned(sampler, face_b(face) if maps == "b" else face)
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
     return {name: pictures.png_uri(image) for name, image in shown.items()} | {
         "factor": factor,
         "change": change,
-        "seed_b": face.seed_b if maps == "b" else None,
+        "seed_b": other.seed_a if maps == "b" else None,
     }
 
 
-def face_b(face: CurrentFace) -> CurrentFace:
-    """The other end of the walk that a face lies on, truncated as much and of the same class."""
-    return replace(face, seed_a=face.seed_b, t=0.0)
-
-
-def _made(sampler: "Sampler", face: CurrentFace, gammas: list[float], maps: str = "own") -> np.ndarray:
+def _made(
+    sampler: "Sampler", face: CurrentFace, gammas: list[float], maps: dict[str, np.ndarray] | None = None
+) -> np.ndarray:
     """A face with one gamma for each layer, uint8 (S, S, 3)."""
     z, label = face.inputs(sampler.config)
     by_layer = dict(zip(sampler.layers, gammas, strict=True))
-    return sampler.faces(z[None], labels_of(label), by_layer, _maps(sampler, face, maps))[0]
+    return sampler.faces(z[None], labels_of(label), by_layer, maps)[0]
 
 
 def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray] | None:
-    """The maps of one of MAPS by layer, (n*n, n*n); None for what the layers make themselves.
-
-    Those of a face are of the face as learned, whatever the dials say.
-    """
+    """The maps of one of MAPS by layer, (n*n, n*n), from a face as learned; None: each makes its own."""
     if kind == "own":
         return None
-    learned = _attention(sampler, face_b(face) if kind == "b" else face)
-    if kind == "strongest":
-        return {name: strongest(weights) for name, weights in learned.items()}
     if kind == "uniform":
-        return {name: np.full_like(weights, 1 / len(weights)) for name, weights in learned.items()}
-    return learned
+        places = {name: side_of(name) ** 2 for name in sampler.layers}
+        return {name: np.full((n, n), 1 / n, np.float32) for name, n in places.items()}
+    learned = _attention(sampler, face)
+    return learned if kind == "b" else {name: strongest(weights) for name, weights in learned.items()}
 
 
 def strongest(weights: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def _learned(sampler: "Sampler", face: CurrentFace) -> tuple[np.ndarray, "Querie
     return sampler.face_and_queries_keys(*face.inputs(sampler.config))
 
 
-@lru_cache(maxsize=4)  # some megabytes each
+@lru_cache(maxsize=4)  # 4 MB each with layers of 16 and 32
 def _attention(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
     """The maps of a face as learned by layer, (n*n, n*n)."""
     return {name: inside.attention(q, k) for name, (q, k) in _learned(sampler, face)[1].items()}

@@ -169,16 +169,18 @@ DIALS = {
     "maps": {"own": "its own", "strongest": "strongest key", "uniform": "uniform", "b": "face B’s"},
     "how": {
         "own": "Every place gathers what its query asks for.",
-        "strongest": "Every place takes the value of its strongest key alone.",
+        "strongest": "Every place takes the value of one key alone, its strongest in the face as learned.",
         "uniform": "Every place gathers from all places alike, as if nobody asked.",
-        "b": "Every place gathers from where the same place of face B looks. Look for the outlines of B. "
-        "The tab Walk chooses who that is.",
+        "b": "Every place gathers from where the same place of face B, as learned, looks. Look for the "
+        "outlines of B. The tab Walk chooses who that is.",
     },
+    "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
     "b": "face B as learned, seed {seed}",
-    "help": "The generator makes this face again with other gammas, or other maps. In the difference grey is "
-    "no change. It learned with attention and counts on it: a generator that learned without would draw "
-    "other faces, not the one with attention off. All this changes these pictures only.",
-    "failed": "The pictures could not be made. Turn a dial to try again.",
+    "help": "The generator makes this face again with other gammas, or other maps. The difference is the "
+    "picture as dialled minus the one with attention off; grey is no change. This generator learned with "
+    "attention and counts on it: one that learned without would draw other faces, not the one with attention "
+    "off. All this changes these pictures only.",
+    "failed": "The pictures could not be made. Turn a dial or choose maps to try again.",
 }
 NUMBERS = {
     "title": "The numbers: how one point is computed",
@@ -439,9 +441,7 @@ LESSON = {
             "network first learns what convolutions can do. Here the dials are off, and the difference is "
             "plain grey.",
             "do": "Press Learned under a dial. What does attention add to this face, and which layer adds "
-            "most? Then press it under all dials and choose face B’s maps: whose outlines do you see? "
-            "(With attention off you do not see what a generator without it would draw: this one learned to "
-            "count on it.)",
+            "most? Then press it under all dials and choose face B’s maps: whose outlines do you see?",
         },
         "meaning": {
             "title": "When a map means little",

@@ -252,8 +252,9 @@ def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
 @pytest.mark.parametrize("kind", ["strongest", "uniform", "b"])
 def test_maps_are_of_a_face_as_learned_truncated_and_of_its_class(with_classes, kind):
     psi, label = draw.uniform(0.3, 1), draw.randrange(3)
-    face = CurrentFace(draw.randrange(2**32), draw.randrange(2**32), draw.random(), psi, label)
-    times = [draw.uniform(0, 3) for _ in LAYERS]
+    t = draw.choice([0, draw.uniform(0, 0.6)])
+    face = CurrentFace(draw.randrange(2**32), draw.randrange(2**32), t, psi, label)
+    times = [draw.uniform(1, 3) for _ in LAYERS]
     answer = dials.compare(with_classes, face, times, kind)
     gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
     z = face.latent(16)
@@ -299,3 +300,29 @@ def test_classes_are_kept_by_the_dials(with_classes):
     change = pixels(answer["dialled"]).astype(int) - off
     wanted = np.clip(128 + answer["factor"] * change, 0, 255)
     np.testing.assert_array_equal(pixels(answer["difference"]), wanted)
+
+
+@pytest.mark.parametrize("query", ["seed=8&seed_b=8", "seed=7&seed_b=8&t=1"])
+def test_where_face_b_is_the_face_itself_the_page_says_so(new_page, address, query):
+    page = new_page(f"{address}?{query}&maps=b")
+    page.wait_for_selector("#dials-view .fold[open]")
+    assert part(page, ".how").text_content() == texts.DIALS["same"]
+    page.locator("#dice").click()
+    page.wait_for_function("![7, 8].includes(sagan.face.seed_a)")
+    assert part(page, ".how").text_content() == texts.DIALS["how"]["b"]
+
+
+def test_the_dials_have_room_at_every_width(new_page, address):
+    page = new_page(f"{address}?maps=b")
+    page.wait_for_selector("#dials-view .fold[open]")
+    for width in (1280, 1200, 1120, 1024, 1023, 820, 721, 720, 390, 320):
+        page.set_viewport_size({"width": width, "height": 800})
+        for selector in (".dial input", ".pictures canvas"):
+            for box in part(page, selector).all():
+                assert box.bounding_box()["width"] > 100, (width, selector)
+        switch = part(page, ".switch")
+        assert switch.evaluate("all => all.scrollWidth <= all.clientWidth"), width
+        for label in part(page, ".dial label").all():
+            assert label.evaluate("label => label.getClientRects().length === 1"), width
+        box, content = switch.bounding_box(), part(page, ".content").bounding_box()
+        assert box["x"] + box["width"] <= content["x"] + content["width"], width

@@ -77,6 +77,7 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert [[pin["x"], pin["y"]] for pin in state["pins"]] == [[int(64 * share) for share in face.query]]
         assert state["network"] == ("discriminator" if step.name == "discriminator" else "generator")
         assert state["gammas"] == (dict.fromkeys(sampler.layers, 0) if step.name == "gamma" else {})
+        assert state["maps"] == "own"
         assert state["layer"] == ("combined" if step.name == "two_scales" else None)
         for view in ("dials-view", "numbers-view"):
             opened = page.locator(f"#{view} details").evaluate("details => details.open")
@@ -185,7 +186,7 @@ def test_after_the_tour_the_page_is_what_it_was_before(page, how):
     page.wait_for_function("sagan.face.psi === 0.6")
     page.evaluate("sagan.lab.pin(3, 60); sagan.lab.pin(50, 2); sagan.lab.set({ direction: 'backward' })")
     page.locator("#dials-view summary").click()
-    page.evaluate("sagan.lab.set({ gammas: { '16x16': 2 } })")
+    page.evaluate("sagan.lab.set({ gammas: { '16x16': 2 }, maps: 'b' })")
     before = page.evaluate("JSON.stringify(sagan.lab.state)"), page.evaluate("sagan.link(sagan.face)")
     begin(page, LAST)
     if how == "leave":

@@ -28,12 +28,19 @@ for (const { name, dial, slider } of dials) {
   dial.querySelector('.learned').addEventListener('click', () => turn(name, 1));
 }
 
+// Face B may be the face itself: at the end of a walk, or where both have one seed.
+function sayHow() {
+  const { face } = sagan;
+  const same = lab.state.maps === 'b' && face && (face.t === 1 || face.seed_a === face.seed_b);
+  part('.how').textContent = same ? texts.same : texts.how[lab.state.maps];
+}
+
 for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));
 
 lab.on((state, changes) => {
   if (!('gammas' in changes || 'maps' in changes)) return;
   for (const choice of choices) choice.checked = choice.value === state.maps;
-  part('.how').textContent = texts.how[state.maps];
+  sayHow();
   times().forEach((value, i) => {
     const { slider, said, gamma } = dials[i];
     slider.value = value;
@@ -60,6 +67,6 @@ async function receive() {
   Object.assign(content.dataset, { shown: value.number, factor: value.factor });
 }
 
-sagan.on('face', fresh.stale);
+sagan.on('face', () => { sayHow(); fresh.stale(); });
 watch('value', receive);
 receive();
