@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import train
-from sagan import checkpoint, data, metrics, pictures, sample
+from sagan import checkpoint, data, export, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.latents import from_seed
 from sagan.networks import SaganConfig
@@ -71,7 +71,8 @@ OPTIONS = (
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch) -> Path:
-    """Run in an empty folder, where the cache of decoded images lands too."""
+    """Run in an empty folder, where the cache of decoded images lands too, and export in less time."""
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -22,7 +22,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sagan import checkpoint, pictures, spectra, trainer
+from sagan import checkpoint, export, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
@@ -46,6 +46,13 @@ from sagan.trainer import (
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 RESIDUAL = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16))
 CLASS_NAMES = ("dark", "bright", "red")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    """Export in an eighth of the time, and draw no curves: that they can be drawn is for test_pictures.py."""
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+    monkeypatch.setattr(pictures, "curves", lambda history, path: path.touch())
 
 
 def random_images(count: int = 22, classes: int = 0) -> ImageSet:
