@@ -11,6 +11,8 @@ HEADER = {
     "copied": "Link copied",
     "copy_by_hand": "Copy this link:",
     "theme": "Light or dark",
+    "tour": "Tour",
+    "tour_title": "A tour of this page and the model behind it, in eight steps",
 }
 
 FACE = {
@@ -421,8 +423,8 @@ LESSON = {
         "softmax": {
             "title": "Softmax: times uniform",
             "say": "Softmax turns the products into shares that sum to 1. If all {all} places counted alike, "
-            "each would have 1/{all}. The page gives a share as a multiple of that: 8 × uniform counts eight "
-            "times as much as its part.",
+            "each would have 1/{all}. The page gives a share as a multiple of that: 8 × uniform is eight "
+            "times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
             "find a point whose strongest key has less than 8 ×, or as little as you can.",
         },
@@ -440,8 +442,8 @@ LESSON = {
             "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that the "
             "network first learns what convolutions can do. Here the dials are off, and the difference is "
             "plain grey.",
-            "do": "Press Learned under a dial. What does attention add to this face, and which layer adds "
-            "most? Then press it under all dials and choose face B’s maps: whose outlines do you see?",
+            "do": "Press Learned beside a dial. What does attention add to this face, and which layer adds "
+            "most? Then press it beside all dials and choose face B’s maps: whose outlines do you see?",
         },
         "meaning": {
             "title": "When a map means little",

@@ -298,6 +298,19 @@ def numbers(page, selector: str) -> list[float]:
     return [float(text.replace("−", "-").split(" ")[0]) for text in cells]
 
 
+def test_the_sums_stand_below_the_values_that_they_are_sums_of(page):
+    ends = """cells => cells.map((cell) =>
+        cell.getBoundingClientRect().right - parseFloat(getComputedStyle(cell).paddingRight))"""
+    open_numbers(page)
+    for layer in G_LAYERS:
+        page.locator(f'#numbers-view input[value="{layer}"]').check(force=True)
+        page.wait_for_selector(f'#numbers-view [data-layer="{layer}"]:not(.waiting)')
+        values = page.locator('#numbers-view .keys tbody tr:last-child [data-part="values"] .vector span')
+        for row in page.locator("#numbers-view .sum tr").all():
+            sums = row.locator("td").evaluate_all(ends)
+            assert len(sums) == 8 and sums == pytest.approx(values.evaluate_all(ends), abs=1)
+
+
 def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler):
     x, y = somewhere()
     pin(page, (x, y))

@@ -93,6 +93,13 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
     assert card(page, ".next").text_content() == texts.TOUR["finish"]
 
 
+def test_the_header_leads_into_the_tour_too(page):
+    page.get_by_role("tab", name=texts.FACES_TAB, exact=True).click()
+    page.locator("#header-view .tour").click()
+    at(page, 0)
+    assert chosen_tab(page) == texts.ATTENTION_TAB
+
+
 def test_back_and_next_go_through_the_steps_and_quick_clicks_count(page):
     begin(page, 2)
     card(page, ".back").click()

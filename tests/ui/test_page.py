@@ -722,6 +722,16 @@ def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
     assert third["y"] + third["height"] - first["y"] < 844
 
 
+def test_the_face_and_its_controls_stay_in_sight_of_what_lies_below(page):
+    page.locator("#numbers-view summary").click()
+    page.mouse.move(700, 400)
+    page.mouse.wheel(0, 5000)
+    page.wait_for_function("scrollY > 300")
+    for part in ("#face-view", "#dice", "#psi"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 800, part
+
+
 def test_the_controls_of_the_face_lie_inside_their_boxes(new_page, address):
     page = new_page(address, width=320)
     page.wait_for_selector("#attention-view [data-drawn]")

@@ -4,6 +4,8 @@ const byHand = element.querySelector('.by-hand'), field = byHand.querySelector('
 
 element.querySelector('.theme').addEventListener('click', () => document.body.classList.toggle('dark'));
 
+element.querySelector('.tour')?.addEventListener('click', () => sagan.emit('tour', 0));
+
 element.querySelector('.link')?.addEventListener('click', async () => {
   if (!sagan.face) return;
   const face = await sagan.settled();
