@@ -55,7 +55,7 @@ WALK = {
     "play": "Play",
     "pause": "Pause",
     "help": "The way follows the arc between both latents (slerp), and the generator makes a face of every "
-    "point of it. Playing fades from one to the next of {frames}.",
+    "point of it. Play shows {frames} of them, one fading into the next.",
     "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
@@ -191,8 +191,7 @@ NUMBERS = {
     "place": "column {column}, row {row}",
     "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
     "product": "q times k",
-    "hint": "Move over a part of the formula, or choose it: its numbers light up. For another point, pin it "
-    "on a picture.",
+    "hint": "Choose a part of the formula: its numbers light up. For another point, pin it on a picture.",
     "numbers": "The numbers of the computation",
     "key": "five strongest keys",
     "first": "first {count} channels",

@@ -44,7 +44,10 @@ def training_tab(controls: Controls) -> None:
             "layers",
             **layer_props(sampler) | ({} if filmed else {"layers": []}),
             texts=words,
-            faces=[words["face"].format(seed=seed) for seed in film.SEEDS] if filmed else [],
+            faces=[
+                {"label": words["face"].format(seed=seed), "name": texts.FACE["seed"].format(seed=seed)}
+                for seed in (film.SEEDS if filmed else ())
+            ],
             seeds=list(film.SEEDS),
             labels=labels,
             side=sampler.config.image_size,
