@@ -1,6 +1,6 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour'];
+  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
@@ -53,7 +53,8 @@ globalThis.sagan = (() => {
      * the newest face is not), "asked" (a request for a face is on its way), "pause" (a way that plays has to stop and
      * make its picture the current face), "preview" (a picture of a way that plays, before Python knows of it),
      * "sheet" (how many faces are wanted now), "failed" (the request of the view with this id will not be answered),
-     * "block" (the id of a block of the networks that was chosen) or "tour" (the step at which to begin the tour).
+     * "block" (the id of a block of the networks that was chosen), "tour" (the step at which to begin the tour) or
+     * "score" (what is said of the discriminator's score of the face, "" while it is not shown).
      */
     on(name, listener) {
       listeners[name].add(listener);

@@ -41,6 +41,7 @@ let score = null; // of the face that is shown, once it is known
 function sayScore() {
   const known = inTurn() && score !== null;
   status.textContent = known ? sagan.fill(texts.score, { score: score.toFixed(2).replace('-', '−') }) : '';
+  sagan.emit('score', status.textContent);
 }
 
 function receiveDiscriminator({ number, of, score: given, layers: vectorsOf }) {

@@ -4,7 +4,10 @@ const byHand = element.querySelector('.by-hand'), field = byHand.querySelector('
 
 element.querySelector('.theme').addEventListener('click', () => document.body.classList.toggle('dark'));
 
-element.querySelector('.tour')?.addEventListener('click', () => sagan.emit('tour', 0));
+element.querySelector('.tour')?.addEventListener('click', () => {
+  said.textContent = '';
+  sagan.emit('tour', 0);
+});
 
 element.querySelector('.link')?.addEventListener('click', async () => {
   if (!sagan.face) return;

@@ -89,6 +89,7 @@ document.addEventListener('keydown', ({ key }) => { // before others: of project
 }, true);
 new ResizeObserver(keepRoom).observe(card);
 sagan.on('tour', go);
+sagan.on('score', (text) => { part('.score').textContent = text; });
 sagan.on('face', ({ step }) => {
   const ours = step !== undefined && before !== null;
   if (!sagan.pending()) wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
@@ -96,8 +97,9 @@ sagan.on('face', ({ step }) => {
 });
 sagan.on('failed', (id) => {
   if (!element.closest(`#${id}`)) return;
-  const said = shown === null ? document.querySelector('#lesson-view .error') : error;
-  if (said) said.textContent = texts.failed;
+  const inLesson = document.querySelector('#lesson-view .start')?.offsetParent; // else it was to begin from the header
+  const said = shown !== null ? error : document.querySelector(inLesson ? '#lesson-view .error' : '#header-view output');
+  said.textContent = texts.failed;
   if (shown === null) before = null;
   wanted = shown;
 });
