@@ -56,8 +56,8 @@ def average(
 ) -> dict[str, np.ndarray]:
     """The mean attention over the faces of these seeds, float64 (n*n, n*n) by layer, from plain networks.
 
-    One face at a time, so it takes no more memory for more of them. Without a discriminator it is
-    of the generator alone.
+    One face at a time, so it takes no more memory for more of them. Without a discriminator it is of the
+    generator alone.
     """
     sums: dict[str, Tensor] = {}
     count = 0

@@ -65,20 +65,21 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
     other = replace(face, seed_a=face.seed_b, t=0.0)
     if face.t == 0:
         face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that
+    source = other if maps == "b" else face
     without = _without(sampler, face)
-    learned, _ = _learned(sampler, other if maps == "b" else face)
+    learned, _ = _learned(sampler, source)
     if maps == "own" and all(factor == 1 for factor in times):
         with_it = learned
     else:
         gammas = [factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)]
-        with_it = _made(sampler, face, gammas, _maps(sampler, other if maps == "b" else face, maps))
+        with_it = _made(sampler, face, gammas, _maps(sampler, source, maps))
     difference, factor = amplified(without, with_it)
     change = float(np.abs(with_it.astype(int) - without).mean())
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
     return {name: pictures.png_uri(image) for name, image in shown.items()} | {
         "factor": factor,
         "change": change,
-        "seed_b": other.seed_a if maps == "b" else None,
+        "seed_b": source.seed_a if maps == "b" else None,
     }
 
 

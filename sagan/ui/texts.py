@@ -12,7 +12,7 @@ HEADER = {
     "copy_by_hand": "Copy this link:",
     "theme": "Light or dark",
     "tour": "Tour",
-    "tour_title": "A tour of this page and the model behind it, in eight steps",
+    "tour_title": "A tour of this page and the model behind it, step by step",
 }
 
 FACE = {

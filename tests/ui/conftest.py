@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
 
+from sagan import export
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
 from sagan.ui import build_app, launch_options
@@ -31,13 +31,9 @@ def random_sampler(num_classes: int = 0) -> Sampler:
     """A sampler over small random networks: seeds differ, and logits spread by 2 in both attention layers."""
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=num_classes)
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    for module in generator.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1  # the statistics of the one batch below
-    with torch.no_grad():
-        labels = torch.arange(64) % num_classes if num_classes else None
-        generator.train()(torch.randn(64, config.z_dim), labels)
-        generator.eval()
+    with torch.no_grad(), pytest.MonkeyPatch.context() as quick:
+        quick.setattr(export, "CALIBRATION_IMAGES", 64)
+        export.measure_batch_norm(generator)
         for name, layer in generator.attention.items():
             layer.gamma.copy_(torch.empty(()).uniform_(1, 2) * (torch.randint(2, ()) * 2 - 1))
             labels = torch.zeros(1, dtype=int) if num_classes else None

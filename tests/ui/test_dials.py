@@ -1,6 +1,7 @@
 """The gamma dials and the choice of maps: pictures of the current face, against the sampler."""
 
 import base64
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -33,8 +34,17 @@ def dialled(page):
 
 
 def turn(page, layer: str, times: float) -> None:
+    and_wait(page, lambda: part(page, f'[data-dial="{layer}"] input').fill(f"{times:g}"))
+
+
+def choose(page, maps: str) -> None:
+    and_wait(page, part(page, f'.maps input[value="{maps}"]').click)
+
+
+def and_wait(page, act: Callable[[], None]) -> None:
+    """Change something and wait for the pictures of it."""
     shown = part(page, ".content").get_attribute("data-shown")
-    part(page, f'[data-dial="{layer}"] input').fill(f"{times:g}")
+    act()
     page.wait_for_function(
         "shown => document.querySelector('#dials-view .content').dataset.shown !== shown", arg=shown
     )
@@ -81,15 +91,6 @@ def maps_of(sampler, z: np.ndarray, kind: str, label: int | None = None) -> dict
     if kind == "strongest":
         return {layer: np.eye(len(weights))[weights.argmax(1)] for layer, weights in maps.items()}
     return maps
-
-
-def choose(page, maps: str) -> None:
-    shown = part(page, ".content").get_attribute("data-shown")
-    part(page, f'.maps input[value="{maps}"]').click()
-    page.wait_for_function(
-        "shown => document.querySelector('#dials-view .content').dataset.shown !== shown", arg=shown
-    )
-    page.wait_for_selector("#dials-view .content:not(.waiting)")
 
 
 def test_nothing_is_asked_for_before_the_dials_are_unfolded(page):

@@ -107,8 +107,9 @@ function show(moment) {
 
 /** Turn the arrow of u; the directions of earlier rounds stay as marks on the arc. */
 function turn(u, values) {
-  part('.u').removeAttribute('hidden');
-  part('.u').setAttribute('transform', `rotate(${-layer.angles[u]} 6 92)`);
+  const arrow = part('.u');
+  arrow.removeAttribute('hidden');
+  arrow.setAttribute('transform', `rotate(${-layer.angles[u]} 6 92)`);
   part('.trail').innerHTML = layer.angles.slice(0, u).map((angle) => `<line x1="87" x2="93" y1="92" y2="92" transform="rotate(${-angle} 6 92)"/>`).join('');
   const radians = (layer.angles[u] * Math.PI) / 180, name = part('.name');
   name.removeAttribute('hidden');
