@@ -122,7 +122,7 @@ def load_features(name: str, device: torch.device | str = "cpu") -> Features:
     Raises MetricsError where there is none.
     """
     if name == INCEPTION:
-        network = _inception().to(device)
+        network = _inception().to(device, memory_format=torch.channels_last)
         return lambda images: network(images)[0]
     module, colon, attribute = name.partition(":")
     if not colon:

@@ -3,6 +3,7 @@
 Dialled is also whose maps: the face's own ones, their strongest keys alone, uniform ones, or those of face B.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -60,36 +61,41 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
 
     Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS. Where these are those of face B,
     it is B that is shown as learned, and its seed is told. Told are also the factor that the difference was
-    amplified by, and its mean over pixels in grey levels. Raises ValueError for a face that cannot be.
+    amplified by, its mean over pixels in grey levels, and for other maps the same mean of what these alone
+    change: the picture as dialled against that of the same gammas with its own maps. Raises ValueError for a
+    face that cannot be.
     """
     other = replace(face, seed_a=face.seed_b, t=0.0)
     if face.t == 0:
         face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that
     source = other if maps == "b" else face
-    without = _without(sampler, face)
+    without = _dialled(sampler, face, (0.0,) * len(sampler.layers))
     learned, _ = _learned(sampler, source)
-    if maps == "own" and all(factor == 1 for factor in times):
-        with_it = learned
-    else:
-        gammas = [factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)]
-        with_it = _made(sampler, face, gammas, _maps(sampler, source, maps))
+    with_it = own = _dialled(sampler, face, tuple(times))
+    if maps != "own":
+        with_it = _made(sampler, face, times, _maps(sampler, source, maps))
     difference, factor = amplified(without, with_it)
-    change = float(np.abs(with_it.astype(int) - without).mean())
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
-    return {name: pictures.png_uri(image) for name, image in shown.items()} | {
-        "factor": factor,
-        "change": change,
-        "seed_b": source.seed_a if maps == "b" else None,
-    }
+    told = {"factor": factor, "change": _apart(with_it, without), "seed_b": None}
+    if maps != "own":
+        told["other"] = _apart(with_it, own)
+    if maps == "b":
+        told["seed_b"] = source.seed_a
+    return {name: pictures.png_uri(image) for name, image in shown.items()} | told
 
 
 def _made(
-    sampler: "Sampler", face: CurrentFace, gammas: list[float], maps: dict[str, np.ndarray] | None = None
+    sampler: "Sampler", face: CurrentFace, times: Sequence[float], maps: dict[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """A face with one gamma for each layer, uint8 (S, S, 3)."""
+    """A face with every gamma `times` the learned one, uint8 (S, S, 3)."""
     z, label = face.inputs(sampler.config)
-    by_layer = dict(zip(sampler.layers, gammas, strict=True))
-    return sampler.faces(z[None], labels_of(label), by_layer, maps)[0]
+    gammas = {name: factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)}
+    return sampler.faces(z[None], labels_of(label), gammas, maps)[0]
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The mean difference of two pictures in grey levels."""
+    return float(np.abs(a.astype(int) - b).mean())
 
 
 def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray] | None:
@@ -110,10 +116,10 @@ def strongest(weights: np.ndarray) -> np.ndarray:
     return alone
 
 
-@lru_cache(maxsize=32)
-def _without(sampler: "Sampler", face: CurrentFace) -> np.ndarray:
-    """A face with attention off, which stays while its dials turn."""
-    return _made(sampler, face, [0.0] * len(sampler.layers))
+@lru_cache(maxsize=64)
+def _dialled(sampler: "Sampler", face: CurrentFace, times: tuple[float, ...]) -> np.ndarray:
+    """A face with its own maps and every gamma `times` the learned one, uint8 (S, S, 3)."""
+    return _learned(sampler, face)[0] if set(times) == {1} else _made(sampler, face, times)
 
 
 @lru_cache(maxsize=32)

@@ -23,7 +23,10 @@ def footer(sampler: "Sampler") -> None:
 
 
 def model_line(sampler: "Sampler") -> str:
-    """The model card in one line: name, size, images shown and the metric, as far as they are known."""
+    """The model card in one line: name, size, images shown and the metric, as far as they are known.
+
+    Beside the metric stands its floor, what it is between real images.
+    """
     newest: dict[str, float] = {}
     for row in sampler.history:
         newest.update((name, value) for name, value in row.items() if math.isfinite(value))
@@ -31,11 +34,15 @@ def model_line(sampler: "Sampler") -> str:
     if "images" in newest:
         parts.append(texts.FOOTER_SHOWN.format(images=int(newest["images"])))
     if column := next((name for name in texts.METRICS if name in newest), None):
-        value = newest[column]
-        digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-        metric = texts.METRICS[column]
-        parts.append(texts.FOOTER_METRIC.format(metric=metric, column=column, value=digits))
+        floor = f"floor_{column}"
+        sentence = texts.FOOTER_METRIC_FLOOR if floor in newest else texts.FOOTER_METRIC
+        figures = {"value": _brief(newest[column]), "floor": _brief(newest.get(floor, math.nan))}
+        parts.append(sentence.format(metric=texts.METRICS[column], **figures))
     return " · ".join(parts)
+
+
+def _brief(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def model_name(sampler: "Sampler") -> str:

@@ -89,7 +89,7 @@ ATTENTION = {
     "queries": "five strongest queries",
     "best": "strongest key",
     "best_backward": "strongest query",
-    "best_value": "{times} × uniform",
+    "best_value": "{times} × uniform, {share} %",
     "next": "next four",
     "next_value": "{next} ×",
     "entropy": "entropy",
@@ -167,6 +167,8 @@ DIALS = {
     "as_learned": "as learned",
     "difference": "difference",
     "amplified": "difference × {factor}: {change} of 255 grey levels on average",
+    "amplified_maps": "difference × {factor}: {change} of 255 grey levels on average; {other} to the picture "
+    "with its own maps",
     "whose": "Maps",
     "maps": {"own": "its own", "strongest": "strongest key", "uniform": "uniform", "b": "face B’s"},
     "how": {
@@ -234,6 +236,8 @@ TRAINING = {
     "g_loss": "generator",
     "gammas": "Gamma",
     "metric": "{metric}, lower is better",
+    "generated": "generated",
+    "floor": "other real images",
     "chart": "{title} at this moment: {values}",
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
@@ -341,6 +345,7 @@ SPECTRUM = {
     "said_after": "After normalisation the largest is {largest}, the smallest {small}.",
     "one_both": "One output, one singular value: it was {sigma} and is now {largest}.",
     "one_after": "One output, one singular value: normalised, it is {largest}.",
+    "waiting": "Computing the singular values …",
     "not_known": "The values before are not known, because this checkpoint keeps only normalised weights; "
     "checkpoints that this program trains now keep them.",
     "rank": "largest, second largest, and so on; both scales are logarithmic",
@@ -558,8 +563,10 @@ FOOTER = {
 }
 FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
-FOOTER_METRIC = "{metric} ({column}) {value}, lower is better"
+FOOTER_METRIC = "{metric} {value}, lower is better"
+FOOTER_METRIC_FLOOR = "{metric} {value} (other real images: {floor}), lower is better"
 METRICS = {  # columns of the history; of those that are known the first is shown
+    "fid": "FID",
     "face_fd": "Fréchet distance of faces",
     "frechet_distance": "Fréchet distance of features",
 }

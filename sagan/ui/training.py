@@ -84,26 +84,24 @@ def training_tab(controls: Controls) -> None:
 
 
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The charts of a history: losses, gammas of the generator, and the metric, where there are any.
+    """The charts of a history: losses, the generator's gammas, a metric with its floor, where they are.
 
     A line is its name and its points (images shown, value), two at least.
     """
-    lines = {
-        "losses": {"d_loss": texts.TRAINING["d_loss"], "g_loss": texts.TRAINING["g_loss"]},
-        "gammas": {f"g_gamma_{layer}": layer for layer in layers},
-        "metric": {column: column for column in texts.METRICS},
-    }
-    charts = []
-    for chart, columns in lines.items():
-        drawn = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
-        drawn = [line for line in drawn if len(line["points"]) > 1]
-        if drawn:
-            title = texts.TRAINING[chart]
-            if chart == "metric":
-                drawn = drawn[:1]
-                title = title.format(metric=texts.METRICS[drawn[0]["name"]])
-            charts.append({"id": chart, "title": title, "lines": drawn})
-    return charts
+    words = texts.TRAINING
+    charts = [
+        ("losses", words["losses"], {"d_loss": words["d_loss"], "g_loss": words["g_loss"]}),
+        ("gammas", words["gammas"], {f"g_gamma_{layer}": layer for layer in layers}),
+    ]
+    if column := next((name for name in texts.METRICS if len(points(history, name)) > 1), None):
+        title = words["metric"].format(metric=texts.METRICS[column])
+        charts.append(("metric", title, {column: words["generated"], f"floor_{column}": words["floor"]}))
+    drawn = []
+    for chart, title, columns in charts:
+        lines = [{"name": name, "points": points(history, column)} for column, name in columns.items()]
+        if lines := [line for line in lines if len(line["points"]) > 1]:
+            drawn.append({"id": chart, "title": title, "lines": lines})
+    return drawn
 
 
 def points(history: list[Row], column: str) -> Points:

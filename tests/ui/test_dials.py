@@ -162,6 +162,8 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
     assert_shows_of(dialled, "dialled", faces, kind)
     assert_shows(dialled, "off", face_with(sampler, seed, dict.fromkeys(LAYERS, 0)))
     assert_shows(dialled, "learned", sampler.faces(z_b[None])[0] if kind == "b" else own)
+    apart = np.abs(faces[kind].astype(int) - faces["own"]).mean()
+    assert f"average; {apart:.1f} to the picture with its own" in part(dialled, ".amplified").text_content()
     caption = texts.DIALS["b"].format(seed=seed_b) if kind == "b" else texts.DIALS["as_learned"]
     assert part(dialled, ".face").text_content() == caption
     assert part(dialled, '[data-picture="learned"]').get_attribute("aria-label") == caption
@@ -265,7 +267,8 @@ def test_maps_are_of_a_face_as_learned_truncated_and_of_its_class(with_classes, 
     wanted = with_classes.faces(z[None], labels, gammas, maps)[0]
     np.testing.assert_array_equal(pixels(answer["dialled"]), wanted)
     own = with_classes.faces(z[None], labels, gammas)[0]
-    assert np.abs(wanted.astype(int) - own).mean() > 0.5
+    apart = np.abs(wanted.astype(int) - own).mean()
+    assert apart > 0.5 and answer["other"] == pytest.approx(apart)
     learned = with_classes.faces((z_b if kind == "b" else z)[None], labels)[0]
     np.testing.assert_array_equal(pixels(answer["learned"]), learned)
     assert answer["seed_b"] == (face.seed_b if kind == "b" else None)

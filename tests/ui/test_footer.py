@@ -42,14 +42,23 @@ def test_without_a_card_it_is_the_folder_even_after_a_crash(sampler, folder, nam
 def test_the_metric_is_that_of_the_last_row_that_has_one(sampler):
     sampler.history = [{"images": 64, "face_fd": 300.0}, {"images": 128, "face_fd": 120.4}, {"images": 1600}]
     line = model_line(sampler)
-    assert "1,600 images shown" in line and "distance of faces (face_fd) 120, lower is better" in line
+    assert "1,600 images shown" in line and line.endswith("distance of faces 120, lower is better")
 
 
 def test_a_run_that_measured_itself_shows_its_own_metric_until_faces_are_measured(sampler):
     sampler.history = [{"images": 64, "face_fd": math.nan, "frechet_distance": 7.256}]
-    assert model_line(sampler).endswith("distance of features (frechet_distance) 7.26, lower is better")
+    assert model_line(sampler).endswith("distance of features 7.26, lower is better")
     sampler.history += [{"face_fd": 81.5, "frechet_distance": 6.0}]
-    assert model_line(sampler).endswith("distance of faces (face_fd) 81.5, lower is better")
+    assert model_line(sampler).endswith("distance of faces 81.5, lower is better")
+    sampler.history += [{"fid": 12.34, "face_fd": 80.0}]
+    assert model_line(sampler).endswith("FID 12.3, lower is better")
+
+
+def test_beside_the_metric_stands_its_floor_and_no_other(sampler):
+    sampler.history = [{"face_fd": 81.5, "floor_face_fd": 23.456, "floor_frechet_distance": 1.0}]
+    assert model_line(sampler).endswith("distance of faces 81.5 (other real images: 23.5), lower is better")
+    sampler.history += [{"fid": 20.0, "floor_fid": math.nan}]
+    assert model_line(sampler).endswith("FID 20, lower is better")
 
 
 @pytest.mark.parametrize("images", [math.nan, math.inf])

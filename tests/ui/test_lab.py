@@ -170,7 +170,7 @@ def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
         entropy = heatmaps.entropy_bits(share)
         assert says(page, layer, "entropy") == f"{entropy:.1f} of {2 * math.log2(side):.0f} bits"
         times = np.sort(weights)[::-1][:5] * side**2
-        assert says(page, layer, "best") == f"{times[0]:.1f} × uniform"
+        assert says(page, layer, "best") == f"{times[0]:.1f} × uniform, {100 * weights.max():.1f} %"
         following = [float(text.replace(",", "")) for text in says(page, layer, "next")[:-2].split(" · ")]
         assert following == pytest.approx(times[1:], rel=0.06, abs=0.051)
 

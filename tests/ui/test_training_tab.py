@@ -34,6 +34,14 @@ def random_generator() -> Generator:
     return generator
 
 
+def measured(rng: np.random.Generator) -> dict[str, float]:
+    return {
+        "face_fd": float(rng.uniform(50, 400)),
+        "floor_face_fd": float(rng.uniform(9, 40)),
+        "unknown": 1.0,
+    }
+
+
 @pytest.fixture(scope="session")
 def filmed(tmp_path_factory) -> Sampler:
     """A checkpoint with a film of other networks at each of five moments, and a history of 20 rows."""
@@ -45,7 +53,7 @@ def filmed(tmp_path_factory) -> Sampler:
     history = [
         {"step": step, "images": step * BATCH, "d_loss": float(rng.normal()), "g_loss": float(rng.normal())}
         | {f"g_gamma_{layer}": float(rng.normal()) for layer in LAYERS}
-        | ({"face_fd": float(rng.uniform(50, 400)), "unknown": 1.0} if step % 8 == 0 else {})
+        | (measured(rng) if step % 8 == 0 else {})
         for step in range(2, 42, 2)
     ]
     networks = generators[-1], Discriminator(CONFIG, spectral=False)
@@ -222,7 +230,7 @@ def test_values_at_the_cursor_are_the_newest_rows_of_the_history(training, filme
     columns = {
         "losses": ["d_loss", "g_loss"],
         "gammas": [f"g_gamma_{layer}" for layer in LAYERS],
-        "metric": ["face_fd"],
+        "metric": ["face_fd", "floor_face_fd"],
     }
     for chart, names in columns.items():
         shown = part(training, f'[data-chart="{chart}"] .lines b').all_text_contents()
@@ -303,10 +311,21 @@ def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
     history = [{"step": i, "images": 10 * i, "frechet_distance": 9.5 - i} for i in (1, 2)]
     (chart,) = curves(history, ())
     assert chart["title"] == "Fréchet distance of features, lower is better"
-    assert chart["lines"] == [{"name": "frechet_distance", "points": [(10, 8.5), (20, 7.5)]}]
-    (chart,) = curves([row | {"face_fd": 80.0} for row in history], ())
+    assert chart["lines"] == [{"name": "generated", "points": [(10, 8.5), (20, 7.5)]}]
+    (chart,) = curves([row | {"face_fd": 80.0, "floor_frechet_distance": 4.0} for row in history], ())
     assert chart["title"] == "Fréchet distance of faces, lower is better"
-    assert chart["lines"] == [{"name": "face_fd", "points": [(10, 80.0), (20, 80.0)]}]
+    assert chart["lines"] == [{"name": "generated", "points": [(10, 80.0), (20, 80.0)]}]
+
+
+def test_a_metric_stands_over_its_floor_which_alone_is_no_chart():
+    history = [{"step": i, "images": 10 * i, "floor_fid": 5.0} for i in (1, 2)]
+    assert curves(history, ()) == []
+    (chart,) = curves([row | {"fid": 30.0 - row["step"]} for row in history], ())
+    assert chart["title"] == "FID, lower is better"
+    assert chart["lines"] == [
+        {"name": "generated", "points": [(10, 29.0), (20, 28.0)]},
+        {"name": "other real images", "points": [(10, 5.0), (20, 5.0)]},
+    ]
 
 
 # Without a film, and on other screens
@@ -406,7 +425,8 @@ def assert_room_on_a_tablet(page) -> None:
     assert len(pictures) == 3 and len({picture.bounding_box()["y"] for picture in pictures}) == 1
     # And whatever the figures of a point, what stands below them stays where it is.
     below = set()
-    weak, strong = ("1.5 × uniform", "1.4 · 1.4 · 1.3 · 1.2 ×"), ("899.1 × uniform", "71 · 15 · 11 · 5.0 ×")
+    weak = "1.5 × uniform, 0.6 %", "1.4 · 1.4 · 1.3 · 1.2 ×"
+    strong = "899.1 × uniform, 87.8 %", "71 · 15 · 11 · 5.0 ×"
     for figures in (weak, strong):
         for name, text in zip(("best", "next"), figures, strict=True):
             page.locator(f"#attention-view .{name}").evaluate_all(

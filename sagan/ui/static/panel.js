@@ -64,7 +64,7 @@ sagan.panel = (() => {
         keys.forEach((key, i) => (i < best.length ? mark(key, best[i], side) : (key.hidden = true)));
         const values = {
           name: layer.title, times: fixed(times[0]), bits: fixed(bits), most: Math.log2(n), total: fixed(total),
-          next: times.slice(1).map(rough).join(' · '),
+          share: percent(weights[best[0]]), next: times.slice(1).map(rough).join(' · '),
           distance: fixed(distance), outside: percent(outside), places: whole(2 ** bits), all: whole(n),
         };
         for (const name of MEASURES) said[name].textContent = sagan.fill(texts[`${name}_value`], values);
