@@ -177,8 +177,9 @@ class SelfAttention(nn.Module):
     """`x + gamma * attended`: every position attends to every position (Zhang et al. 2018, section 3).
 
     Queries and keys have `channels // 8` dimensions (at least one), values `channels`. Logits are q . k,
-    without 1/sqrt(d). Keys have no bias: softmax does not see what all keys share, so its gradient would be
-    rounding errors alone. Adam makes full steps of these, until bfloat16 has no digits left for what differs.
+    without 1/sqrt(d). Keys have no bias: it would add the same to all logits of a row, which softmax does not
+    see. Its gradient would be rounding errors alone, and Adam makes full steps of these: the bias drifts
+    until bfloat16 has no digits left for what differs between keys.
 
     `attention[b, i, j]` is how much position `i` attends to position `j`; a position is
     `row * width + column` and every row sums to 1. `gamma` is one scalar that starts at 0, so that the layer
@@ -206,12 +207,13 @@ class SelfAttention(nn.Module):
     ) -> Tensor | tuple[Tensor, Any]:
         """Map x (B, C, H, W) to the same shape.
 
-        In this call gamma replaces the learned scalar, and maps the attention that the layer would make of x:
-        (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers. extras="queries_keys" returns
-        (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns (y, attention) with attention of
-        (B, H*W, H*W), that which was given if any was; extras="parts" returns (y, (positions, q, k, v)), with
-        positions and v of (B, H*W, C), positions being x. Raises ValueError where x has not these four axes,
-        or maps have another shape.
+        In this call `gamma` takes the place of the learned scalar, and `maps` that of the attention which the
+        layer would make of x: (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers.
+
+        extras="queries_keys" returns (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns
+        (y, attention) with attention of (B, H*W, H*W), that which was given if any was; extras="parts"
+        returns (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x. Raises
+        ValueError where x has not these four axes, or maps have another shape.
         """
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")

@@ -4,9 +4,9 @@
 
 compares N generated images with N real ones by what one network sees in them. With the Inception network the
 distances are FID (Heusel et al. 2017, arXiv:1706.08500) and KID (Binkowski et al. 2018, arXiv:1801.01401).
-Beside every figure stands its floor, which N other real images reach. Figures compare only at equal N,
-reference and network: Frechet distances fall as N grows. Of a model with classes, each is generated as often
-as it was in the training images.
+Beside every figure stands its floor: what N other real images reach, which for the distances is about the
+best to hope for. Figures compare only at equal N, reference and network: Frechet distances fall as N grows.
+Of a model with classes, each is generated as often as it was in the training images.
 """
 
 import argparse

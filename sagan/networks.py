@@ -75,7 +75,7 @@ class SaganConfig:
     def can_become(self, other: "SaganConfig") -> bool:
         """Whether networks of this kind fit into those of another: the same, or with more residual blocks.
 
-        Spectral norm in the discriminator, which is trained anew without it, makes no difference.
+        A change of `d_spectral_norm` makes no difference: such a discriminator is trained from scratch.
         """
         grown = dataclasses.replace(
             self,

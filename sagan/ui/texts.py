@@ -237,7 +237,7 @@ TRAINING = {
     "gammas": "Gamma",
     "metric": "{metric}, lower is better",
     "generated": "generated",
-    "floor": "other real images",
+    "floor": "real",
     "chart": "{title} at this moment: {values}",
     "axis": "images shown, on a logarithmic scale",
     "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
@@ -503,9 +503,10 @@ WORKSHEET = {
         },
         {
             "tab": "Attention",
-            "ask": "How many times uniform is the point’s strongest key in layer {coarse}? Which share of "
-            "all of its attention is that?",
-            "answer": "{times} × uniform; uniform is 1/{coarse_all}, so {share} % of its attention.",
+            "ask": "How many times uniform is the point’s strongest key in layer {coarse}, and which share "
+            "of all of its attention is that? How does one follow from the other?",
+            "answer": "{times} × uniform, {share} %: uniform is 1/{coarse_all}, and {times} / {coarse_all} "
+            "is that share.",
         },
         {
             "tab": "Attention",

@@ -260,6 +260,14 @@ def test_a_curve_passes_through_the_rows_of_the_history(training, filmed):
 
 
 @pytest.mark.one_page
+def test_the_few_points_of_a_metric_are_marked_and_those_of_other_curves_are_not(training):
+    d = part(training, '[data-chart="metric"] .curves path').first.get_attribute("d")
+    marked = part(training, '[data-chart="metric"] .points').get_attribute("d")
+    assert marked.split("h0")[:-1] == [f"M{corner}" for corner in d.removeprefix("M").split("L")]
+    assert part(training, '[data-chart="losses"] .points').get_attribute("d") == ""
+
+
+@pytest.mark.one_page
 def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
     plot = part(training, '[data-chart="gammas"] .plot')
     scrub_to(training, 4)
@@ -324,7 +332,7 @@ def test_a_metric_stands_over_its_floor_which_alone_is_no_chart():
     assert chart["title"] == "FID, lower is better"
     assert chart["lines"] == [
         {"name": "generated", "points": [(10, 29.0), (20, 28.0)]},
-        {"name": "other real images", "points": [(10, 5.0), (20, 5.0)]},
+        {"name": "real", "points": [(10, 5.0), (20, 5.0)]},
     ]
 
 

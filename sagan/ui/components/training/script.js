@@ -6,6 +6,7 @@ const said = element.querySelector('.moment');
 const error = element.querySelector('.error');
 const buttons = [...element.querySelectorAll('.strip button')];
 const SECONDS = 8; // from the first moment to the last
+const FEW = 12; // points of a line that are marked each, since the line between them was not measured
 const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
 
 let moments = []; // [{step, images, otherRun}]
@@ -57,7 +58,7 @@ const charts = props.charts.map(({ id, lines }) => {
   const chart = element.querySelector(`[data-chart="${id}"]`), all = (selector) => [...chart.querySelectorAll(selector)];
   return {
     chart, names: lines, plot: chart.querySelector('.plot'), cursor: chart.querySelector('.cursor'),
-    title: chart.querySelector('h2').textContent, paths: all('.curves path'), dots: all('.dot'), values: all('.lines b'),
+    title: chart.querySelector('h2').textContent, paths: all('.curves path'), points: chart.querySelector('.points'), dots: all('.dot'), values: all('.lines b'),
     lines: [], low: 0, high: 1,
   };
 });
@@ -77,6 +78,8 @@ function drawCurves(curves) {
       const corners = points.map(([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`);
       chart.paths[i].setAttribute('d', `M${corners.join('L')}`);
     });
+    const few = chart.lines[0].length > FEW ? [] : chart.lines[0];
+    chart.points.setAttribute('d', few.map(([images, value]) => `M${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}h0`).join(''));
     chart.chart.querySelector('.high').textContent = figure(chart.high);
     chart.chart.querySelector('.low').textContent = figure(chart.low);
     drawAxis(chart.chart);
