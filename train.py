@@ -70,7 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = "go on with the run in --out as it was set up; how it runs (--device, ...) is said anew"
+    again = (
+        "go on with the run in --out as it was set up; --device, --workers, --compile and --no-capture are "
+        "said anew"
+    )
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",

@@ -69,25 +69,27 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
     if face.t == 0:
         face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that
     source = other if maps == "b" else face
-    without = _dialled(sampler, face, (0.0,) * len(sampler.layers))
+    without = _without(sampler, face)
     learned, _ = _learned(sampler, source)
     with_it = own = _dialled(sampler, face, tuple(times))
     if maps != "own":
         with_it = _made(sampler, face, times, _maps(sampler, source, maps))
     difference, factor = amplified(without, with_it)
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
-    told = {"factor": factor, "change": _apart(with_it, without), "seed_b": None}
+    answer = {name: pictures.png_uri(image) for name, image in shown.items()}
     if maps != "own":
-        told["other"] = _apart(with_it, own)
-    if maps == "b":
-        told["seed_b"] = source.seed_a
-    return {name: pictures.png_uri(image) for name, image in shown.items()} | told
+        answer["other"] = _apart(with_it, own)
+    return answer | {
+        "factor": factor,
+        "change": _apart(with_it, without),
+        "seed_b": source.seed_a if maps == "b" else None,
+    }
 
 
 def _made(
     sampler: "Sampler", face: CurrentFace, times: Sequence[float], maps: dict[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """A face with every gamma `times` the learned one, uint8 (S, S, 3)."""
+    """A face with every gamma `times` the learned one, and its own maps or these, uint8 (S, S, 3)."""
     z, label = face.inputs(sampler.config)
     gammas = {name: factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)}
     return sampler.faces(z[None], labels_of(label), gammas, maps)[0]
@@ -98,10 +100,8 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(int) - b).mean())
 
 
-def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray] | None:
-    """The maps of one of MAPS by layer, (n*n, n*n), from a face as learned; None: each makes its own."""
-    if kind == "own":
-        return None
+def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray]:
+    """The maps of one of MAPS that are not a face's own by layer, (n*n, n*n), from a face as learned."""
     if kind == "uniform":
         places = {name: side_of(name) ** 2 for name in sampler.layers}
         return {name: np.full((n, n), 1 / n, np.float32) for name, n in places.items()}
@@ -116,7 +116,13 @@ def strongest(weights: np.ndarray) -> np.ndarray:
     return alone
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
+def _without(sampler: "Sampler", face: CurrentFace) -> np.ndarray:
+    """A face with attention off, which stays while its dials turn."""
+    return _made(sampler, face, (0.0,) * len(sampler.layers))
+
+
+@lru_cache(maxsize=32)
 def _dialled(sampler: "Sampler", face: CurrentFace, times: tuple[float, ...]) -> np.ndarray:
     """A face with its own maps and every gamma `times` the learned one, uint8 (S, S, 3)."""
     return _learned(sampler, face)[0] if set(times) == {1} else _made(sampler, face, times)

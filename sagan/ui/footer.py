@@ -33,12 +33,20 @@ def model_line(sampler: "Sampler") -> str:
     parts = [model_name(sampler), texts.FOOTER_SIZE.format(size=sampler.config.image_size)]
     if "images" in newest:
         parts.append(texts.FOOTER_SHOWN.format(images=int(newest["images"])))
-    if column := next((name for name in texts.METRICS if name in newest), None):
+    if column := metric(sampler.history):
         floor = f"floor_{column}"
         sentence = texts.FOOTER_METRIC_FLOOR if floor in newest else texts.FOOTER_METRIC
         figures = {"value": _brief(newest[column]), "floor": _brief(newest.get(floor, math.nan))}
         parts.append(sentence.format(metric=texts.METRICS[column], **figures))
     return " · ".join(parts)
+
+
+def metric(history: list[dict[str, float]]) -> str | None:
+    """The column of texts.METRICS that was measured last, the first of several; None where none was."""
+    for row in reversed(history):
+        if column := next((name for name in texts.METRICS if math.isfinite(row.get(name, math.nan))), None):
+            return column
+    return None
 
 
 def _brief(value: float) -> str:

@@ -89,7 +89,8 @@ ATTENTION = {
     "queries": "five strongest queries",
     "best": "strongest key",
     "best_backward": "strongest query",
-    "best_value": "{times} × uniform, {share} %",
+    "best_value": "{times} × uniform",
+    "share_value": ", {share} %",
     "next": "next four",
     "next_value": "{next} ×",
     "entropy": "entropy",
@@ -566,7 +567,7 @@ FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
 FOOTER_METRIC = "{metric} {value}, lower is better"
 FOOTER_METRIC_FLOOR = "{metric} {value} (other real images: {floor}), lower is better"
-METRICS = {  # columns of the history; of those that are known the first is shown
+METRICS = {  # columns of the history; runs write the last one, the others are entered by hand
     "fid": "FID",
     "face_fd": "Fréchet distance of faces",
     "frechet_distance": "Fréchet distance of features",

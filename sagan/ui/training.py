@@ -14,6 +14,7 @@ from sagan.ui.attention import layer_props
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
+from sagan.ui.footer import metric
 from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
@@ -93,7 +94,7 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
         ("losses", words["losses"], {"d_loss": words["d_loss"], "g_loss": words["g_loss"]}),
         ("gammas", words["gammas"], {f"g_gamma_{layer}": layer for layer in layers}),
     ]
-    if column := next((name for name in texts.METRICS if len(points(history, name)) > 1), None):
+    if column := metric(history):
         title = words["metric"].format(metric=texts.METRICS[column])
         charts.append(("metric", title, {column: words["generated"], f"floor_{column}": words["floor"]}))
     drawn = []

@@ -85,7 +85,7 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
         "first_share": f"{computed.weights[0]:.3g}",
         "fifth_share": f"{computed.weights[-1]:.3g}",
         "times": f"{heatmaps.times_uniform(coarse_row).max():.1f}",
-        "share": f"{100 * coarse_row.max():.1f}",
+        "share": _percent(coarse_row.max()),
         "cells": "; ".join(
             f"{layer}: {size * size // side_of(layer) ** 2} pixels, {side_of(layer) ** 4:,} weights"
             for layer in by_side

@@ -46,6 +46,11 @@ SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
 WINDOW = "http://localhost:9/"
 
 
+def percent(share: float) -> str:
+    """As the page says a share in percent."""
+    return "> 99.9" if share > 0.9995 else f"{100 * share:.1f}"
+
+
 def gamma_text(value: float) -> str:
     """A gamma as the page says it: in two places, and in more where these would be zeros."""
     if abs(value) >= 0.01 or not value:

@@ -4,7 +4,7 @@ import math
 import time
 
 import pytest
-from screen import anywhere, described, gamma_text
+from screen import anywhere, described, gamma_text, percent
 
 from sagan import latents
 from sagan.ui import texts
@@ -69,8 +69,9 @@ def test_numbers_are_in_words_beside_each_layer(page, sampler):
         side = int(layer.split("x")[0])
         part = page.locator(f'figure[data-layer="{layer}"]')
         assert part.locator(".gamma").text_content() == gamma_text(sampler.gammas[layer])
-        says = f"{row['weight'] * side**2:.1f} × uniform, {100 * row['weight']:.1f} %"
-        assert part.locator(".best").text_content() == says
+        assert part.locator(".best").text_content() == f"{row['weight'] * side**2:.1f} × uniform"
+        assert part.locator(".share").text_content() == f", {percent(row['weight'])} %"
+        assert part.locator(".share").is_visible()
         assert (
             part.locator(".entropy").text_content()
             == f"{row['entropy']:.1f} of {2 * math.log2(side):.0f} bits"

@@ -45,13 +45,15 @@ def test_the_metric_is_that_of_the_last_row_that_has_one(sampler):
     assert "1,600 images shown" in line and line.endswith("distance of faces 120, lower is better")
 
 
-def test_a_run_that_measured_itself_shows_its_own_metric_until_faces_are_measured(sampler):
+def test_a_run_that_measured_itself_shows_its_own_metric_until_faces_are_measured_again(sampler):
     sampler.history = [{"images": 64, "face_fd": math.nan, "frechet_distance": 7.256}]
     assert model_line(sampler).endswith("distance of features 7.26, lower is better")
     sampler.history += [{"face_fd": 81.5, "frechet_distance": 6.0}]
     assert model_line(sampler).endswith("distance of faces 81.5, lower is better")
     sampler.history += [{"fid": 12.34, "face_fd": 80.0}]
     assert model_line(sampler).endswith("FID 12.3, lower is better")
+    sampler.history += [{"frechet_distance": 11.0}, {"images": 1}]  # a run that started from that one
+    assert model_line(sampler).endswith("distance of features 11, lower is better")
 
 
 def test_beside_the_metric_stands_its_floor_and_no_other(sampler):

@@ -570,14 +570,20 @@ BEYOND = """() => [...document.querySelectorAll('#inside-view li, #inside-view f
     .map((part) => part.textContent.trim())"""  # what is clipped makes no page wider
 
 
-def test_no_arrow_points_anywhere_before_there_are_numbers(new_page, trained, trained_address):
+def test_before_there_are_numbers_the_page_says_so_and_no_arrow_points_anywhere(
+    new_page, trained, trained_address
+):
     page = new_page(trained_address, height=300)
     page.get_by_role("tab", name="Inside", exact=True).click()
     page.wait_for_selector("#inside-view button.block")
     assert norm(page, "g.u").get_attribute("hidden") is not None
+    assert norm(page, ".said").text_content() == texts.SPECTRUM["waiting"]
+    page.evaluate("sagan.emit('failed', 'spectrum-view')")
+    assert norm(page, ".said").text_content() == ""
     spectrum_of(page, "generator/to_image", trained)
     page.wait_for_selector("#spectrum-view [data-moment]", timeout=WAIT)
     assert norm(page, "g.u").get_attribute("hidden") is None
+    assert norm(page, ".said").text_content() not in ("", texts.SPECTRUM["waiting"])
 
 
 def test_no_block_and_no_number_is_cut_off_on_any_screen(new_page, trained_address):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from randomness import draw
-from screen import enlarged, painted
+from screen import enlarged, painted, percent
 
 from sagan import heatmaps, latents
 from sagan.ui import texts
@@ -165,12 +165,15 @@ def test_measures_say_what_the_drawn_map_is(page, sampler, direction):
         assert float(data["distance"]) == pytest.approx(distance)
         assert float(data["outside"]) == pytest.approx(outside)
         assert says(page, layer, "distance") == f"{distance:.1f} px"
-        assert says(page, layer, "outside") == ("> 99.9 %" if outside > 0.9995 else f"{100 * outside:.1f} %")
+        assert says(page, layer, "outside") == f"{percent(outside)} %"
         assert says(page, layer, "total") == f"{weights.sum():.1f} × average"
         entropy = heatmaps.entropy_bits(share)
         assert says(page, layer, "entropy") == f"{entropy:.1f} of {2 * math.log2(side):.0f} bits"
         times = np.sort(weights)[::-1][:5] * side**2
-        assert says(page, layer, "best") == f"{times[0]:.1f} × uniform, {100 * weights.max():.1f} %"
+        assert says(page, layer, "best") == f"{times[0]:.1f} × uniform"
+        of_row = page.locator(f'#attention-view figure[data-layer="{layer}"] .share')
+        assert of_row.is_visible() == (direction == "forward")
+        assert of_row.text_content() == f", {percent(weights.max())} %"
         following = [float(text.replace(",", "")) for text in says(page, layer, "next")[:-2].split(" · ")]
         assert following == pytest.approx(times[1:], rel=0.06, abs=0.051)
 

@@ -23,7 +23,7 @@ sagan.panel = (() => {
     const context = cells.getContext('2d'), pixels = context.createImageData(side, side);
     const keys = Array.from({ length: 5 }, () => Object.assign(document.createElement('i'), { className: 'key', hidden: true }));
     const said = Object.fromEntries(MEASURES.map((name) => [name, part(`.${name}`)]));
-    const query = part('.query'), field = part('.field'), mean = part('.mean'), gamma = part('.gamma'), mix = part('.mix');
+    const share = part('.share'), query = part('.query'), field = part('.field'), mean = part('.mean'), gamma = part('.gamma'), mix = part('.mix');
     for (const canvas of [field, mean?.querySelector('canvas')]) if (canvas) canvas.getContext('2d').globalCompositeOperation = 'copy'; // replace, never add up
     part('.keys').append(...keys.toReversed()); // the strongest on top
 
@@ -68,6 +68,7 @@ sagan.panel = (() => {
           distance: fixed(distance), outside: percent(outside), places: whole(2 ** bits), all: whole(n),
         };
         for (const name of MEASURES) said[name].textContent = sagan.fill(texts[`${name}_value`], values);
+        share.textContent = sagan.fill(texts.share_value, values);
         if (!layer.combined) part('.spread').textContent = sagan.fill(texts.spread, values);
         figure.weights = weights;
         Object.assign(figure.dataset, { query: position, key: best[0], keys: best, weight: weights[best[0]], entropy: bits, distance, outside, total });
@@ -91,6 +92,7 @@ sagan.panel = (() => {
         field.getContext('2d').clearRect(0, 0, field.width, field.height);
         for (const marker of [query, ...keys]) marker.hidden = true;
         for (const name of MEASURES) said[name].textContent = '–';
+        share.textContent = '';
         if (mean) mean.hidden = true;
       },
     };

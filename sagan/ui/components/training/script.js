@@ -6,7 +6,7 @@ const said = element.querySelector('.moment');
 const error = element.querySelector('.error');
 const buttons = [...element.querySelectorAll('.strip button')];
 const SECONDS = 8; // from the first moment to the last
-const FEW = 12; // points of a line that are marked each, since the line between them was not measured
+const FEW = 40; // points of the metric that are marked each, since nothing was measured between them
 const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want', { number }));
 
 let moments = []; // [{step, images, otherRun}]
@@ -57,7 +57,7 @@ const figure = (value) => value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(va
 const charts = props.charts.map(({ id, lines }) => {
   const chart = element.querySelector(`[data-chart="${id}"]`), all = (selector) => [...chart.querySelectorAll(selector)];
   return {
-    chart, names: lines, plot: chart.querySelector('.plot'), cursor: chart.querySelector('.cursor'),
+    id, chart, names: lines, plot: chart.querySelector('.plot'), cursor: chart.querySelector('.cursor'),
     title: chart.querySelector('h2').textContent, paths: all('.curves path'), points: chart.querySelector('.points'), dots: all('.dot'), values: all('.lines b'),
     lines: [], low: 0, high: 1,
   };
@@ -78,7 +78,7 @@ function drawCurves(curves) {
       const corners = points.map(([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`);
       chart.paths[i].setAttribute('d', `M${corners.join('L')}`);
     });
-    const few = chart.lines[0].length > FEW ? [] : chart.lines[0];
+    const few = chart.id === 'metric' && chart.lines[0].length <= FEW ? chart.lines[0] : [];
     chart.points.setAttribute('d', few.map(([images, value]) => `M${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}h0`).join(''));
     chart.chart.querySelector('.high').textContent = figure(chart.high);
     chart.chart.querySelector('.low').textContent = figure(chart.low);
