@@ -94,7 +94,7 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
         ("losses", words["losses"], {"d_loss": words["d_loss"], "g_loss": words["g_loss"]}),
         ("gammas", words["gammas"], {f"g_gamma_{layer}": layer for layer in layers}),
     ]
-    if column := metric(history):
+    if (column := metric(history)) and len(points(history, column)) > 1:
         title = words["metric"].format(metric=texts.METRICS[column])
         charts.append(("metric", title, {column: words["generated"], f"floor_{column}": words["floor"]}))
     drawn = []

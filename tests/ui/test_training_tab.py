@@ -327,7 +327,7 @@ def test_the_metric_of_a_run_that_measured_itself_has_its_own_name():
 
 def test_a_metric_stands_over_its_floor_which_alone_is_no_chart():
     history = [{"step": i, "images": 10 * i, "floor_fid": 5.0} for i in (1, 2)]
-    assert curves(history, ()) == []
+    assert curves(history, ()) == [] == curves([*history, history[1] | {"fid": 29.0}], ())
     (chart,) = curves([row | {"fid": 30.0 - row["step"]} for row in history], ())
     assert chart["title"] == "FID, lower is better"
     assert chart["lines"] == [
