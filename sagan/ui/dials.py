@@ -76,12 +76,10 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
         with_it = _made(sampler, face, times, _maps(sampler, source, maps))
     difference, factor = amplified(without, with_it)
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
-    answer = {name: pictures.png_uri(image) for name, image in shown.items()}
-    if maps != "own":
-        answer["other"] = _apart(with_it, own)
-    return answer | {
+    return {name: pictures.png_uri(image) for name, image in shown.items()} | {
         "factor": factor,
         "change": _apart(with_it, without),
+        "other": None if maps == "own" else _apart(with_it, own),
         "seed_b": source.seed_a if maps == "b" else None,
     }
 

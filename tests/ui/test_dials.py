@@ -160,10 +160,13 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
         for maps in ("strongest", "uniform", "b")
     } | {"own": face_with(sampler, seed, {"16x16": 2})}
     assert_shows_of(dialled, "dialled", faces, kind)
-    assert_shows(dialled, "off", face_with(sampler, seed, dict.fromkeys(LAYERS, 0)))
+    off = face_with(sampler, seed, dict.fromkeys(LAYERS, 0))
+    assert_shows(dialled, "off", off)
     assert_shows(dialled, "learned", sampler.faces(z_b[None])[0] if kind == "b" else own)
-    apart = np.abs(faces[kind].astype(int) - faces["own"]).mean()
-    assert f"average; {apart:.1f} to the picture with its own" in part(dialled, ".amplified").text_content()
+    change, other = (np.abs(faces[kind].astype(int) - image).mean() for image in (off, faces["own"]))
+    factor = part(dialled, ".content").get_attribute("data-factor")
+    said = texts.DIALS["amplified_maps"].format(factor=factor, change=f"{change:.1f}", other=f"{other:.1f}")
+    assert part(dialled, ".amplified").text_content() == said
     caption = texts.DIALS["b"].format(seed=seed_b) if kind == "b" else texts.DIALS["as_learned"]
     assert part(dialled, ".face").text_content() == caption
     assert part(dialled, '[data-picture="learned"]').get_attribute("aria-label") == caption

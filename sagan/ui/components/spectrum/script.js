@@ -188,7 +188,6 @@ function receive() {
   const value = props.value;
   if (!value) return;
   error.textContent = value.error ?? '';
-  if (value.error && !layer) part('.said').textContent = '';
   if (!value.error) {
     layer = { ...value, before: value.before && saganAttention.floats(value.before), after: saganAttention.floats(value.after) };
     const [rows, columns] = value.matrix;
@@ -208,6 +207,5 @@ select.addEventListener('change', () => choose(Number(select.value)));
 // Playing stops when the tab is left.
 new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
 sagan.on('block', (id) => { const first = props.layers.findIndex(({ block }) => block === id); if (first >= 0) choose(first); });
-sagan.on('failed', (id) => { if (element.closest(`#${id}`) && !layer) part('.said').textContent = ''; });
 watch('value', receive);
 receive();

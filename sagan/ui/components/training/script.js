@@ -74,12 +74,10 @@ function drawCurves(curves) {
     const values = chart.lines.flat().map(([, value]) => value);
     chart.low = Math.min(...values);
     chart.high = Math.max(...values);
-    chart.lines.forEach((points, i) => {
-      const corners = points.map(([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`);
-      chart.paths[i].setAttribute('d', `M${corners.join('L')}`);
-    });
+    const corner = ([images, value]) => `${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}`;
+    chart.lines.forEach((points, i) => chart.paths[i].setAttribute('d', `M${points.map(corner).join('L')}`));
     const few = chart.id === 'metric' && chart.lines[0].length <= FEW ? chart.lines[0] : [];
-    chart.points.setAttribute('d', few.map(([images, value]) => `M${across(images).toFixed(2)} ${down(chart, value).toFixed(2)}h0`).join(''));
+    chart.points.setAttribute('d', few.map((point) => `M${corner(point)}h0`).join(''));
     chart.chart.querySelector('.high').textContent = figure(chart.high);
     chart.chart.querySelector('.low').textContent = figure(chart.low);
     drawAxis(chart.chart);
