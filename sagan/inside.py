@@ -1,6 +1,6 @@
 """What happens inside a forward: the attention of one position in numbers, and what every block puts out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,9 +86,15 @@ def compute(
     )
 
 
-def attention(q: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """The map of a layer from its q and k (n, d), float32 (n, n), worked out in float64."""
-    return _softmax(q.astype(np.float64) @ k.T.astype(np.float64)).astype(np.float32)
+def attention(q: np.ndarray, k: np.ndarray, without: Collection[int] = ()) -> np.ndarray:
+    """The map of a layer from its q and k (n, d), float32 (n, n), worked out in float64.
+
+    Keys at the positions `without`, fewer than n, are masked: they get no weight, and the others of each row
+    share theirs in proportion.
+    """
+    logits = q.astype(np.float64) @ k.T.astype(np.float64)
+    logits[:, list(without)] = -np.inf
+    return _softmax(logits).astype(np.float32)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
 from sagan.ui.current import CurrentFace, labels_of, layers_of, side_of
 from sagan.ui.dials import gamma_dials
-from sagan.ui.lab import MOST_PINS
+from sagan.ui.lab import MOST_PINS, told_pins
 from sagan.ui.numbers import the_numbers
 from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, served, told, told_list
 
@@ -160,9 +160,8 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
     ) -> dict[str, Any]:
         number, layer = told(event, "number"), layers[told(event, "layer", len(layers) - 1)]
         colours = told_list(event, "colours", MOST_PINS - 1, range(1, MOST_PINS + 1))
-        count = 2 * len(colours)
-        places = told_list(event, "pins", sampler.config.image_size - 1, range(count, count + 1))
-        pins = list(zip(places[::2], places[1::2], strict=True))
+        count = len(colours)
+        pins = told_pins(event, sampler.config.image_size, range(count, count + 1))
         backward, own, svg = (bool(told(event, name, 1)) for name in ("backward", "own", "svg"))
         wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
         face, kind = CurrentFace(seed, seed_b, t, psi, label), "svg" if svg else "png"

@@ -1,6 +1,7 @@
 """The gamma dials of the Attention tab: the face without attention, as dialled, and the difference.
 
-Dialled is also whose maps: the face's own ones, their strongest keys alone, uniform ones, or those of face B.
+Dialled is also whose maps: the face's own ones, their strongest keys alone, uniform ones, those of face B, or
+its own without the keys of the pinned places.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of, side_of
-from sagan.ui.lab import MAPS, MOST_TIMES
+from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, told_pins
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
 if TYPE_CHECKING:
@@ -48,22 +49,25 @@ def gamma_dials(controls: Controls) -> None:
         number = told(event, "number")
         times = told_list(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
         maps = MAPS[told(event, "maps", len(MAPS) - 1)]
+        pins = told_pins(event, sampler.config.image_size, range(MOST_PINS + 1))
         face = CurrentFace(seed, seed_b, t, psi, label)
-        return {"number": number} | await in_worker(compare, sampler, face, times, maps)
+        return {"number": number} | await in_worker(compare, sampler, face, times, maps, pins)
 
     dials.want(want, controls.inputs, dials, js="() => sagan.values()", **CHOICE).failure(
         None, js=failed(dials)
     )
 
 
-def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str = "own") -> dict[str, Any]:
+def compare(
+    sampler: "Sampler", face: CurrentFace, times: list[float], maps: str = "own", pins: Sequence[Pin] = ()
+) -> dict[str, Any]:
     """Four pictures: a face with attention off, as dialled, the difference, and the face as learned.
 
     Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS. Where these are those of face B,
-    it is B that is shown as learned, and its seed is told. Told are also the factor that the difference was
-    amplified by, its mean over pixels in grey levels, and for other maps the same mean of what these alone
-    change: the picture as dialled against that of the same gammas with its own maps. Raises ValueError for a
-    face that cannot be.
+    it is B that is shown as learned, and its seed is told; "masked" ones are the face's own without the keys
+    at the `pins`. Told are also the factor that the difference was amplified by, its mean over pixels in grey
+    levels, and for other maps the same mean of what these alone change: the picture as dialled against that
+    of the same gammas with its own maps. Raises ValueError for a face that cannot be.
     """
     other = replace(face, seed_a=face.seed_b, t=0.0)
     if face.t == 0:
@@ -73,7 +77,7 @@ def compare(sampler: "Sampler", face: CurrentFace, times: list[float], maps: str
     learned, _ = _learned(sampler, source)
     with_it = own = _dialled(sampler, face, tuple(times))
     if maps != "own":
-        with_it = _made(sampler, face, times, _maps(sampler, source, maps))
+        with_it = _made(sampler, face, times, _maps(sampler, source, maps, pins))
     difference, factor = amplified(without, with_it)
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
     return {name: pictures.png_uri(image) for name, image in shown.items()} | {
@@ -98,11 +102,17 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(int) - b).mean())
 
 
-def _maps(sampler: "Sampler", face: CurrentFace, kind: str) -> dict[str, np.ndarray]:
+def _maps(sampler: "Sampler", face: CurrentFace, kind: str, pins: Sequence[Pin]) -> dict[str, np.ndarray]:
     """The maps of one of MAPS that are not a face's own by layer, (n*n, n*n), from a face as learned."""
     if kind == "uniform":
         places = {name: side_of(name) ** 2 for name in sampler.layers}
         return {name: np.full((n, n), 1 / n, np.float32) for name, n in places.items()}
+    if kind == "masked":
+        size, (_, queries_keys) = sampler.config.image_size, _learned(sampler, face)
+        return {
+            name: inside.attention(q, k, {cell_of(pin, size, side_of(name)) for pin in pins})
+            for name, (q, k) in queries_keys.items()
+        }
     learned = _attention(sampler, face)
     return learned if kind == "b" else {name: strongest(weights) for name, weights in learned.items()}
 

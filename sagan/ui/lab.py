@@ -4,14 +4,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
+
 from sagan.ui import texts
+from sagan.ui.work import told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
 MOST_PINS = 5
 MOST_TIMES = 3  # a dial goes from 0 to 3 times the learned gamma
-MAPS = ("own", "strongest", "uniform", "b")  # whose maps the dials work with
+MAPS = ("own", "strongest", "uniform", "b", "masked")  # whose maps the dials work with
 COMBINED = "combined"
 DIAL = "gamma_"
 
@@ -57,6 +60,19 @@ def _pins(text: str, size: int) -> tuple[list[Pin], list[str]]:
 def _pin(text: str) -> Pin | None:
     match = re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", text)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def told_pins(event: gr.EventData, size: int, counts: range) -> list[Pin]:
+    """The `pins` that a view's script told with its event, as many as `counts` allows."""
+    numbers = range(2 * counts.start, 2 * counts.stop, 2)
+    places = told_list(event, "pins", size - 1, numbers)
+    return list(zip(places[::2], places[1::2], strict=True))
+
+
+def cell_of(pin: Pin, size: int, side: int) -> int:
+    """The position, row * side + column, of the cell that holds a pixel of a picture `size` pixels wide."""
+    column, row = (at * side // size for at in pin)
+    return row * side + column
 
 
 def _gammas(query: Mapping[str, str], layers: tuple[str, ...]) -> tuple[dict[str, float], list[str]]:

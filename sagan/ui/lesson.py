@@ -5,11 +5,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 
+from sagan import heatmaps
 from sagan.ui import texts, worksheet
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
-from sagan.ui.current import CurrentFace, side_of
+from sagan.ui.current import CurrentFace, class_name, first_class, side_of
 from sagan.ui.lab import COMBINED
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
@@ -100,10 +102,31 @@ def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
         "fine_cell": size // max(sides),
     }
     words = dict(texts.LESSON["steps"][step.name])
+    if "{farther}" in words["see"]:
+        known |= _compared(sampler, step)
     without = words.pop("do_without_average", None)
     if without and sampler.average_maps is None:
         words["do"] = without
     return {part: text.format(**known) for part, text in words.items()}
+
+
+def _compared(sampler: "Sampler", step: Step) -> dict[str, str]:
+    """Of two layers: the step's face, and at how many percent of its places the coarse one looks farther."""
+    (seed, _), label = _face_of(sampler, step), first_class(sampler)
+    latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
+
+    def distances(layer: str) -> np.ndarray:
+        rows, side = sampler.attention(latent, layer, label), side_of(layer)
+        size = sampler.config.image_size
+        every = [heatmaps.mean_distance(row, query, side, size) for query, row in enumerate(rows)]
+        return np.reshape(every, (side, side))
+
+    coarse, fine = (distances(layer) for layer in sorted(sampler.layers, key=side_of))
+    cells = len(fine) // len(coarse)
+    farther = coarse.repeat(cells, 0).repeat(cells, 1) > fine
+    face = texts.FACE["seed"].format(seed=seed).lower()
+    name = class_name(sampler, label)
+    return {"face": f"{face}, {name}," if name else face, "farther": f"{100 * farther.mean():.0f}"}
 
 
 def tour(sampler: "Sampler") -> gr.HTML:
@@ -123,7 +146,7 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         lesson = view(
             "lesson",
             texts=texts.LESSON,
-            steps=[{"title": told_step(sampler, step)["title"]} for step in chosen],
+            steps=[{"title": texts.LESSON["steps"][step.name]["title"]} for step in chosen],
             file=texts.WORKSHEET["file"],
         )
 

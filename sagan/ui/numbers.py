@@ -47,11 +47,14 @@ def the_numbers(controls: Controls) -> None:
 def computed(sampler: "Sampler", face: CurrentFace, layer: str, query: int) -> dict[str, Any]:
     """`Sampler.computation` as lists, the first 8 channels of what has as many as the feature map.
 
-    Also `width`, how many those are. Raises ValueError.
+    Also `width`, how many those are, and of all of them `added`: how many times as long as x what gamma adds
+    to it is, None where x is 0. Raises ValueError.
     """
     z, label = face.inputs(sampler.config)
     made = sampler.computation(z, layer, query, label)
     whole = {name: getattr(made, name) for name in ("q", "keys", "k", "logits", "weights")}
     first = {name: getattr(made, name)[..., :CHANNELS] for name in ("values", "attended", "x", "y")}
     lists = {name: np.asarray(array).tolist() for name, array in (whole | first).items()}
-    return lists | {"gamma": made.gamma, "width": made.values.shape[-1]}
+    length, gathered = (float(np.linalg.norm(vector)) for vector in (made.x, made.attended))
+    added = abs(made.gamma) * gathered / length if length else None
+    return lists | {"gamma": made.gamma, "width": made.values.shape[-1], "added": added}

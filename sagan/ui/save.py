@@ -8,7 +8,7 @@ import numpy as np
 from sagan import heatmaps, inside
 from sagan.ui import texts
 from sagan.ui.current import CurrentFace
-from sagan.ui.lab import COMBINED, Pin
+from sagan.ui.lab import COMBINED, Pin, cell_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -32,11 +32,10 @@ def figure(sampler: "Sampler", face: CurrentFace, wanted: Wanted, kind: str) -> 
     image, side, columns = _maps(sampler, face, wanted)
     size = sampler.config.image_size
     shares = [((x + 0.5) / size, (y + 0.5) / size) for x, y in wanted.pins]
-    cells = [int(y * side) * side + int(x * side) for x, y in shares]
     drawn = heatmaps.attention_figure(
         image,
         shares,
-        [columns[cell] for cell in cells],
+        [columns[cell_of(pin, size, side)] for pin in wanted.pins],
         [heatmaps.PIN_COLOURS[colour] for colour in wanted.colours],
         shared=not wanted.own,
         unit=texts.FIGURE_UNIT[wanted.backward].format(layer=_named(wanted)),

@@ -54,8 +54,9 @@ WALK = {
     "b": "B · seed {seed}",
     "play": "Play",
     "pause": "Pause",
-    "help": "The way follows the arc between both latents (slerp), and the generator makes a face of every "
-    "point of it. Play shows {frames} of them, one fading into the next.",
+    "help": "The way follows the arc between both latents (slerp): halfway on a straight line they would be "
+    "shorter than any that the generator learned from. It makes a face of every point of the way. Play shows "
+    "{frames} of them, one fading into the next.",
     "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
@@ -121,7 +122,8 @@ LAB = {
     "averages_loading": "Loading the average maps: {percent} %",
     "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
     "makes them.",
-    "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it.",
+    "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
+    "is no border.",
     "failed": "No answer came. Try again.",
     "saving": "Making the file …",
     "view_forward": "what the marked point looks at",
@@ -171,14 +173,23 @@ DIALS = {
     "amplified_maps": "difference × {factor}: {change} of 255 grey levels on average; {other} to the picture "
     "with its own maps",
     "whose": "Maps",
-    "maps": {"own": "its own", "strongest": "strongest key", "uniform": "uniform", "b": "face B’s"},
+    "maps": {
+        "own": "its own",
+        "strongest": "strongest key",
+        "uniform": "uniform",
+        "b": "face B’s",
+        "masked": "pins left out",
+    },
     "how": {
         "own": "Every place gathers what its query asks for.",
         "strongest": "Every place takes the value of one key alone, its strongest in the face as learned.",
         "uniform": "Every place gathers from all places alike, as if nobody asked.",
-        "b": "Every place gathers from where the same place of face B, as learned, looks. Look for the "
-        "outlines of B. The tab Walk chooses who that is.",
+        "b": "Every place looks where the same place of face B, as learned, looks. What it gathers there are "
+        "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
+        "masked": "Nobody can look at the pinned places, and the other shares of each row grow until they "
+        "sum to 1 again. Pin a place that receives much in all, then one that receives little.",
     },
+    "no_pins": "Nothing is pinned, so nothing is left out. Click a place on a picture above to pin it.",
     "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
     "b": "face B as learned, seed {seed}",
     "help": "The generator makes this face again with other gammas, or other maps. The difference is the "
@@ -201,18 +212,21 @@ NUMBERS = {
     "every": "every channel",
     "weight": "{weight} = {times} × uniform",
     "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
+    "added": "Over all channels, what is added here is {times} times as long as x. Gamma alone does not say "
+    "that: it also depends on how long the values are, and on whether they agree.",
     "parts": {
         "y": "y: what leaves the layer at this point.",
         "x": "x: what came into the layer at this point. What attention gathers is added to it; with gamma 0 "
         "it passes unchanged.",
-        "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds.",
+        "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds. At "
+        "0, where it starts, q, k and v get no gradient: gamma moves first, and then they learn.",
         "attended": "The sum: what this point gathers from all places, itself among them, each value as "
         "much as its softmax says.",
         "weights": "softmax: the logits become shares that sum to 1. This row of shares is the heatmap "
         "of what the point looks at.",
         "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
-        "logits": "q · k, the logit: how well a key answers the query. As in the paper, it is not scaled by "
-        "√d.",
+        "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, so that "
+        "longer queries, of d numbers, make softmax no sharper; this layer, as in the paper, does not.",
         "k": "k, the key: what a place offers, a 1×1 convolution of x there.",
         "values": "v, the value: what a place tells those who look at it, a third 1×1 convolution of x "
         "there.",
@@ -245,6 +259,11 @@ TRAINING = {
     "it attends to at this moment.",
     "help_plain": "The same eight latents all along. Choose a face: it becomes the current one.",
     "classes": "The seeds go through the classes in turn.",
+    "hinge": "Neither loss has to fall: each network is measured against the other, which learns too. The "
+    "generator’s is minus the mean score of its pictures. While scores lie between −1 and 1, the "
+    "discriminator’s is 2 minus the difference of the mean scores of real and generated pictures: 2 means "
+    "that it cannot tell them apart.",
+    "fid": "FID: how far what a classifier sees in generated pictures is from what it sees in real ones.",
     "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
     "training had it.",
     "penalty": "The discriminator’s loss contains the gradient penalty.",
@@ -317,12 +336,12 @@ INSIDE = {
 }
 SPECTRUM = {
     "title": "Spectral norm",
-    "what": "In training the weight W of every convolution and linear layer is divided by σ, its largest "
-    "singular value: the most that W can stretch what comes in. So no convolution of the discriminator "
-    "amplifies without limit, and its slope, which the generator learns from, stays in check. Gammas and the "
-    "factors of residual blocks are not divided; in the generator, batch norm sets the scale anew after most "
-    "convolutions.",
-    "what_generator": "In training the weight W of every convolution and linear layer of this generator is "
+    "what": "In training the weight W of every convolution, and of a table of classes, is divided by σ, its "
+    "largest singular value: the most that W can stretch what comes in. So no convolution of the "
+    "discriminator amplifies without limit, and its slope, which the generator learns from, stays in check. "
+    "Gammas and the factors of residual blocks are not divided; in the generator, batch norm sets the scale "
+    "anew after most convolutions.",
+    "what_generator": "In training the weight W of every convolution of this generator is "
     "divided by σ, its largest singular value: the most that W can stretch what comes in. Batch norm sets "
     "the scale anew after most convolutions. Gammas and the factors of residual blocks are not divided. The "
     "discriminator of this model was trained without spectral norm.",
@@ -390,6 +409,7 @@ TOUR = {
     "label": "Guided tour",
     "count": "Step {number} of {all}",
     "do": "Try it:",
+    "see": "What there is to see",
     "back": "Back",
     "next": "Next",
     "finish": "Finish",
@@ -412,11 +432,15 @@ LESSON = {
     "steps": {
         "short_sight": {
             "title": "Convolutions are short-sighted",
-            "say": "A convolution makes each place from its closest neighbours. All places come from one "
-            "latent, and so can agree on the large layout; but what an eye should know of how the other one "
-            "turned out has to travel through many layers. Attention reaches every place in one step.",
+            "say": "Two networks play here: the generator draws faces from random numbers, the latent, and "
+            "the discriminator scores them beside real ones. Their convolutions make each place from its "
+            "closest neighbours. All places come from one latent, and so can agree on the large layout; but "
+            "what an eye should know of how the other one turned out has to travel through many layers. "
+            "Attention reaches every place in one step.",
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
+            "see": "Spread evenly, nearly all of it would lie outside. Where the share is small, the place "
+            "looks at itself and its neighbours.",
         },
         "query_key_value": {
             "title": "Query, key, value",
@@ -424,14 +448,17 @@ LESSON = {
             "k says how well the two fit. What a place then tells is its value v.",
             "do": "Choose q, then k, then v in the formula and see which numbers light up. Which of the five "
             "keys fits best?",
+            "see": "The one of the first row: keys are listed by q · k, the largest first.",
         },
         "softmax": {
             "title": "Softmax: times uniform",
-            "say": "Softmax turns the products into shares that sum to 1. If all {all} places counted alike, "
-            "each would have 1/{all}. The page gives a share as a multiple of that: 8 × uniform is eight "
-            "times an even share.",
+            "say": "Softmax turns the products into shares that sum to 1. If all N places of a layer counted "
+            "alike ({all} in the {fine} layer), each would have 1/N. The page gives a share as a multiple of "
+            "that: 8 × uniform is eight times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
             "find a point whose strongest key has less than 8 ×, or as little as you can.",
+            "see": "All numbers below the pictures stay: only the colours change. With its own maximum even "
+            "a map that is nearly uniform looks sharp.",
         },
         "two_scales": {
             "title": "Two layers, two scales",
@@ -439,40 +466,52 @@ LESSON = {
             "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The picture "
             "“Combined” adds both up, each as much as its gamma says.",
             "do": "Point at places all over the face and compare the layers’ mean distances. Does one look "
-            "farther everywhere? (Even attention, too, has a larger mean distance from a corner than from "
-            "the middle.)",
+            "farther everywhere? (Uniform attention, too, has a larger mean distance from a corner than "
+            "from the middle.)",
+            "see": "With {face} the {coarse} layer looks farther at {farther} % of the places.",
         },
         "gamma": {
             "title": "Gamma: from off to learned",
             "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that the "
-            "network first learns what convolutions can do. Here the dials are off, and the difference is "
-            "plain grey.",
+            "network first learns what convolutions can do; only when it moves can queries, keys and values "
+            "learn. Here the dials are off, and the difference is plain grey.",
             "do": "Press Learned beside a dial. What does attention add to this face, and which layer adds "
             "most? Then press it beside all dials and choose face B’s maps: whose outlines do you see?",
+            "see": "With B’s maps, values of this face appear in the outlines of B: maps say from where, "
+            "values say what.",
         },
         "meaning": {
             "title": "When a map means little",
-            "say": "A row near {bits} bits of entropy is spread over everything, and its brightest place "
-            "says little. A sharp map says where something came from, not why: attention is not an "
-            "explanation. And a map that is the same for every face tells of the place, not of this face.",
+            "say": "A row near the most bits of entropy that its layer can have ({bits} in {fine}) is spread "
+            "over everything, and its brightest place says little. A sharp map says where something came "
+            "from, not why: attention is not an explanation. And a map that is the same for every face tells "
+            "of the place, not of this face.",
             "do": "Switch “every face” on, if it is not. Find a point whose map is its own, and one whose "
             "map every face has.",
             "do_without_average": "Press New face a few times. Find a point whose map changes with the face, "
             "and one whose map stays.",
+            "see": "Neither kind is better made: a layer may well look at the same places in all faces. But "
+            "only where a map changes with the face does it tell of this one.",
         },
         "spectral_norm": {
             "title": "Spectral norm keeps the game fair",
-            "say": "A discriminator that changes its mind too steeply teaches nothing. So the weight of "
-            "every convolution is divided by the most that it can stretch anything: its largest singular "
-            "value, found by sending a random vector back and forth.",
-            "do": "Press Play, then New random vector. After how many rounds is the estimate within one "
-            "percent of the true value?",
+            "say": "The generator learns by following the slope of the discriminator’s score, and a slope "
+            "that is too steep is of little use. So the weight of every convolution is divided by the most "
+            "that it can stretch anything: its largest singular value, found by sending a random vector back "
+            "and forth.",
+            "do": "Press Play, then move the slider back: after how many rounds is the estimate above 99 %? "
+            "Press New random vector and Play again. Is it the same number?",
+            "see": "Not always: it depends on where the vector starts. But the estimate only ever grows, and "
+            "from nearly any start it comes to the same value.",
         },
         "discriminator": {
             "title": "The discriminator looks too",
-            "say": "The other network attends as well, while it judges whether this face is real. Its score "
-            "stands below the pictures: the higher, the more real the face looks to it.",
+            "say": "The other network attends as well, while it judges whether this face is real: so it can "
+            "compare places that lie far apart, both eyes for example. Its score stands below the pictures: "
+            "the higher, the more real the face looks to it.",
             "do": "Press New face a few times. Which face has the highest score? Would you agree?",
+            "see": "It need not be the one that you would choose: the discriminator learned to tell "
+            "generated faces from real ones, by whatever gives them away, and not to find good ones.",
         },
     },
 }
@@ -511,25 +550,27 @@ WORKSHEET = {
         },
         {
             "tab": "Attention",
-            "ask": "How many pixels of the face does a cell of each layer cover? How many weights does the "
-            "whole attention of a layer have? Why not attend to single pixels?",
-            "answer": "{cells}. Single pixels would need {pixel_weights} weights: the number grows with the "
-            "fourth power of the side.",
+            "ask": "How many pixels wide is a cell of each layer? How many shares does the whole map of a "
+            "layer hold, from all places to all places? Why not attend to single pixels?",
+            "answer": "{cells}. Single pixels would need {pixel_shares}: the number grows with the fourth "
+            "power of the side. These shares are made anew for each face; they are no learned weights. (What "
+            "a cell holds reaches beyond its square, since convolutions follow.)",
         },
         {
             "tab": "Attention, Gamma dials",
             "ask": "Turn all dials off. By how many grey levels does the face change on average when only "
             "the {fine} layer is then set to Learned? Why does gamma start at 0 in training?",
             "answer": "By {change} of 255. At 0 the layer lets everything through unchanged, so the network "
-            "first learns with convolutions, and training then decides how much attention to add.",
+            "first learns with convolutions, and training then decides how much attention to add. (At 0 "
+            "queries, keys and values have no gradient: gamma moves first, and then they learn.)",
         },
         {
             "tab": "Attention",
-            "ask": "What is the largest entropy that a row of the {fine} layer can have? What has the point? "
-            "Name a reason why even a sharp map does not explain the face.",
-            "answer": "log2({all}) = {bits} bits, where all places count alike; the point has {entropy} "
-            "bits. A map shows which places contributed, not what with nor what came of it; other paths, the "
-            "convolutions, carry information past it.",
+            "ask": "How many bits of entropy can a row of the {fine} layer have at most? How many has the "
+            "row of the point? Name a reason why even a sharp map does not explain the face.",
+            "answer": "log2({all}) = {bits} bits, where all places count alike; the point’s row has "
+            "{entropy}. A map shows which places contributed, but neither what they told (the values) nor "
+            "what later layers made of it. And convolutions carry information past it.",
         },
         {
             "tab": "Inside, Spectral norm",
@@ -542,9 +583,11 @@ WORKSHEET = {
         {
             "tab": "Attention, Network: discriminator",
             "ask": "Note the discriminator’s scores of the seeds 1 to 6. Which face looks most real to it, "
-            "and which to you? What would the generator change if it could?",
-            "answer": "{scores}. The highest has seed {best}. The generator learns to raise these scores, "
-            "and the discriminator to lower them: neither judges as we do.",
+            "and which to you? What does each network learn to do with such scores? Is one below 0 bad?",
+            "answer": "{scores}. The highest has seed {best}. The generator learns to raise them; the "
+            "discriminator learns to lower them, and to raise those of real pictures. 0 is no border: in "
+            "training only the difference of both counts while they lie between −1 and 1, and real pictures "
+            "can be below 0 too. Neither network judges as we do.",
         },
     ],
 }

@@ -38,7 +38,10 @@ def training_tab(controls: Controls) -> None:
         words |= {"face": words["face_plain"], "help": words["help_plain"]}
     if labels:
         words |= {"help": f"{words['help']} {words['classes']}"}
-    penalties = [name for name in PENALTIES if any(name in row for row in sampler.history)]
+    columns = {name for row in sampler.history for name in row}
+    notes = ["hinge"] if "d_loss" in columns and "penalty" not in columns else []
+    notes += [name for name in PENALTIES if name in columns]
+    notes += ["fid"] if metric(sampler.history) == "fid" else []
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",
@@ -53,7 +56,7 @@ def training_tab(controls: Controls) -> None:
             labels=labels,
             side=sampler.config.image_size,
             has_layers=filmed and attends,
-            penalty=" ".join(words[name] for name in penalties),
+            notes=" ".join(words[name] for name in notes),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
 

@@ -12,6 +12,7 @@ from sagan import heatmaps
 from sagan.latents import from_seed
 from sagan.ui import texts
 from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, side_of
+from sagan.ui.lab import Pin, cell_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -24,7 +25,7 @@ def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
     """The worksheet about a seed and a point of its face, (x, y) in shares of it: a whole HTML document."""
     seed, (x, y) = face
     size = sampler.config.image_size
-    pixel = [min(size - 1, int(share * size)) for share in (x, y)]
+    pixel = (min(size - 1, int(x * size)), min(size - 1, int(y * size)))
     known = figures(sampler, seed, pixel)
     words = {name: text for name, text in texts.WORKSHEET.items() if isinstance(text, str)}
     label = first_class(sampler)
@@ -47,7 +48,7 @@ def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(escaped | filled)
 
 
-def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
+def figures(sampler: "Sampler", seed: int, pixel: Pin) -> dict[str, str]:
     """What the exercises and their answers say of the model, of a seed and of a pixel (column, row)."""
     size, label = sampler.config.image_size, first_class(sampler)
     latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
@@ -55,8 +56,7 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
     coarse, fine = by_side[0], by_side[-1]
 
     def query(layer: str) -> int:
-        column, row = (at * side_of(layer) // size for at in pixel)
-        return row * side_of(layer) + column
+        return cell_of(pixel, size, side_of(layer))
 
     row = sampler.attention(latent, fine, label)[query(fine)]
     coarse_row = sampler.attention(latent, coarse, label)[query(coarse)]
@@ -87,10 +87,9 @@ def figures(sampler: "Sampler", seed: int, pixel: list[int]) -> dict[str, str]:
         "times": f"{heatmaps.times_uniform(coarse_row).max():.1f}",
         "share": _percent(coarse_row.max()),
         "cells": "; ".join(
-            f"{layer}: {size * size // side_of(layer) ** 2} pixels, {side_of(layer) ** 4:,} weights"
-            for layer in by_side
+            f"{layer}: {size // side_of(layer)} pixels, {side_of(layer) ** 4:,} shares" for layer in by_side
         ),
-        "pixel_weights": f"{size**4:,}",
+        "pixel_shares": f"{size**4:,}",
         "change": f"{np.abs(with_fine - without).mean():.1f}",
         "bits": f"{math.log2(side_of(fine) ** 2):g}",
         "entropy": f"{heatmaps.entropy_bits(row):.1f}",

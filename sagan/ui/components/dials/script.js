@@ -14,7 +14,8 @@ const fresh = sagan.keepFresh(content, texts.failed, ask, 0);
 
 function ask(number) {
   if (!sagan.face) return false;
-  trigger('want', { number, times: times(), maps: choices.findIndex(({ value }) => value === lab.state.maps) });
+  const maps = choices.findIndex(({ value }) => value === lab.state.maps);
+  trigger('want', { number, times: times(), maps, pins: lab.state.pins.flatMap(({ x, y }) => [x, y]) });
 }
 
 function turn(name, value) {
@@ -28,17 +29,18 @@ for (const { name, dial, slider } of dials) {
   dial.querySelector('.learned').addEventListener('click', () => turn(name, 1));
 }
 
-// Face B may be the face itself: at the end of a walk, or where both have one seed.
+// Face B may be the face itself: at the end of a walk, or where both have one seed. And perhaps nothing is pinned.
 function sayHow() {
-  const { face } = sagan;
-  const same = lab.state.maps === 'b' && face && (face.t === 1 || face.seed_a === face.seed_b);
-  part('.how').textContent = same ? texts.same : texts.how[lab.state.maps];
+  const { face } = sagan, { maps, pins } = lab.state;
+  const same = maps === 'b' && face && (face.t === 1 || face.seed_a === face.seed_b);
+  part('.how').textContent = same ? texts.same : maps === 'masked' && !pins.length ? texts.no_pins : texts.how[maps];
 }
 
 for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));
 
 lab.on((state, changes) => {
-  if (!('gammas' in changes || 'maps' in changes)) return;
+  const masked = 'pins' in changes && state.maps === 'masked';
+  if (!('gammas' in changes || 'maps' in changes || masked)) return;
   for (const choice of choices) choice.checked = choice.value === state.maps;
   sayHow();
   times().forEach((value, i) => {

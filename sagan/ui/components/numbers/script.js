@@ -67,6 +67,8 @@ function receive() {
     const row = part(`.sum [data-part="${name}"]`);
     row.replaceChildren(row.firstElementChild, ...values.map((v) => box('td', said(v))));
   }
+  const added = value.added === null ? '' : sagan.fill(texts.added, { times: said(value.added) });
+  part('.added').textContent = added;
   Object.assign(content.dataset, { layer: name, query: value.query, shown: value.number });
   fresh.answered(value.number);
 }

@@ -40,7 +40,7 @@ function keepRoom() {
 }
 
 function show(index) {
-  const { title, say, do: task, dice, lab: state, pin, unfold } = steps[index];
+  const { title, say, do: task, see, dice, lab: state, pin, unfold } = steps[index];
   const first = shown === null;
   shown = index;
   card.hidden = false;
@@ -49,6 +49,8 @@ function show(index) {
   part('.title').textContent = title;
   part('.say').textContent = say;
   part('.do span').textContent = task;
+  part('.see p').textContent = see;
+  part('.see').open = false;
   part('.dice').hidden = !dice;
   [...part('.dots').children].forEach((dot, i) => dot.classList.toggle('done', i <= index));
   if (index === 0 && document.activeElement === back) next.focus({ preventScroll: true }); // a disabled button has none
