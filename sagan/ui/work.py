@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import gradio as gr
 
 from sagan.checkpoint import replace_file
+from sagan.ui import texts
 
 # One for the heavy answers of the page, one for those of programs, and one more for what follows a slider.
 _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
+
+# For what waits for them or runs: unlike the queue's, answers at once have no other bound.
+MOST_WAITING = 256
+_PLACES = BoundedSemaphore(MOST_WAITING)
 
 # The files that were handed out, the newest last, with their sizes in bytes.
 _SERVED: OrderedDict[Path, int] = OrderedDict()
@@ -43,11 +48,18 @@ PROGRAMS: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "programs"
 
 
 async def in_worker(function: Callable, *args: Any) -> Any:
-    """Run `function(*args)` on a worker thread; a ValueError reaches the visitor as its one sentence."""
+    """Run `function(*args)` on a worker thread; a ValueError reaches the visitor as its one sentence.
+
+    Where too many wait already, one more is refused at once.
+    """
+    if not _PLACES.acquire(blocking=False):
+        raise gr.Error(texts.TOO_BUSY, print_exception=False)
     try:
         return await asyncio.get_running_loop().run_in_executor(_WORKERS, function, *args)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
+    finally:
+        _PLACES.release()
 
 
 def told(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:

@@ -4,9 +4,16 @@ globalThis.saganAttention = (() => {
   const CEILING = 64;
   const FAINTEST = 0.4; // opacity of the first colour, so that the face stays visible where nothing is attended to
 
+  /** Base64 -> Uint8Array. */
+  function bytes(base64) {
+    const text = atob(base64), values = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) values[i] = text.charCodeAt(i);
+    return values;
+  }
+
   /** Base64 of little-endian float32 -> Float32Array. */
   function floats(base64) {
-    return new Float32Array(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
+    return new Float32Array(bytes(base64).buffer);
   }
 
   // The value of every pattern of 16 bits, as float16; those of infinity and NaN never come.
@@ -147,6 +154,14 @@ globalThis.saganAttention = (() => {
     return times <= 1 ? 0 : Math.min(1, Math.log2(times) / Math.log2(CEILING));
   }
 
+  /** Write levels from 0 to 255 as RGBA into `pixels`, by a table of 256 RGB colours. */
+  function colours(levels, table, pixels) {
+    for (let i = 0, to = 0; i < levels.length; i++) {
+      for (let from = 3 * levels[i]; from < 3 * levels[i] + 3; from++) pixels[to++] = table[from];
+      pixels[to++] = 255;
+    }
+  }
+
   /**
    * Write a map as RGBA into `pixels` (4 n bytes). `table` holds 256 RGB colours; weaker is more transparent. The scale
    * is the shared one or, if `most` is given, linear from 0 to this weight.
@@ -164,6 +179,7 @@ globalThis.saganAttention = (() => {
   }
 
   return {
-    CEILING, floats, halves, row, normalisers, column, average, shares, combine, strongest, measures, position, level, paint,
+    CEILING, bytes, floats, halves, row, normalisers, column, average, shares, combine, strongest, measures, position, level,
+    colours, paint,
   };
 })();

@@ -148,8 +148,12 @@ globalThis.sagan = (() => {
      */
     keepFresh(element, sorry, ask, rest = 120) {
       let stale = true, seen = false, pending = 0, timer = 0;
+      const wait = (on) => {
+        element.classList.toggle('waiting', on);
+        element.setAttribute('aria-busy', on);
+      };
       const check = () => {
-        element.classList.toggle('waiting', stale || pending > 0);
+        wait(stale || pending > 0);
         if (!stale || !seen || pending) return;
         clearTimeout(timer);
         timer = setTimeout(() => {
@@ -162,7 +166,7 @@ globalThis.sagan = (() => {
       const fail = () => { // the next try is when something changes or the view is opened
         element.querySelector('.error').textContent = sorry;
         [stale, pending] = [true, 0];
-        element.classList.remove('waiting');
+        wait(false);
       };
       page.on('failed', (id) => { if (element.closest(`#${id}`)) fail(); });
       new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; check(); }).observe(element);
@@ -185,6 +189,11 @@ globalThis.sagan = (() => {
 
     /** Put values into the {names} of a sentence. */
     fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
+
+    /** Set a text, if it is another one: in a live region it is read out when it is set. */
+    say(target, text) {
+      if (target.textContent !== text) target.textContent = text;
+    },
 
     /** A number in three digits or so, with a true minus. */
     figure(value) {

@@ -11,24 +11,6 @@ sagan.pointer = (() => {
   }
 
   /**
-   * Follow a finger in all directions once it rested, or where it starts sideways, which `touch-action` leaves to us.
-   * One that starts up or down scrolls the page, and the browser cancels its pointer.
-   */
-  function followFinger(picture, look) {
-    let timer = 0, held = false, last = null;
-    const letGo = () => { clearTimeout(timer); held = false; };
-    picture.addEventListener('pointerdown', (event) => {
-      if (event.pointerType !== 'touch') return;
-      last = event;
-      timer = setTimeout(() => { held = true; look(last); }, REST);
-    });
-    picture.addEventListener('pointermove', (event) => { last = event; });
-    picture.addEventListener('pointerup', letGo);
-    picture.addEventListener('pointercancel', letGo);
-    picture.addEventListener('touchmove', (event) => { if (held) event.preventDefault(); }, { passive: false });
-  }
-
-  /**
    * Tell what a visitor does with a picture of side x side cells. All get a point [x, y] in shares of it:
    * look(point, by)   points at it, by 'mouse', 'touch' or 'keys'; point() is where keys start from
    * leave()           the mouse has left
@@ -36,11 +18,28 @@ sagan.pointer = (() => {
    * drop()            presses Delete
    */
   return (picture, side, { point, look, leave, pick, drop }) => {
-    const by = (event) => (event.pointerType === 'touch' ? 'touch' : 'mouse');
+    // A pen is taken for a finger: not all pens hover.
+    const by = ({ pointerType }) => (pointerType === 'mouse' ? 'mouse' : 'touch');
     let pressed = 'mouse'; // by what: older browsers do not say it of a click
-    picture.addEventListener('pointerdown', (event) => { pressed = by(event); });
-    followFinger(picture, (event) => look(shares(picture, event), 'touch'));
-    picture.addEventListener('pointermove', (event) => look(shares(picture, event), by(event)));
+    let timer = 0, held = false, last = null;
+    const letGo = () => { clearTimeout(timer); held = false; };
+
+    // A finger is followed in all directions once it rested, or where it starts sideways, which `touch-action` leaves to
+    // us. Of one that starts up or down, which scrolls the page, and of two, which zoom, the browser cancels the pointer.
+    picture.addEventListener('pointerdown', (event) => {
+      pressed = by(event);
+      if (pressed === 'mouse' || !event.isPrimary) return;
+      last = event;
+      timer = setTimeout(() => { held = true; look(shares(picture, last), 'touch'); }, REST);
+    });
+    picture.addEventListener('pointermove', (event) => {
+      if (!event.isPrimary) return;
+      last = event;
+      look(shares(picture, event), by(event));
+    });
+    picture.addEventListener('pointerup', letGo);
+    picture.addEventListener('pointercancel', letGo);
+    picture.addEventListener('touchmove', (event) => { if (held && event.touches.length === 1) event.preventDefault(); }, { passive: false });
     picture.addEventListener('pointerleave', (event) => { if (by(event) === 'mouse') leave(); });
     picture.addEventListener('click', (event) => {
       const at = shares(picture, event);

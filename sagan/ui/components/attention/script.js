@@ -72,7 +72,7 @@ function wantAverages() {
 async function receiveAverages({ file }) {
   if (averages !== 'asked') return;
   averages = 'coming';
-  const progress = (share) => { status.textContent = sagan.fill(texts.averages_loading, { percent: Math.round(100 * share) }); };
+  const progress = (share) => sagan.say(status, sagan.fill(texts.averages_loading, { percent: 10 * Math.floor(10 * share) })); // read out
   try {
     const codes = sagan.files.arrays(await sagan.files.fetch(file, progress));
     for (const said of element.querySelectorAll('.faces')) said.textContent = sagan.fill(texts.average, codes.about);
@@ -116,6 +116,7 @@ lab.on((state, changes) => {
   sayScore();
 });
 sagan.on('face', (face) => {
+  error.textContent = '';
   if (face.query) layers.light(face.query, face.text);
   else layers.forget();
   element.dataset.seed = face.seed_a;

@@ -62,7 +62,7 @@ async function receive() {
   if (props.value !== value) return; // a newer one came meanwhile
   names.forEach((name, i) => sagan.draw(part(`[data-picture="${name}"]`), images[i]));
   const grey = { factor: value.factor, change: value.change.toFixed(1), other: value.other?.toFixed(1) };
-  part('.amplified').textContent = sagan.fill(value.other === null ? texts.amplified : texts.amplified_maps, grey);
+  sagan.say(part('.amplified'), sagan.fill(value.other === null ? texts.amplified : texts.amplified_maps, grey));
   const learned = value.seed_b === null ? texts.as_learned : sagan.fill(texts.b, { seed: value.seed_b });
   part('.face').textContent = learned;
   part('[data-picture="learned"]').setAttribute('aria-label', learned);

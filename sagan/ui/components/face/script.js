@@ -37,13 +37,14 @@ sagan.on('failed', () => {
   if (sagan.face && sagan.t === null) sagan.draw(canvas, sagan.face.picture); // in the place of a way's last picture
 });
 
-// The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay.
+// The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay, and
+// during the tour what was shown before.
 let writing = 0;
 
 function noteInAddress() {
   clearTimeout(writing);
   writing = setTimeout(() => {
-    if (!sagan.face || sagan.t !== null) return;
+    if (!sagan.face || sagan.t !== null || document.body.classList.contains('touring')) return;
     const { searchParams: said } = new URL(sagan.link(sagan.face));
     for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
     history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);

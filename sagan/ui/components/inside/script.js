@@ -1,7 +1,7 @@
 // Both networks, block by block. What a face looks like in all blocks comes at once; a click shows another block without a request.
 const { texts } = props;
 const blocks = new Map(props.networks.flatMap((network) => network.blocks.map((block) => [block.id, { ...block, network }])));
-const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
+const table = saganAttention.bytes(props.table); // 256 RGB colours
 const part = (selector) => element.querySelector(selector);
 const buttons = [...element.querySelectorAll('[data-block]')];
 const cells = [...element.querySelectorAll('.cells figure')];
@@ -15,21 +15,16 @@ let drawn = null; // by block: {low, high, levels, gamma}, of the newest face th
 function paint(canvas, width, levels) {
   Object.assign(canvas, { width, height: levels.length / width });
   const context = canvas.getContext('2d'), image = context.createImageData(canvas.width, canvas.height);
-  levels.forEach((level, i) => image.data.set([...table.subarray(3 * level, 3 * level + 3), 255], 4 * i));
+  saganAttention.colours(levels, table, image.data);
   context.putImageData(image, 0, 0);
-}
-
-/** Set a text, if it is another one: it is read out when it changes. */
-function say(selector, text) {
-  if (part(selector).textContent !== text) part(selector).textContent = text;
 }
 
 /** Say what the chosen block does; of a face it only needs gamma. */
 function describe() {
   const block = blocks.get(chosen), gamma = drawn?.[chosen].gamma;
-  say('.name', sagan.fill(texts.chosen, { network: block.network.title, block: block.long }));
-  say('.does', sagan.fill(block.does, { gamma: gamma === undefined ? '–' : sagan.figure(gamma) }));
-  say('.counted', block.counted);
+  sagan.say(part('.name'), sagan.fill(texts.chosen, { network: block.network.title, block: block.long }));
+  sagan.say(part('.does'), sagan.fill(block.does, { gamma: gamma === undefined ? '–' : sagan.figure(gamma) }));
+  sagan.say(part('.counted'), block.counted);
   part('.score').hidden = block.kind !== 'score';
   part('.maps').hidden = block.kind === 'score';
   cells.forEach((cell, i) => (cell.hidden = i >= block.shape[0]));
@@ -41,7 +36,7 @@ function draw() {
   describe();
   if (!drawn) return;
   const { kind, shape: [, , side] } = blocks.get(chosen), { low, high, levels } = drawn[chosen];
-  const bytes = Uint8Array.from(atob(levels), (c) => c.charCodeAt(0)), size = bytes.length / low.length;
+  const bytes = saganAttention.bytes(levels), size = bytes.length / low.length;
   if (kind === 'score') part('.score').textContent = sagan.fill(texts.score_of, { score: sagan.figure(low[0]) });
   else {
     low.forEach((least, i) => {

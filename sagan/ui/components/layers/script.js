@@ -5,7 +5,7 @@ const layers = (() => {
   const { texts, size } = props;
   const { lab } = sagan;
   const math = saganAttention;
-  const table = Uint8Array.from(atob(props.table), (c) => c.charCodeAt(0)); // 256 RGB colours
+  const table = math.bytes(props.table); // 256 RGB colours
   const touch = matchMedia('(hover: none)').matches;
   element.classList.toggle('touched', touch);
   const [hover, forwardHint, backwardHint, pinned] = touch
@@ -87,7 +87,7 @@ const layers = (() => {
 
   function drawBar() {
     const context = part('.scale canvas').getContext('2d'), bar = context.createImageData(256, 1);
-    for (let i = 0; i < 256; i++) bar.data.set([...table.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    math.colours(Uint8Array.from({ length: 256 }, (_, level) => level), table, bar.data);
     context.putImageData(bar, 0, 0);
   }
 

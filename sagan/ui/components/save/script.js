@@ -2,7 +2,7 @@
 const saving = (() => {
   const { texts } = props;
   const { lab } = sagan;
-  const menu = element.querySelector('.save'), status = element.querySelector('.status');
+  const menu = element.querySelector('.save'), status = element.querySelector('.status'), error = element.querySelector('.error');
   const stem = () => `sagan-attention-${sagan.named(sagan.face)}${sagan.ofClass(sagan.face)}`;
 
   function view() {
@@ -38,10 +38,12 @@ const saving = (() => {
     menu.querySelector('summary').focus();
     if (kind === 'view') return view();
     status.textContent = texts.saving;
+    error.textContent = '';
     if (kind === 'npz') trigger('maps', { number: Date.now() });
     else trigger('figure', { number: Date.now(), ...figure(kind) });
   });
   document.addEventListener('click', ({ target }) => { if (!menu.contains(target)) menu.open = false; });
+  menu.addEventListener('focusout', ({ relatedTarget }) => { if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false; });
   element.addEventListener('keydown', (event) => { // Escape closes the menu, and leaves nothing else
     if (event.key !== 'Escape' || !menu.open) return;
     event.stopPropagation();

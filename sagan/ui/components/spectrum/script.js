@@ -44,7 +44,7 @@ function drawValues() {
   const said = sagan.fill(texts[`${count === 1 ? 'one' : 'said'}_${before ? 'both' : 'after'}`], {
     sigma: before && figure(before[0]), least: before && figure(before.at(-1)), largest: figure(after[0]), small: figure(after.at(-1)),
   });
-  part('.said').textContent = before ? said : `${said} ${texts.not_known}`;
+  sagan.say(part('.said'), before ? said : `${said} ${texts.not_known}`);
   part('.values .plot').setAttribute('aria-label', sagan.fill(texts.values_label, { layer: select.selectedOptions[0].textContent, said }));
 }
 

@@ -7,11 +7,16 @@ const card = part('.card'), error = part('.error'), back = part('.back'), next =
 let wanted = null; // the number of the step that was asked for last, null outside the tour
 let shown = null; // that of the step on the card
 let before = null; // what the page was when the tour began
+let early = null; // the step that was asked for before there was a face
 let marked = null;
 
 const folds = () => [...document.querySelectorAll('details.fold')];
 
 function go(index) {
+  if (!sagan.face) {
+    early = index;
+    return;
+  }
   before ??= { lab: { ...lab.state }, values: sagan.values(), open: folds().filter(({ open }) => open) };
   wanted = index;
   error.textContent = '';
@@ -94,8 +99,16 @@ sagan.on('tour', go);
 sagan.on('score', (text) => { part('.score').textContent = text; });
 sagan.on('face', ({ step }) => {
   const ours = step !== undefined && before !== null;
-  if (!sagan.pending()) wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
+  if (!sagan.pending()) {
+    wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
+    if (wanted === null) before = null; // nor the tour
+  }
   if (ours) show(step);
+  if (early !== null) {
+    const index = early;
+    early = null;
+    go(index);
+  }
 });
 sagan.on('failed', (id) => {
   if (!element.closest(`#${id}`)) return;
