@@ -94,11 +94,10 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     out = options.out / variant.name
     steps = round(1000 * options.kimg / variant.batch_size())
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
-    arguments += ["--seed", str(options.seed)]  # a run that has another is refused
+    # A run that has another seed, other options or other images is refused.
+    arguments += ["--seed", str(options.seed), "--data", *options.data, *variant.options]
     if checkpoint.find_local(out):
         arguments.append("--resume")
-    else:
-        arguments += ["--data", *options.data, *variant.options]
     print(f"{variant.name}: {' '.join(arguments)}", flush=True)
     if code := subprocess.run([sys.executable, train.__file__, *arguments]).returncode:
         sys.exit(code)

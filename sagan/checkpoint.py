@@ -46,6 +46,7 @@ CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
+HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
 
 
 class CheckpointError(ValueError):
@@ -93,12 +94,15 @@ def _download(name: str) -> Path:
     # By their names: another repository may hold hundreds of gigabytes of weights, also as safetensors.
     wanted = [f"{folder}{file}" for folder in ("", f"{RUN_CHECKPOINT}/") for file in files]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        snapshot = Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # those of its HTTP library have no common ancestor across releases
         raise CheckpointError(
             f"No checkpoint at '{name}': no such folder, and the Hugging Face Hub did not deliver it "
             f"({type(error).__name__})."
         ) from error
+    if there := find_local(snapshot):
+        return there
+    raise CheckpointError(f"No checkpoint at '{name}': that repository of the Hub has no config.json.")
 
 
 # Reading
@@ -145,12 +149,16 @@ def _read_config(path: Path) -> dict:
     return stored
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file of a checkpoint says, all of which can be said again. Raises CheckpointError."""
+def read_json(path: Path, any_path: bool = False) -> Any:
+    """What a JSON file of a checkpoint says, all of which can be said again. Raises CheckpointError.
+
+    With any_path it may hold the half letters by which Python spells a path that is not UTF-8.
+    """
     text = _read_text(path)
     try:
         stored = json.loads(text)
-        json.dumps(stored, ensure_ascii=False).encode()  # "\ud800" is half a letter
+        if not any_path:
+            json.dumps(stored, ensure_ascii=False).encode()  # "\ud800" is half a letter
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not valid JSON: {error}.") from error
     return stored
@@ -375,22 +383,43 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] 
         raise OSError(str(error)) from error
 
 
+def stored_bytes(network: nn.Module) -> int:
+    """How much the weights of a plain network, also one on the meta device, take in a checkpoint."""
+    state = network.state_dict().values()
+    return sum(value.numel() * (2 if value.ndim >= 2 else value.element_size()) for value in state)
+
+
 def _compact(network: nn.Module) -> dict[str, Tensor]:
     """The weights as they are stored: two or more dimensions in fp16, all else as it is."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     return {key: value.half() if value.ndim >= 2 else value for key, value in state.items()}
 
 
-def write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write rows as CSV in one step; columns appear in the order in which rows first name them."""
+def write_history(path: Path, rows: list[dict[str, float]]) -> list[str]:
+    """Write rows as CSV in one step; returns the columns, in the order in which rows first name them."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def write(new: Path) -> None:
         with new.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
 
     replace_file(path, write)
+    return columns
+
+
+def add_to_history(path: Path, rows: list[dict[str, float]], columns: list[str]) -> list[str]:
+    """Write the last of rows below the others, which `write_history` wrote with these columns.
+
+    Where that is not so, or the row has a column of its own, all are written. Returns the columns.
+    """
+    *_, row = rows
+    if not path.is_file() or not row.keys() <= set(columns):
+        return write_history(path, rows)
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, columns).writerow(row)
+    return columns
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

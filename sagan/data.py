@@ -409,6 +409,8 @@ def _decode(
             ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(transform(_to_rgb(image)))
     except Exception as error:  # decoders raise almost anything on broken bytes; the reason is reported
+        if isinstance(error, OSError) and error.errno:  # the disk's word: nothing is known of the bytes
+            raise DataError(f"{file} can't be read: {error.strerror}; put that right or remove it") from error
         return _Rejected(f"{type(error).__name__}: {error}")
 
 

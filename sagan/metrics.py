@@ -214,12 +214,16 @@ def generate(
     seeds: Sequence[int],
     truncation: float = 1.0,
     labels: Sequence[int] | None = None,
+    class_counts: Sequence[int] = (),
 ) -> Iterator[Tensor]:
-    """Yield the faces of these seeds, as uint8 (B, 3, S, S); labels as in `inputs`. Eval mode is expected."""
+    """Yield the faces of these seeds, as uint8 (B, 3, S, S). Eval mode is expected.
+
+    labels and class_counts are those of `inputs`.
+    """
     for start in range(0, len(seeds), BATCH):
         part = slice(start, start + BATCH)
         of_part = None if labels is None else labels[part]
-        faces = to_uint8(generator(*inputs(generator, seeds[part], truncation, of_part)))
+        faces = to_uint8(generator(*inputs(generator, seeds[part], truncation, of_part, class_counts)))
         yield torch.from_numpy(faces).permute(0, 3, 1, 2)
 
 
@@ -370,7 +374,8 @@ def run(options: argparse.Namespace) -> dict:
     training = load_images(options.neighbours, size, options.crop).images if picture else None
     measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
     if picture:  # before the figures, which a disk that refuses it would take along
-        faces = next(generate(generator, sheet_seeds(options.seed, COPIED_FACES), options.truncation))
+        seeds = sheet_seeds(options.seed, COPIED_FACES)
+        faces = next(generate(generator, seeds, options.truncation, class_counts=class_counts))
         image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
         try:
             checkpoint.replace_file(picture, image.save)

@@ -1,6 +1,7 @@
 """The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
 
 import dataclasses
+import errno
 import html
 import math
 import shlex
@@ -194,6 +195,7 @@ class Trainer:
                 f"{config.image_size}."
             )
         self.config = dataclasses.replace(config, num_classes=len(data.class_names))
+        check_size(self.config)
         self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
         self.processes = processes
         self.measure, self.measure_kimg = measure, measure_kimg
@@ -238,6 +240,7 @@ class Trainer:
         self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
+        self._columns: list[str] = []  # of the history that this trainer wrote
         self.film = Film(self.config)
         self._is_ours = False  # what there is in `out`
         self._warm_up = BEFORE_CAPTURE  # steps left
@@ -554,13 +557,14 @@ class Trainer:
                     paused = time.monotonic()
                     timed = self.step - logged_step  # none where the only step was the one that compiled
                     speed = timed / (paused - logged_at) if timed else math.nan
-                    figures = self._measured() if measuring and leads else {}
+                    figures = {}
+                    if measuring and leads:
+                        self.save()  # what was learned is worth more than its figures, which may take long
+                        figures = self.measure(self.snapshot())
                     self._log(bar, speed * self.recipe.images_per_step, figures)
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
                 if leads and measuring and self._is_best(next(iter(figures))):
-                    if not self._has_saved:
-                        write(self.save)  # no best one is left without the run it is of
                     write(self.keep_as_best)
                     write(self.save)
                 if self.step % sample_every == 0:
@@ -594,13 +598,6 @@ class Trainer:
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
 
-    def _measured(self) -> dict[str, float]:
-        try:
-            return self.measure(self.snapshot())
-        except Exception:
-            self.save()  # what was learned is worth more than its figures
-            raise
-
     def _is_best(self, figure: str) -> bool:
         """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
         folder = self.out / checkpoint.RUN_BEST
@@ -632,7 +629,8 @@ class Trainer:
         if not self.processes.leads:
             return
         with self._writing("history.csv"):
-            checkpoint.write_history(self.out / checkpoint.HISTORY, self.history)
+            path = self.out / checkpoint.HISTORY
+            self._columns = checkpoint.add_to_history(path, self.history, self._columns)
 
         shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
         if self.recipe.minutes is not None:
@@ -683,10 +681,12 @@ class Trainer:
         try:
             yield
         except OSError as error:
+            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # safetensors gives no number
+            first = "Make room" if full else "Put that right"
             then = "go on with --resume" if self._has_saved else "start again"
             raise TrainingError(
                 f"{what} of step {self.step} could not be written ({error.strerror or error}); "
-                f"{self._kept()}. Make room and {then}."
+                f"{self._kept()}. {first} and {then}."
             ) from error
 
     def save(self) -> None:
@@ -746,8 +746,9 @@ class Trainer:
         get back the scale that they had before they were normalised, where the checkpoint tells: it grows in
         training, and so the same rates turn them less and less. A discriminator of another kind of loss, with
         or without spectral norm, starts anew, as do residual blocks that the checkpoint lacks. Raises
-        CheckpointError, or TrainingError where the networks are other ones.
+        CheckpointError, or TrainingError where the networks are other ones, or a run saved meanwhile.
         """
+        made = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
         check_same_classes(folder, class_names, self.data.class_names)
         if not config.can_become(self.config):
@@ -775,6 +776,10 @@ class Trainer:
             recipe = info["recipe"]
             a_step = recipe["batch_size"] * recipe.get("d_steps", 1)
             images = earlier["images"] + (step - earlier["step"]) * a_step
+        digits = int(made[:12], 16)  # as many as a float64 holds
+        most, least = self.processes.most(digits, -digits)
+        if checkpoint.generator_hash(folder) != made or most != -least:
+            raise TrainingError(f"The run in '{folder}' saved its checkpoint meanwhile: start again.")
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
 
@@ -888,6 +893,19 @@ class Trainer:
         )
 
 
+def check_size(config: SaganConfig) -> None:
+    """Raise TrainingError where a checkpoint of these networks would be larger than what is read."""
+    with torch.device("meta"):
+        networks = {"g": Generator(config, spectral=False), "d": Discriminator(config, spectral=False)}
+    for letter, network in networks.items():
+        size = checkpoint.stored_bytes(network)
+        if size + checkpoint.HEADER_BYTES > checkpoint.MAX_BYTES:
+            raise TrainingError(
+                f"The weights of {letter.upper()} would take {size / 2**20:,.0f} MiB on disk, but no more "
+                f"than {checkpoint.MAX_BYTES / 2**20:,.0f} are read: choose a smaller --{letter}-width."
+            )
+
+
 def refuse_to_replace(out: Path) -> None:
     """Raise TrainingError where there is a run in the folder already."""
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
@@ -913,7 +931,7 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
 def read_state_info(folder: Path) -> dict:
     """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
     try:
-        info = checkpoint.read_json(folder / checkpoint.STATE_INFO)
+        info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
     except checkpoint.CheckpointError:
         info = None
     kinds = {

@@ -250,6 +250,20 @@ def test_a_hub_id_is_downloaded_without_anything_that_could_hold_a_pickle(folder
     assert list(filter_repo_objects([*ours, *others], allow_patterns=wanted)) == ours
 
 
+def test_a_run_folder_on_the_hub_is_its_checkpoint(folder, tmp_path, monkeypatch):
+    run = tmp_path / "snapshot"
+    shutil.copytree(folder, run / "checkpoint")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(run))
+    assert checkpoint.find("some-owner/a-run") == run / "checkpoint"
+
+
+def test_a_hub_repository_of_something_else_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    assert refusal(checkpoint.find, "some-owner/else") == (
+        "No checkpoint at 'some-owner/else': that repository of the Hub has no config.json."
+    )
+
+
 @pytest.mark.parametrize(
     "error", [LocalEntryNotFoundError("offline"), OSError("no route"), RuntimeError("proxy")]
 )
@@ -920,3 +934,21 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(OSError):
             save_version(tmp_path / "checkpoint", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+# The history, row by row
+
+
+def test_a_row_is_written_below_the_others_and_a_new_column_anew(tmp_path, monkeypatch):
+    path, rows, columns = tmp_path / "history.csv", [], []
+    whole, write = [], checkpoint.write_history
+    monkeypatch.setattr(checkpoint, "write_history", lambda *given: whole.append(1) or write(*given))
+    new = [{"step": 1, "d_loss": 0.5}, {"step": 2}, {"d_loss": 0.25, "step": 3}, {"step": 4, "fid": 7.5}]
+    for row in [*new, {"step": 5, "d_loss": 1.0}]:
+        rows.append(row)
+        columns = checkpoint.add_to_history(path, rows, columns)
+        assert checkpoint.read_history(tmp_path) == rows
+    assert len(whole) == 2  # the first, and the one with another column
+    path.unlink()
+    checkpoint.add_to_history(path, rows, columns)
+    assert checkpoint.read_history(tmp_path) == rows

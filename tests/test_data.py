@@ -620,6 +620,28 @@ def test_more_than_one_percent_unreadable_is_an_error(load, make_images, tmp_pat
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_an_image_that_the_disk_refuses_is_named_and_never_left_out(
+    load, make_images, tmp_path, monkeypatch, archived
+):
+    source = make_images(200, size=8)
+    if archived:
+        source = zip_folder(source, tmp_path / "images.zip")
+    opened, read = Image.open, zipfile.ZipFile.read
+
+    def refuse(name: object) -> None:
+        if str(name).endswith("0007.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Image, "open", lambda file, **options: refuse(file) or opened(file, **options))
+        refusing.setattr(zipfile.ZipFile, "read", lambda self, name: refuse(name) or read(self, name))
+        assert error_of(load, [source], 8) == (
+            f"{source}/0007.png can't be read: Permission denied; put that right or remove it"
+        )
+    assert len(load([source], 8)) == 200
+
+
 def test_a_damaged_zip_member_and_a_foreign_format_are_unreadable(load, make_images, tmp_path):
     folder = make_images(1)
     Image.open(folder / "0000.png").save(folder / "0001.png", format="TIFF")

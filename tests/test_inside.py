@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from randomness import fresh_rng
 from torch import nn
 
-from sagan.inside import compute
+from sagan.inside import attention, compute
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 
@@ -245,3 +245,20 @@ def test_activations_refuse_what_every_question_refuses():
         sampler.discriminator_activations(np.zeros((32, 32, 3)))
     with pytest.raises(ValueError, match="takes no labels"):
         sampler.discriminator_activations(np.zeros((32, 32, 3), np.uint8), 1)
+
+
+def test_masked_keys_get_nothing_and_the_others_share_in_proportion():
+    rng = fresh_rng()
+    q, k = rng.normal(size=(2, 30, 4)).astype(np.float32)
+    whole = attention(q, k)
+    for without in ((), (7,), {3, 11, 29}):
+        masked, left = attention(q, k, without), [j for j in range(30) if j not in without]
+        assert masked.dtype == np.float32 and not masked[:, list(without)].any()
+        wanted = whole[:, left] / whole[:, left].sum(1, keepdims=True)
+        np.testing.assert_allclose(masked[:, left], wanted, rtol=1e-5)
+
+
+def test_a_row_that_gives_everything_to_a_masked_key_shares_with_the_others():
+    q, k = np.full((3, 1), 40, np.float32), np.array([[50], [1], [1]], np.float32)
+    np.testing.assert_array_equal(attention(q, k)[0], [1, 0, 0])
+    np.testing.assert_array_equal(attention(q, k, [0])[0], [0, 0.5, 0.5])

@@ -599,6 +599,22 @@ def test_the_command_draws_the_neighbours_of_16_faces_into_the_run_folder(make_i
     assert "never publish it" in capsys.readouterr().out
 
 
+def test_neighbours_are_of_faces_of_learned_classes(make_images, monkeypatch):
+    make_images(24), make_images(30, folder="training")
+    seen, forward = [], Generator.forward
+    monkeypatch.setattr(metrics, "neighbours", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(
+        Generator,
+        "forward",
+        lambda self, z, labels, *rest, **more: (
+            seen.append(labels.tolist()) or forward(self, z, labels, *rest, **more)
+        ),
+    )
+    run = make_run(config=CONDITIONAL, class_counts=(10, 0, 20))
+    assert measure("--checkpoint", run, "--count", 10, "--neighbours", "training") == 0
+    assert seen[0] == [0, 2] * 8
+
+
 def git(*arguments: str) -> None:
     subprocess.run(["git", *arguments], check=True, capture_output=True)
 

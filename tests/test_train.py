@@ -819,6 +819,14 @@ def test_a_run_starts_from_a_checkpoint_and_takes_its_networks(capsys, make_imag
     assert "28 images shown" in capsys.readouterr().out
 
 
+def test_a_folder_whose_name_is_not_utf8_is_trained_on_resumed_and_started_from(make_images):
+    folder = str(make_images(5).rename(os.fsdecode(b"caf\xe9")))
+    assert start("--steps", 1, data=folder) == 0
+    assert resume("--steps", 2) == 0
+    assert resume("--steps", 3, "--data", folder) == 0
+    assert start("--steps", 1, "--start-from", "runs/one", data=folder, out="runs/two") == 0
+
+
 def test_a_side_that_is_named_twice_attends_once_and_is_known_again_on_resume(make_images):
     make_images(4)
     assert start("--steps", 1, "--d-attention", "8,4,8") == 0

@@ -1049,6 +1049,31 @@ def test_a_run_may_add_residual_blocks_to_what_it_starts_from(tmp_path):
         make(tmp_path / "fourth", data).start_from(saved, "second")
 
 
+def test_a_run_does_not_start_from_two_states_of_another(tmp_path, monkeypatch):
+    earlier = make(tmp_path / "first", steps=2, g_lr=0.01)
+    earlier.save()
+    load = checkpoint.load_discriminator
+
+    def meanwhile(folder: Path) -> nn.Module:
+        earlier.train_step()
+        earlier.save()
+        return load(folder)
+
+    monkeypatch.setattr(checkpoint, "load_discriminator", meanwhile)
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path / "second").start_from(tmp_path / "first/checkpoint", "first")
+    folder = tmp_path / "first/checkpoint"
+    assert str(error.value) == f"The run in '{folder}' saved its checkpoint meanwhile: start again."
+
+
+def test_processes_do_not_start_from_different_states_of_a_run(tmp_path):
+    make(tmp_path / "first").save()
+    run = make(tmp_path / "second")
+    run.processes = SimpleNamespace(most=lambda *values: [values[0] + 1, values[1]])  # another has more
+    with pytest.raises(TrainingError, match="saved its checkpoint meanwhile"):
+        run.start_from(tmp_path / "first/checkpoint", "first")
+
+
 @pytest.mark.parametrize(
     ("there", "here", "counts"), [(0, 3, "no classes, but this run 3"), (3, 0, "3 classes, but this run no")]
 )
@@ -1342,6 +1367,32 @@ def test_a_measurement_that_fails_costs_nothing_that_was_learned(tmp_path):
     assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 3
 
 
+def test_leaving_at_once_while_a_run_is_measured_costs_nothing_that_was_learned(tmp_path):
+    run = make(tmp_path, steps=4)
+
+    def measure(generator: Generator) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second signal did not leave")
+
+    run.measure, run.measure_kimg = measure, 0.012
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    again = make(tmp_path, run.data, steps=4)
+    again.resume()
+    assert again.step == 3
+
+
+def test_figures_are_saved_with_the_run(tmp_path):
+    run = make(tmp_path, steps=4)
+    measuring(run, 0.008, [2.0, 3.0])
+    after_each_step(run, lambda: run.step == 3 and signal.raise_signal(signal.SIGTERM))
+    run.train(save_every=2)
+    again = make(tmp_path, run.data, steps=4)
+    again.resume()
+    assert [row.get("frechet_distance") for row in again.history] == [2.0, None]
+
+
 def test_a_signal_is_not_kept_waiting_by_a_measurement(tmp_path):
     run = make(tmp_path, steps=3)
     measured = measuring(run, 0.004)
@@ -1537,7 +1588,50 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint
     assert not [path for path in tmp_path.rglob(".*")]
 
 
+def test_what_else_the_disk_refuses_is_not_called_a_lack_of_room(tmp_path):
+    run = make(tmp_path)
+    after_each_step(run, lambda: run.step == 3 and shutil.rmtree(tmp_path / "samples"))
+    with pytest.raises(TrainingError) as error:
+        run.train(10, 3, 10)
+    assert str(error.value) == (
+        "The pictures of step 3 could not be written (No such file or directory); nothing was saved before. "
+        "Put that right and start again."
+    )
+
+
 # Refusals
+
+
+@pytest.mark.parametrize(
+    ("widths", "sentence"),
+    [
+        ({"d_width": 440}, "The weights of D would take 1,15"),
+        ({"g_width": 480}, "The weights of G would take 1,23"),
+    ],
+)
+def test_networks_whose_checkpoint_could_not_be_read_are_refused_before_they_are_made(
+    tmp_path, monkeypatch, widths, sentence
+):
+    made = []
+    monkeypatch.setattr(Trainer, "_place", lambda *_: made.append(1))
+    config = SaganConfig(image_size=128, **widths)
+    images = np.zeros((4, 128, 128, 3), np.uint8)
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path, ImageSet(images), config)
+    letter = next(iter(widths))[0]
+    assert str(error.value).startswith(sentence)
+    assert str(error.value).endswith(
+        f" MiB on disk, but no more than 1,024 are read: choose a smaller --{letter}-width."
+    )
+    assert not made
+
+
+def test_what_a_checkpoint_will_take_is_known_before(tmp_path):
+    run = make(tmp_path, config=RESIDUAL)
+    run.save()
+    for name, network in (("generator", run.averaged), ("discriminator", run.discriminator)):
+        size = (tmp_path / f"checkpoint/{name}.safetensors").stat().st_size
+        assert 0 < size - checkpoint.stored_bytes(plain(network)) < checkpoint.HEADER_BYTES
 
 
 @pytest.fixture

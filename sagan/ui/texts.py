@@ -175,10 +175,10 @@ DIALS = {
     "whose": "Maps",
     "maps": {
         "own": "its own",
-        "strongest": "strongest key",
+        "strongest": "strongest",
         "uniform": "uniform",
         "b": "face B’s",
-        "masked": "pins left out",
+        "masked": "pins out",
     },
     "how": {
         "own": "Every place gathers what its query asks for.",
@@ -432,11 +432,10 @@ LESSON = {
     "steps": {
         "short_sight": {
             "title": "Convolutions are short-sighted",
-            "say": "Two networks play here: the generator draws faces from random numbers, the latent, and "
-            "the discriminator scores them beside real ones. Their convolutions make each place from its "
-            "closest neighbours. All places come from one latent, and so can agree on the large layout; but "
-            "what an eye should know of how the other one turned out has to travel through many layers. "
-            "Attention reaches every place in one step.",
+            "say": "The generator draws faces from random numbers, the latent, and the discriminator scores "
+            "them beside real ones. Their convolutions make each place from its closest neighbours: what an "
+            "eye should know of how the other one turned out takes many layers. Attention reaches "
+            "every place in one step.",
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
             "see": "Spread evenly, nearly all of it would lie outside. Where the share is small, the place "
@@ -482,7 +481,7 @@ LESSON = {
         },
         "meaning": {
             "title": "When a map means little",
-            "say": "A row near the most bits of entropy that its layer can have ({bits} in {fine}) is spread "
+            "say": "A row near the most bits that its layer can have ({bits} in {fine}) is spread "
             "over everything, and its brightest place says little. A sharp map says where something came "
             "from, not why: attention is not an explanation. And a map that is the same for every face tells "
             "of the place, not of this face.",

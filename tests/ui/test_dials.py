@@ -82,12 +82,20 @@ def face_with(sampler, seed: int, times: dict[str, float]) -> np.ndarray:
     return sampler.faces(latents.from_seed(seed, sampler.config.z_dim)[None], None, gammas)[0]
 
 
+PINS = ((3, 60), (33, 10), (33, 11))
+
+
 def maps_of(sampler, z: np.ndarray, kind: str, label: int | None = None) -> dict[str, np.ndarray]:
-    """What all layers attend to with the maps of this kind, of the face of z."""
+    """What all layers attend to with the maps of this kind, of the face of z; "masked" ones at PINS."""
     queries_keys = sampler.queries_keys(z, label)
     maps = {layer: inside.attention(*queries_keys[layer]) for layer in LAYERS}
     if kind == "uniform":
         return {layer: np.ones_like(weights) / len(weights) for layer, weights in maps.items()}
+    if kind == "masked":
+        for layer, weights in maps.items():
+            cell = 64 // int(layer.split("x")[0])
+            weights[:, [y // cell * (64 // cell) + x // cell for x, y in PINS]] = 0
+            weights /= weights.sum(1, keepdims=True)
     if kind == "strongest":
         return {layer: np.eye(len(weights))[weights.argmax(1)] for layer, weights in maps.items()}
     return maps
@@ -144,7 +152,7 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     assert dialled.evaluate("sagan.lab.state.gammas") == {"16x16": 0}
 
 
-@pytest.mark.parametrize("kind", ["strongest", "uniform", "b"])
+@pytest.mark.parametrize("kind", ["strongest", "uniform", "b", "masked"])
 def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, kind):
     assert part(dialled, ".maps input:checked").get_attribute("value") == "own"
     seed, seed_b = dialled.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
@@ -153,11 +161,13 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
     assert_shows(dialled, "learned", own)
     assert part(dialled, ".face").text_content() == texts.DIALS["as_learned"]
     turn(dialled, "16x16", 2)
+    for x, y in PINS:
+        dialled.evaluate("([x, y]) => sagan.lab.pin(x, y)", [x, y])
     choose(dialled, kind)
     gammas = sampler.gammas | {"16x16": 2 * sampler.gammas["16x16"]}
     faces = {
         maps: sampler.faces(z[None], None, gammas, maps_of(sampler, z_b if maps == "b" else z, maps))[0]
-        for maps in ("strongest", "uniform", "b")
+        for maps in ("strongest", "uniform", "b", "masked")
     } | {"own": face_with(sampler, seed, {"16x16": 2})}
     assert_shows_of(dialled, "dialled", faces, kind)
     off = face_with(sampler, seed, dict.fromkeys(LAYERS, 0))
@@ -171,10 +181,43 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
     assert part(dialled, ".face").text_content() == caption
     assert part(dialled, '[data-picture="learned"]').get_attribute("aria-label") == caption
     assert part(dialled, ".how").text_content() == texts.DIALS["how"][kind]
-    assert dialled.evaluate("sagan.link(sagan.face)").endswith(f"&maps={kind}&gamma_16x16=2")
+    pins = "_".join(f"{x}-{y}" for x, y in PINS)
+    assert dialled.evaluate("sagan.link(sagan.face)").endswith(f"&maps={kind}&pins={pins}&gamma_16x16=2")
     choose(dialled, "own")
     assert_shows_of(dialled, "dialled", faces, "own")
     assert "maps" not in dialled.evaluate("sagan.link(sagan.face)")
+
+
+def test_pins_that_come_and_go_are_left_out_at_once_and_none_is_said(dialled, sampler):
+    choose(dialled, "masked")
+    assert part(dialled, ".how").text_content() == texts.DIALS["no_pins"]
+    own = face_with(sampler, dialled.evaluate("sagan.face.seed_a"), {})
+    assert_shows(dialled, "dialled", own)
+    z = latents.from_seed(dialled.evaluate("sagan.face.seed_a"), sampler.config.z_dim)
+
+    def and_see(change: str) -> None:
+        """The cards of pins stand above the dials, and come and go with them."""
+        dialled.evaluate(change)
+        part(dialled, ".content").scroll_into_view_if_needed()
+
+    for x, y in PINS:
+        and_wait(dialled, lambda x=x, y=y: and_see(f"sagan.lab.pin({x}, {y})"))
+    assert part(dialled, ".how").text_content() == texts.DIALS["how"]["masked"]
+    masked = sampler.faces(z[None], None, None, maps_of(sampler, z, "masked"))[0]
+    assert_shows(dialled, "dialled", masked)
+    other = f"{np.abs(masked.astype(int) - own).mean():.1f} to the picture with its own maps"
+    assert part(dialled, ".amplified").text_content().endswith(other)
+    and_wait(dialled, lambda: and_see("sagan.lab.clear()"))
+    assert_shows(dialled, "dialled", own)
+    assert part(dialled, ".how").text_content() == texts.DIALS["no_pins"]
+
+
+def test_pins_ask_for_no_pictures_while_all_maps_are_whole(dialled):
+    requests = []
+    dialled.on("request", lambda request: requests.append(request.url))
+    dialled.evaluate("sagan.lab.pin(3, 4)")
+    dialled.wait_for_timeout(600)
+    assert requests == []
 
 
 def test_another_face_b_brings_its_maps(new_page, address, sampler):
@@ -255,13 +298,13 @@ def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
     np.testing.assert_array_equal(picture, wanted)
 
 
-@pytest.mark.parametrize("kind", ["strongest", "uniform", "b"])
+@pytest.mark.parametrize("kind", ["strongest", "uniform", "b", "masked"])
 def test_maps_are_of_a_face_as_learned_truncated_and_of_its_class(with_classes, kind):
     psi, label = draw.uniform(0.3, 1), draw.randrange(3)
     t = draw.choice([0, draw.uniform(0, 0.6)])
     face = CurrentFace(draw.randrange(2**32), draw.randrange(2**32), t, psi, label)
     times = [draw.uniform(1, 3) for _ in LAYERS]
-    answer = dials.compare(with_classes, face, times, kind)
+    answer = dials.compare(with_classes, face, times, kind, PINS)
     gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
     z = face.latent(16)
     z_b = latents.truncate(latents.from_seed(face.seed_b, 16), psi)

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from sagan import latents
-from sagan.ui import api
+from sagan.ui import api, texts, work
 from sagan.ui.gate import Gate
 
 
@@ -187,16 +187,31 @@ def test_what_a_view_tells_is_checked_on_the_server_too(address, name):
 
 
 def test_what_the_dials_tell_is_checked_on_the_server_too(address):
-    good = {"number": 1, "times": [0.5, 3], "maps": 3}
+    good = {"number": 1, "times": [0.5, 3], "maps": 4, "pins": [0, 63, 5, 6]}
     answer = send(address, "want", good)
     assert answer.status_code == 200 and answer.json()["data"]
     for name, bad, allowed in (
-        ("maps", 4, "maps must be an integer from 0 to 3"),
-        ("maps", "b", "maps must be an integer from 0 to 3"),
+        ("maps", 5, "maps must be an integer from 0 to 4"),
+        ("maps", "b", "maps must be an integer from 0 to 4"),
+        ("pins", None, "pins must be a list of 0 to 10 numbers"),
+        ("pins", [3], "pins must be a list of 0 to 10 numbers"),
+        ("pins", [3] * 12, "pins must be a list of 0 to 10 numbers"),
+        ("pins", [3, 64], "pins must be an integer from 0 to 63"),
         ("times", [1], "times must be a list of 2 numbers"),
         ("times", [1, 3.5], "times must be a number from 0 to 3"),
     ):
         assert allowed in send(address, "want", good | {name: bad}).json()["error"]
+
+
+def test_more_requests_than_can_wait_are_refused_in_a_sentence(address, monkeypatch):
+    good = PRIVATE["curated"][1]
+    monkeypatch.setattr(work, "_PLACES", threading.BoundedSemaphore(1))
+    with work._PLACES:
+        assert texts.TOO_BUSY in send(address, "curated", good).json()["error"]
+    for index in (0, 1, 5, 1):  # a place is given back by an answer and by a refusal
+        send(address, "curated", {"index": index})
+    assert send(address, "curated", good).status_code == 200
+    assert work._PLACES.acquire(blocking=False)
 
 
 @pytest.mark.parametrize(

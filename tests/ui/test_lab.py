@@ -394,6 +394,37 @@ def test_a_tap_only_looks_even_where_its_click_does_not_say_that_it_was_one(page
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
 
 
+FINGERS = """(kind) => {
+    const picture = document.querySelector('#attention-view figure[data-layer="16x16"] .picture');
+    const box = picture.getBoundingClientRect();
+    const at = (x, y) => (
+        { clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true });
+    const point = (type, x, y, isPrimary = true) =>
+        picture.dispatchEvent(new PointerEvent(type, { ...at(x, y), pointerType: kind, isPrimary }));
+    point('pointerdown', 0.34, 0.28);
+    point('pointerup', 0.34, 0.28);
+    picture.dispatchEvent(new PointerEvent('click', { ...at(0.34, 0.28), pointerType: kind }));
+    point('pointerleave', 0.34, 0.28);
+    point('pointerdown', 0.9, 0.9, false);
+    point('pointermove', 0.9, 0.9, false);
+}"""
+
+
+@pytest.mark.parametrize("kind", ["touch", "pen"])
+def test_a_pen_looks_as_a_finger_does_and_a_second_one_moves_nothing(page, kind):
+    click(page, "32x32", 0.6, 0.7)
+    before = pinned(page)
+    page.evaluate(FINGERS, kind)
+    two_frames(page)
+    assert pinned(page) == before
+    assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
+
+
+def test_two_fingers_may_zoom_into_a_picture(page):
+    picture = page.locator('#attention-view figure[data-layer="16x16"] .picture')
+    assert picture.evaluate("picture => getComputedStyle(picture).touchAction") == "pan-y pinch-zoom"
+
+
 def test_keys_of_the_browser_stay_its_own(page):
     click(page, "16x16", *anywhere())
     before = pinned(page)

@@ -278,6 +278,37 @@ def test_averages_that_do_not_arrive_are_asked_for_again(new_page, averaged_addr
     assert page.locator(f"{LAB} p.error").text_content() == ""
 
 
+def test_what_failed_is_said_until_the_next_face_or_try(page, monkeypatch):
+    def fails(*_):
+        raise ValueError("no figure")
+
+    error = page.locator(f"{LAB} p.error")
+    for after in ("face", "try"):
+        with monkeypatch.context() as broken:
+            broken.setattr(save, "figure", fails)
+            page.locator(f"{LAB} .save summary").click()
+            page.locator(f'{LAB} [data-save="png"]').click()
+            page.wait_for_selector(f"{LAB} p.error:not(:empty)")
+        if after == "face":
+            page.locator("#dice").click()
+            page.wait_for_function(
+                "text => document.querySelector(text).textContent === ''", arg=f"{LAB} p.error"
+            )
+        else:
+            page.locator(f"{LAB} .save summary").click()
+            with page.expect_download():
+                page.locator(f'{LAB} [data-save="npz"]').click()
+                assert error.text_content() == ""
+
+
+def test_the_menu_closes_when_the_focus_leaves_it(page):
+    page.locator(f"{LAB} .save summary").click()
+    page.locator(f'{LAB} [data-save="npz"]').focus()
+    assert page.locator(f"{LAB} .save").evaluate("menu => menu.open")
+    page.locator("#dice").focus()
+    assert not page.locator(f"{LAB} .save").evaluate("menu => menu.open")
+
+
 # The numbers
 
 
@@ -339,6 +370,10 @@ def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler)
             assert shown == pytest.approx(getattr(made, name)[:8], **near)
         products = numbers(page, '.sum [data-part="gamma"] td')
         assert products == pytest.approx(sampler.gammas[layer] * made.attended[:8], **near)
+        length = np.linalg.norm(made.x)
+        added = abs(made.gamma) * np.linalg.norm(made.attended) / length
+        said = texts.NUMBERS["added"].format(times=f"{added:.2f}")
+        assert page.locator("#numbers-view .added").text_content() == said
         sign, held = re.search(r"(> )?(\d+) %", page.locator("#numbers-view .rest").text_content()).groups()
         if sign:
             assert held == "99" and weights[best].sum() > 0.99499

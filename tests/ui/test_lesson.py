@@ -12,10 +12,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from randomness import draw
 
-from sagan import latents
+from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import lesson, texts, worksheet
+from sagan.ui.controls import START_SEED
 
 LAST = len(lesson.STEPS) - 1
 IN_SIGHT = """selector => {
@@ -62,7 +63,7 @@ def test_the_tour_has_eight_steps_of_two_or_three_sentences_and_a_thing_to_do():
         words = texts.LESSON["steps"][step.name]
         sentences = re.findall(r"[.:?!](?:\s|$)", words["say"])
         assert 2 <= len(sentences) <= 4 and len(words["say"]) < 300, step.name
-        assert words["do"] and words["title"]
+        assert words["do"] and words["see"] and words["title"]
 
 
 def test_every_step_finds_the_page_set_to_show_it(page, sampler):
@@ -86,11 +87,33 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert card(page, ".title").text_content() == words["title"]
         shown = card(page, ".words").text_content()
         assert "{" not in shown and words.get("do_without_average", words["do"])[-30:] in shown
+        see = lesson.told_step(sampler, step)["see"]
+        assert "{" not in see and not card(page, ".see p").is_visible()
+        card(page, ".see summary").click()
+        assert card(page, ".see p").is_visible() and card(page, ".see p").text_content() == see
         assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=8)
         assert page.locator(".toured").count() == 1
         if index < LAST:
             card(page, ".next").click()
     assert card(page, ".next").text_content() == texts.TOUR["finish"]
+
+
+def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, with_classes):
+    step = next(step for step in lesson.STEPS if step.name == "two_scales")
+    for model, name in ((sampler, "seed 12"), (with_classes, f"seed {START_SEED}, none,")):
+        seed = int(name.split()[1].strip(","))
+        z, farther = latents.from_seed(seed, 16), 0
+        maps = {side: model.attention(z, f"{side}x{side}", 0 if model.classes else None) for side in (16, 32)}
+        for row in range(32):
+            for column in range(32):
+                coarse, fine = (
+                    heatmaps.mean_distance(maps[side][at], at, side, 64)
+                    for side in (16, 32)
+                    for at in [row * side // 32 * side + column * side // 32]
+                )
+                farther += coarse > fine
+        said = f"With {name} the 16×16 layer looks farther at {100 * farther / 1024:.0f} % of the places."
+        assert lesson.told_step(model, step)["see"] == said
 
 
 def test_the_header_leads_into_the_tour_too(page):
@@ -155,6 +178,66 @@ def test_a_face_that_was_asked_for_after_a_step_ends_the_waiting_for_it(page, sa
     shown = int(card(page).get_attribute("data-step"))  # the step's answer may come first, or not at all
     card(page, ".next").click()
     at(page, shown + 1)
+
+
+def test_a_tour_that_another_face_overtook_takes_nothing_along(page, sampler, monkeypatch):
+    overtaken, asked, free = threading.Event(), [], sampler.face_and_queries_keys
+
+    def slow_at_first(*arguments):
+        asked.append(1)
+        assert len(asked) > 1 or overtaken.wait(30)
+        return free(*arguments)
+
+    before = page.evaluate("sagan.face.seed_a")
+    with monkeypatch.context() as held:
+        held.setattr(sampler, "face_and_queries_keys", slow_at_first)
+        page.locator("#header-view .tour").click()
+        page.wait_for_function("sagan.pending()")
+        page.locator("#dice").click()
+        page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+        overtaken.set()
+    seed = page.evaluate("sagan.face.seed_a")
+    page.evaluate("sagan.lab.pin(3, 4)")
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+    assert not card(page).is_visible() and page.evaluate("sagan.lab.state.pins.length") == 1
+    assert page.evaluate("sagan.face.seed_a") == seed and chosen_tab(page) == texts.ATTENTION_TAB
+
+
+def test_a_tour_that_is_asked_for_before_there_is_a_face_begins_with_it(
+    new_page, address, sampler, monkeypatch
+):
+    hold, free = threading.Event(), sampler.face_and_queries_keys
+
+    def slow(*arguments):
+        assert hold.wait(60)
+        return free(*arguments)
+
+    with monkeypatch.context() as held:
+        held.setattr(sampler, "face_and_queries_keys", slow)
+        page = new_page(f"{address}?seed=21&pins=9-9_20-30")
+        page.locator("#header-view .tour").click()
+        page.wait_for_timeout(300)
+        hold.set()
+    at(page, 0)
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    pins = page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])")
+    assert pins == [[9, 9], [20, 30]]
+
+
+def test_during_the_tour_the_address_says_what_was_shown_before(new_page, address):
+    page = new_page(f"{address}?seed=21&pins=9-9")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.wait_for_timeout(700)
+    before = page.evaluate("location.search")
+    begin(page)
+    page.wait_for_timeout(1000)
+    assert page.evaluate("location.search") == before and "seed=21" in before
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    page.locator("#dice").click()
+    page.wait_for_function("before => location.search !== before", arg=before)
 
 
 def test_a_second_escape_does_nothing(page):
@@ -350,7 +433,7 @@ def test_steps_and_exercises_fit_the_model(options, left_out):
     assert sheet.count("<li>") == 2 * (8 - ("discriminator" in left_out))
     for layer in sampler.layers:
         side = int(layer.split("x")[0])
-        cells = f"{layer}: {(options.get('image_size', 64) // side) ** 2} pixels, {side**4:,} weights"
+        cells = f"{layer}: {options.get('image_size', 64) // side} pixels, {side**4:,} shares"
         assert sheet.count(cells) == 1
 
 

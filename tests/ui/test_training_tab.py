@@ -513,7 +513,8 @@ def test_a_loss_with_the_gradient_penalty_says_so(new_page, serve, filmed):
     sampler.history = [row | {"penalty": 0.1} for row in sampler.history]
     page = new_page(serve(sampler))
     page.get_by_role("tab", name="Training", exact=True).click()
-    assert part(page, ".help").text_content().endswith(texts.TRAINING["penalty"])
+    said = part(page, ".notes").text_content()
+    assert said.startswith(texts.TRAINING["penalty"]) and texts.TRAINING["hinge"] not in said
 
 
 @pytest.mark.parametrize("with_penalty", [False, True])
@@ -523,9 +524,21 @@ def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed,
     sampler.history = [row | ({"inconsistency": 0.1} if with_penalty else {}) for row in rows]
     page = new_page(serve(sampler))
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
-    said = page.locator("#training-view .help")
+    said = page.locator("#training-view .notes")
     said.wait_for()
     assert (texts.TRAINING["inconsistency"] in said.text_content()) is with_penalty
+    assert said.text_content().startswith(texts.TRAINING["hinge"])
+
+
+@pytest.mark.parametrize("column", ["fid", "face_fd"])
+def test_what_fid_is_stands_below_its_curve(new_page, serve, filmed, column):
+    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler.history = [{"step": step, "images": 4 * step, column: 9.0 / step} for step in (1, 2)]
+    page = new_page(serve(sampler))
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    page.locator("#training-view .charts").wait_for()
+    said = page.locator("#training-view .notes").all_text_contents()
+    assert said == ([texts.TRAINING["fid"]] if column == "fid" else [])
 
 
 def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, filmed, tmp_path):
