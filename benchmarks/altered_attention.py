@@ -28,7 +28,7 @@ from sagan.data import labels_in_proportion, learned_classes, load_images, refus
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.film import labels_in_turn
-from sagan.layers import SelfAttention
+from sagan.layers import SMALLEST, SelfAttention
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
 
@@ -40,6 +40,7 @@ COMPARED = 200  # faces that are compared with the unaltered ones
 SQUARE = 8  # pixels: the side of the squares whose means are the light of a face
 AVERAGED = 256  # faces whose maps `by place` is the mean of
 NOTHING = 1e-3  # a channel that varies by less than this share of what it did has nothing to be scaled
+MAIN = 5  # keys
 MATCHED = 500  # faces over which a layer gets back its mean and standard deviation
 
 
@@ -71,6 +72,24 @@ def strongest(maps: Tensor) -> Tensor:
 def itself(maps: Tensor) -> Tensor:
     """Every position attends to itself alone, so that the layer adds a 1x1 convolution."""
     return torch.eye(maps.shape[2]).to(maps).expand_as(maps)
+
+
+def without_main(maps: Tensor) -> Tensor:
+    """Nobody attends to the five keys that receive most in this face; the others share in proportion."""
+    return _masked(maps, maps.sum(1).topk(MAIN).indices)
+
+
+def without_others(maps: Tensor) -> Tensor:
+    """The same of five others, drawn at random, which for each face of a batch are always the same."""
+    received = maps.sum(1)
+    drawn = torch.rand(received.shape, generator=torch.Generator().manual_seed(0)).to(maps.device)
+    return _masked(maps, drawn.scatter_(1, received.topk(MAIN).indices, -1).topk(MAIN).indices)
+
+
+def _masked(maps: Tensor, keys: Tensor) -> Tensor:
+    """Maps (B, n, n) without some keys (B, m) of each."""
+    left = maps.scatter(2, keys[:, None].expand(-1, maps.shape[1], -1), 0)
+    return left / left.sum(2, keepdim=True).clamp(min=SMALLEST)
 
 
 def fixed(place: Tensor) -> Change:
@@ -171,6 +190,8 @@ def rows(layers: Sequence[str], places: Mapping[str, np.ndarray]) -> dict[str, d
         "by place": {layer: fixed(torch.from_numpy(place)) for layer, place in places.items()},
         "another face's": dict.fromkeys(layers, another),
         "strongest key": dict.fromkeys(layers, strongest),
+        "without main keys": dict.fromkeys(layers, without_main),
+        "without others": dict.fromkeys(layers, without_others),
         "itself": dict.fromkeys(layers, itself),
     }
     if len(layers) > 1:

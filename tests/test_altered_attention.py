@@ -25,6 +25,8 @@ from benchmarks.altered_attention import (
     same_for_all,
     strongest,
     uniform,
+    without_main,
+    without_others,
 )
 from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
@@ -94,6 +96,21 @@ def test_the_strongest_key_alone_is_copied(layer: SelfAttention, x: Tensor) -> N
     alter(layer, strongest)
     expected = torch.stack([v[m.argmax(1)] for v, m in zip(values(layer, x), maps, strict=True)])
     torch.testing.assert_close(attended(layer, x, layer(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [without_main, without_others])
+def test_left_out_keys_are_those_that_receive_most_or_others(change: Callable) -> None:
+    maps = torch.randn(4, 30, 30).mul(3).softmax(2)
+    left = change(maps)
+    for before, after in zip(maps, left, strict=True):
+        (gone,) = (after.sum(0) == 0).nonzero(as_tuple=True)
+        main = set(before.sum(0).argsort(descending=True)[:5].tolist())
+        assert len(gone) == 5
+        assert set(gone.tolist()) == main if change is without_main else not main & set(gone.tolist())
+        kept = [key for key in range(30) if key not in gone]
+        wanted = before[:, kept] / before[:, kept].sum(1, keepdim=True)
+        torch.testing.assert_close(after[:, kept], wanted)
+    assert torch.equal(change(maps), left)
 
 
 def test_itself_is_a_convolution_of_one_pixel(layer: SelfAttention, x: Tensor) -> None:
@@ -241,7 +258,7 @@ def test_the_command_writes_the_table_and_the_sheet(
     out = tmp_path / "new" / "altered"
     table = run(model, out)
     assert set(table.pop("as learned").values()) == {1}
-    assert len(table) == 12
+    assert len(table) == 14
     assert all(figures["light alike"] < 1 or figures["detail alike"] < 1 for figures in table.values())
     assert abs(table["faces of other seeds"]["detail alike"]) < 0.5
     with Image.open(out / "sheet.png") as picture:
