@@ -80,7 +80,7 @@ def without_main(maps: Tensor) -> Tensor:
 
 
 def without_others(maps: Tensor) -> Tensor:
-    """The same of five others, drawn at random, which for each face of a batch are always the same."""
+    """The same of five others, drawn at random: the same draw for each place in a batch."""
     received = maps.sum(1)
     drawn = torch.rand(received.shape, generator=torch.Generator().manual_seed(0)).to(maps.device)
     return _masked(maps, drawn.scatter_(1, received.topk(MAIN).indices, -1).topk(MAIN).indices)

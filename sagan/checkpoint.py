@@ -379,7 +379,9 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] 
         mode = path.stat().st_mode
         save_file(tensors, path, about)
         path.chmod(mode)
-    except SafetensorError as error:  # what it raises when the disk is full
+    except SafetensorError as error:  # what it raises when the disk is full; the number is in its words
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise OSError(str(error)) from error
 
 

@@ -100,8 +100,8 @@ def load_images(
     `labels` is a CSV file whose first column is the file name; each of `label_columns` gives one bit of the
     class (1 above 0.5), the first column the highest.
 
-    Raises DataError for data that can't be used. Up to 1 percent of unreadable images are left out with a
-    warning that names them.
+    Raises DataError for data that can't be used. Up to 1 percent of broken images are left out with a warning
+    that names them; one that the disk refuses is an error.
     """
     if crop is not None and crop < 1:
         raise DataError(f"crop is {crop}, but must be a number of pixels from 1 up")
@@ -397,7 +397,7 @@ def _decode(
     crop: int | None,
     transform: Callable[[Image.Image], Image.Image],
 ) -> np.ndarray | _Rejected:
-    """One file as uint8 (S, S, 3), or why not."""
+    """One file as uint8 (S, S, 3), or what is wrong with it. Raises DataError where the disk refuses it."""
     try:
         archive = archives.get(file.source)
         stream = file.source / file.name if archive is None else io.BytesIO(archive.read(file.name))

@@ -681,7 +681,7 @@ class Trainer:
         try:
             yield
         except OSError as error:
-            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # safetensors gives no number
+            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)
             first = "Make room" if full else "Put that right"
             then = "go on with --resume" if self._has_saved else "start again"
             raise TrainingError(

@@ -18,6 +18,7 @@ import pytest
 import torch
 from activations import smooth
 from randomness import fresh_rng
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -1386,11 +1387,9 @@ def test_leaving_at_once_while_a_run_is_measured_costs_nothing_that_was_learned(
 def test_figures_are_saved_with_the_run(tmp_path):
     run = make(tmp_path, steps=4)
     measuring(run, 0.008, [2.0, 3.0])
-    after_each_step(run, lambda: run.step == 3 and signal.raise_signal(signal.SIGTERM))
     run.train(save_every=2)
-    again = make(tmp_path, run.data, steps=4)
-    again.resume()
-    assert [row.get("frechet_distance") for row in again.history] == [2.0, None]
+    rows = checkpoint.read_history(tmp_path / "checkpoint")
+    assert [row["frechet_distance"] for row in rows] == [2.0, 3.0]
 
 
 def test_a_signal_is_not_kept_waiting_by_a_measurement(tmp_path):
@@ -1586,6 +1585,24 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint
     assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 2
     assert Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32)).std() > 0
     assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_the_number_of_a_refusal_is_read_from_the_words_of_safetensors(tmp_path, monkeypatch):
+    words = {"I/O error: File too large (os error 27)": errno.EFBIG, "disk is tired": None}
+    for said, number in words.items():
+
+        def refuse(*_, said=said) -> None:
+            raise SafetensorError(said)
+
+        monkeypatch.setattr(checkpoint, "save_file", refuse)
+        with pytest.raises(TrainingError) as error:
+            make(tmp_path).save()
+        why = os.strerror(number) if number else said
+        first = "Put that right" if number else "Make room"
+        assert str(error.value) == (
+            f"The checkpoint of step 0 could not be written ({why}); nothing was saved before. {first} and "
+            "start again."
+        )
 
 
 def test_what_else_the_disk_refuses_is_not_called_a_lack_of_room(tmp_path):

@@ -95,6 +95,7 @@ def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
     size = sampler.config.image_size
     known = {
         "all": f"{max(sides) ** 2:,}",
+        "even": f"{100 - 900 / max(sides) ** 2:.0f}",
         "bits": 2 * (max(sides).bit_length() - 1),
         "coarse": f"{min(sides)}×{min(sides)}",
         "fine": f"{max(sides)}×{max(sides)}",

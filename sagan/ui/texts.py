@@ -55,8 +55,8 @@ WALK = {
     "play": "Play",
     "pause": "Pause",
     "help": "The way follows the arc between both latents (slerp): halfway on a straight line they would be "
-    "shorter than any that the generator learned from. It makes a face of every point of the way. Play shows "
-    "{frames} of them, one fading into the next.",
+    "shorter than nearly all that the generator learned from. It makes a face of every point of the way. "
+    "Play shows {frames} of them, one fading into the next.",
     "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
@@ -189,7 +189,7 @@ DIALS = {
         "masked": "Nobody can look at the pinned places, and the other shares of each row grow until they "
         "sum to 1 again. Pin a place that receives much in all, then one that receives little.",
     },
-    "no_pins": "Nothing is pinned, so nothing is left out. Click a place on a picture above to pin it.",
+    "no_pins": "Nothing is pinned, so nothing is left out. Pin a place on a picture above.",
     "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
     "b": "face B as learned, seed {seed}",
     "help": "The generator makes this face again with other gammas, or other maps. The difference is the "
@@ -336,11 +336,11 @@ INSIDE = {
 }
 SPECTRUM = {
     "title": "Spectral norm",
-    "what": "In training the weight W of every convolution, and of a table of classes, is divided by σ, its "
-    "largest singular value: the most that W can stretch what comes in. So no convolution of the "
-    "discriminator amplifies without limit, and its slope, which the generator learns from, stays in check. "
-    "Gammas and the factors of residual blocks are not divided; in the generator, batch norm sets the scale "
-    "anew after most convolutions.",
+    "what": "In training the weight W of every convolution (and of the discriminator’s table of classes, "
+    "where there are classes) is divided by σ, its largest singular value: the most that W can stretch what "
+    "comes in. So no convolution of the discriminator amplifies without limit, and its slope, which the "
+    "generator learns from, stays in check. Gammas and the factors of residual blocks are not divided; in "
+    "the generator, batch norm sets the scale anew after most convolutions.",
     "what_generator": "In training the weight W of every convolution of this generator is "
     "divided by σ, its largest singular value: the most that W can stretch what comes in. Batch norm sets "
     "the scale anew after most convolutions. Gammas and the factors of residual blocks are not divided. The "
@@ -433,13 +433,13 @@ LESSON = {
         "short_sight": {
             "title": "Convolutions are short-sighted",
             "say": "The generator draws faces from random numbers, the latent, and the discriminator scores "
-            "them beside real ones. Their convolutions make each place from its closest neighbours: what an "
-            "eye should know of how the other one turned out takes many layers. Attention reaches "
-            "every place in one step.",
+            "them. Their convolutions make each place from its closest neighbours: what an eye should know "
+            "of how the other one turned out has to travel through many layers. Attention reaches every "
+            "place in one step.",
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
-            "see": "Spread evenly, nearly all of it would lie outside. Where the share is small, the place "
-            "looks at itself and its neighbours.",
+            "see": "If attention were spread evenly, {even} % of it would lie outside in the {fine} layer. "
+            "Where the share is small, the place looks at itself and its neighbours.",
         },
         "query_key_value": {
             "title": "Query, key, value",
@@ -456,8 +456,8 @@ LESSON = {
             "that: 8 × uniform is eight times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
             "find a point whose strongest key has less than 8 ×, or as little as you can.",
-            "see": "All numbers below the pictures stay: only the colours change. With its own maximum even "
-            "a map that is nearly uniform looks sharp.",
+            "see": "The numbers under each picture stay: only colours and their scale change. With its own "
+            "maximum even a map that is nearly uniform looks sharp.",
         },
         "two_scales": {
             "title": "Two layers, two scales",
@@ -584,9 +584,8 @@ WORKSHEET = {
             "ask": "Note the discriminator’s scores of the seeds 1 to 6. Which face looks most real to it, "
             "and which to you? What does each network learn to do with such scores? Is one below 0 bad?",
             "answer": "{scores}. The highest has seed {best}. The generator learns to raise them; the "
-            "discriminator learns to lower them, and to raise those of real pictures. 0 is no border: in "
-            "training only the difference of both counts while they lie between −1 and 1, and real pictures "
-            "can be below 0 too. Neither network judges as we do.",
+            "discriminator learns to lower them, and to raise those of real pictures. 0 is no border: real "
+            "pictures can be below it too. Neither network judges as we do.",
         },
     ],
 }

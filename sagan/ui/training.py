@@ -39,9 +39,12 @@ def training_tab(controls: Controls) -> None:
     if labels:
         words |= {"help": f"{words['help']} {words['classes']}"}
     columns = {name for row in sampler.history for name in row}
-    notes = ["hinge"] if "d_loss" in columns and "penalty" not in columns else []
-    notes += [name for name in PENALTIES if name in columns]
-    notes += ["fid"] if metric(sampler.history) == "fid" else []
+    drawn = {chart["id"] for chart in charts}
+    notes = [name for name in PENALTIES if name in columns] if "losses" in drawn else []
+    if "losses" in drawn and "penalty" not in columns:
+        notes.insert(0, "hinge")
+    if "metric" in drawn and metric(sampler.history) == "fid":
+        notes.append("fid")
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",

@@ -75,7 +75,7 @@ def told_list(event: gr.EventData, name: str, most: float, counts: range, whole:
     values = _sent(event, name)
     if not isinstance(values, list) or len(values) not in counts:
         few, many = counts[0], counts[-1]
-        how_many = str(few) if few == many else f"{few} to {many}"
+        how_many = f"{few} to {many}" if few != many and counts.step == 1 else ", ".join(map(str, counts))
         sentence = f"{name} must be a list of {how_many} numbers, but was {reprlib.repr(values)}."
         raise gr.Error(sentence, print_exception=False)
     return [_number(name, value, most, whole) for value in values]

@@ -220,6 +220,14 @@ def test_pins_ask_for_no_pictures_while_all_maps_are_whole(dialled):
     assert requests == []
 
 
+def test_a_pin_does_not_unfold_the_dials(dialled):
+    choose(dialled, "masked")
+    part(dialled, "summary").click()
+    dialled.evaluate("sagan.lab.pin(3, 4)")
+    assert not part(dialled, "details").evaluate("details => details.open")
+    assert part(dialled, ".how").text_content() == texts.DIALS["how"]["masked"]
+
+
 def test_another_face_b_brings_its_maps(new_page, address, sampler):
     page = new_page(f"{address}?seed=8&seed_b=21&maps=b")
     page.wait_for_selector("#dials-view .fold[open]")

@@ -193,9 +193,9 @@ def test_what_the_dials_tell_is_checked_on_the_server_too(address):
     for name, bad, allowed in (
         ("maps", 5, "maps must be an integer from 0 to 4"),
         ("maps", "b", "maps must be an integer from 0 to 4"),
-        ("pins", None, "pins must be a list of 0 to 10 numbers"),
-        ("pins", [3], "pins must be a list of 0 to 10 numbers"),
-        ("pins", [3] * 12, "pins must be a list of 0 to 10 numbers"),
+        ("pins", None, "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
+        ("pins", [3], "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
+        ("pins", [3] * 12, "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
         ("pins", [3, 64], "pins must be an integer from 0 to 63"),
         ("times", [1], "times must be a list of 2 numbers"),
         ("times", [1, 3.5], "times must be a number from 0 to 3"),

@@ -226,7 +226,25 @@ def test_a_tour_that_is_asked_for_before_there_is_a_face_begins_with_it(
     assert pins == [[9, 9], [20, 30]]
 
 
-def test_during_the_tour_the_address_says_what_was_shown_before(new_page, address):
+def test_escape_calls_an_early_tour_off(new_page, address, sampler, monkeypatch):
+    hold, free = threading.Event(), sampler.face_and_queries_keys
+
+    def slow(*arguments):
+        assert hold.wait(60)
+        return free(*arguments)
+
+    with monkeypatch.context() as held:
+        held.setattr(sampler, "face_and_queries_keys", slow)
+        page = new_page(address)
+        page.locator("#header-view .tour").click()
+        page.keyboard.press("Escape")
+        hold.set()
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.wait_for_timeout(300)
+    assert not card(page).is_visible() and not page.evaluate("sagan.pending()")
+
+
+def test_during_the_tour_the_address_says_what_was_shown_before(new_page, address, sampler, monkeypatch):
     page = new_page(f"{address}?seed=21&pins=9-9")
     page.wait_for_selector("#attention-view [data-drawn]")
     page.wait_for_timeout(700)
@@ -234,8 +252,30 @@ def test_during_the_tour_the_address_says_what_was_shown_before(new_page, addres
     begin(page)
     page.wait_for_timeout(1000)
     assert page.evaluate("location.search") == before and "seed=21" in before
-    card(page, ".leave").click()
+    searched = page.evaluate_handle(
+        """() => {
+            const said = new Set(), { replaceState } = history;
+            history.replaceState = function (...given) {
+                said.add(given[2]);
+                return replaceState.apply(this, given);
+            };
+            return said;
+        }"""
+    )
+    hold, free = threading.Event(), sampler.face_and_queries_keys
+
+    def slow(*arguments):
+        assert hold.wait(30)
+        return free(*arguments)
+
+    with monkeypatch.context() as held:
+        held.setattr(sampler, "face_and_queries_keys", slow)
+        card(page, ".leave").click()
+        page.wait_for_timeout(1000)
+        hold.set()
     page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    page.wait_for_timeout(700)
+    assert all("seed=21" in said for said in searched.evaluate("said => [...said]"))
     page.locator("#dice").click()
     page.wait_for_function("before => location.search !== before", arg=before)
 

@@ -530,6 +530,17 @@ def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed,
     assert said.text_content().startswith(texts.TRAINING["hinge"])
 
 
+def test_nothing_is_said_of_curves_that_are_not_there_yet(new_page, serve, filmed):
+    sampler = copy.copy(filmed)
+    sampler.history = [
+        {"step": 1, "images": 4, "d_loss": 1.0, "g_loss": 0.5, "inconsistency": 0.1, "fid": 9.0}
+    ]
+    page = new_page(serve(sampler))
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    part(page, ".help").wait_for()
+    assert not part(page, ".notes").count()
+
+
 @pytest.mark.parametrize("column", ["fid", "face_fd"])
 def test_what_fid_is_stands_below_its_curve(new_page, serve, filmed, column):
     sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)

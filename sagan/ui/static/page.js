@@ -29,7 +29,7 @@ globalThis.sagan = (() => {
      */
     async show(description) {
       const face = JSON.parse(description);
-      // A server that was started anew with another model: nothing here fits it, and the address says what is shown.
+      // A server that was started anew with another model: nothing here fits it, and the address keeps what was shown.
       if (model === undefined) model = face.model;
       if (model !== face.model) return location.reload();
       if (face.asked > counted) out = Math.max(0, out - 1);

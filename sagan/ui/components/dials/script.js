@@ -39,8 +39,8 @@ function sayHow() {
 for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));
 
 lab.on((state, changes) => {
-  const masked = 'pins' in changes && state.maps === 'masked';
-  if (!('gammas' in changes || 'maps' in changes || masked)) return;
+  const dialled = 'gammas' in changes || 'maps' in changes;
+  if (!dialled && !('pins' in changes && state.maps === 'masked')) return;
   for (const choice of choices) choice.checked = choice.value === state.maps;
   sayHow();
   times().forEach((value, i) => {
@@ -49,7 +49,7 @@ lab.on((state, changes) => {
     said.textContent = sagan.fill(texts.value, { gamma: sagan.gamma(value * gamma), times: value.toFixed(2) });
     slider.setAttribute('aria-valuetext', said.textContent);
   });
-  if (Object.keys(state.gammas).length || state.maps !== 'own') fold.open = true; // a link brought them
+  if (dialled && (Object.keys(state.gammas).length || state.maps !== 'own')) fold.open = true; // a link brought them
   fresh.stale();
 });
 

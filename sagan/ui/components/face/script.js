@@ -44,13 +44,14 @@ let writing = 0;
 function noteInAddress() {
   clearTimeout(writing);
   writing = setTimeout(() => {
-    if (!sagan.face || sagan.t !== null || document.body.classList.contains('touring')) return;
+    if (!sagan.face || sagan.pending() || sagan.t !== null || document.body.classList.contains('touring')) return;
     const { searchParams: said } = new URL(sagan.link(sagan.face));
     for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
     history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);
   }, 500);
 }
 sagan.on('face', noteInAddress);
+sagan.on('failed', noteInAddress);
 sagan.lab.on(noteInAddress);
 
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown

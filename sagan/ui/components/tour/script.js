@@ -71,6 +71,7 @@ function show(index) {
 
 /** Leave the tour: the page becomes what it was before. */
 function leave() {
+  early = null;
   if (!before) return;
   const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
   wanted = shown = before = null;
