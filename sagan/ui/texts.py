@@ -151,6 +151,7 @@ LAB = {
     "pins_hint": "Pin up to five points: click the face, or press Enter on it. Each keeps its maps here.",
     "pins_hint_touch": "Pin up to five points: touch the face, then this button. Each keeps its maps here.",
     "pin_here": "Pin this point",
+    "pin_most": "Pin what receives most in {name}",
     "clear": "Clear all",
     "pin": "Pin {number}",
     "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures",
@@ -187,7 +188,7 @@ DIALS = {
         "b": "Every place looks where the same place of face B, as learned, looks. What it gathers there are "
         "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
         "masked": "Nobody can look at the pinned places, and the other shares of each row grow until they "
-        "sum to 1 again. Pin a place that receives much in all, then one that receives little.",
+        "sum to 1 again. Pin those that receive most, then any others.",
     },
     "no_pins": "Nothing is pinned, so nothing is left out. Pin a place on a picture above.",
     "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",

@@ -92,10 +92,10 @@ def maps_of(sampler, z: np.ndarray, kind: str, label: int | None = None) -> dict
     if kind == "uniform":
         return {layer: np.ones_like(weights) / len(weights) for layer, weights in maps.items()}
     if kind == "masked":
-        for layer, weights in maps.items():
+        for layer in LAYERS:
             cell = 64 // int(layer.split("x")[0])
-            weights[:, [y // cell * (64 // cell) + x // cell for x, y in PINS]] = 0
-            weights /= weights.sum(1, keepdims=True)
+            keys = [y // cell * (64 // cell) + x // cell for x, y in PINS]
+            maps[layer] = inside.attention(*queries_keys[layer], keys)
     if kind == "strongest":
         return {layer: np.eye(len(weights))[weights.argmax(1)] for layer, weights in maps.items()}
     return maps

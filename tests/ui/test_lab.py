@@ -7,7 +7,7 @@ import pytest
 from randomness import draw
 from screen import enlarged, painted, percent
 
-from sagan import heatmaps, latents
+from sagan import heatmaps, inside, latents
 from sagan.ui import texts
 
 LAYERS = ("16x16", "32x32")
@@ -392,6 +392,45 @@ def test_a_tap_only_looks_even_where_its_click_does_not_say_that_it_was_one(page
     assert pinned(page) == []
     two_frames(page)
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_receives_most_in_the_layer_in_focus_is_pinned_as_far_as_there_is_room(page, sampler, layer):
+    side = int(layer.split("x")[0])
+    button = page.locator("#attention-view .pins .most")
+    page.locator(f'#attention-view figure[data-layer="{layer}"] .focus').click()
+    page.wait_for_function(
+        "text => document.querySelector('#attention-view .pins .most').textContent === text",
+        arg=texts.LAB["pin_most"].format(name=layer),
+    )
+    received = maps_of(sampler, current_seed(page))[layer].sum(0)
+    best = [divmod(int(at), side) for at in np.argsort(-received, kind="stable")[:5]]
+    middles = [tuple(int((cell + 0.5) * 64 / side) for cell in (column, row)) for row, column in best]
+    button.click()
+    assert pinned(page) == middles
+    assert page.evaluate("[sagan.lab.state.chosen.x, sagan.lab.state.chosen.y]") == list(middles[0])
+    page.wait_for_selector("#attention-view .pins .most:disabled")
+    page.evaluate("sagan.lab.clear(); sagan.lab.pin(1, 63); sagan.lab.pin(1, 62)")
+    page.wait_for_selector("#attention-view .pins .most:enabled")
+    button.click()
+    others = [place for place in middles if place not in ((1, 63), (1, 62))]
+    assert pinned(page) == [(1, 63), (1, 62), *others[:3]]
+
+
+def test_of_combined_maps_nothing_receives_most_and_of_the_discriminator_its_own(page, sampler):
+    button = page.locator("#attention-view .pins .most")
+    page.locator('#attention-view figure[data-layer="combined"] .focus').click()
+    page.wait_for_selector("#attention-view .pins .most", state="hidden")
+    switch(page, "network", "discriminator")
+    page.wait_for_selector("#attention-view .pins .most:not([hidden])")
+    assert button.text_content() == texts.LAB["pin_most"].format(name="8x8")
+    button.click()
+    face = sampler.faces(latents.from_seed(current_seed(page), sampler.config.z_dim)[None])[0]
+    received = inside.attention(*sampler.discriminator_queries_keys(face)["8x8"]).sum(0)
+    places = [(x // 8 + y // 8 * 8, x % 8, y % 8) for x, y in pinned(page)]
+    assert [place[1:] for place in places] == [(4, 4)] * 5
+    pins = received[[at for at, *_ in places]]
+    np.testing.assert_allclose(pins, np.sort(received)[::-1][:5], rtol=1e-5)
 
 
 FINGERS = """(kind) => {

@@ -75,6 +75,13 @@ globalThis.saganAttention = (() => {
     return weights;
   }
 
+  /** What every position receives from all together, as Float64Array: the sums of the columns, 1 on average. */
+  function received(q, k, n) {
+    const sums = new Float64Array(n);
+    for (let i = 0; i < n; i++) row(q, k, n, i).forEach((weight, j) => { sums[j] += weight; });
+    return sums;
+  }
+
   // Average maps come in 8 bits: a weight is this many times uniform.
   const TIMES = Float64Array.from({ length: 256 }, (_, code) => 2 ** (-6 + (code * 16) / 255));
 
@@ -179,7 +186,7 @@ globalThis.saganAttention = (() => {
   }
 
   return {
-    CEILING, bytes, floats, halves, row, normalisers, column, average, shares, combine, strongest, measures, position, level,
-    colours, paint,
+    CEILING, bytes, floats, halves, row, normalisers, column, received, average, shares, combine, strongest, measures, position,
+    level, colours, paint,
   };
 })();

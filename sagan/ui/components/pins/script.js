@@ -4,7 +4,7 @@ const pins = (() => {
   const { lab } = sagan;
   const section = element.querySelector('.pins'), list = section.querySelector('.cards');
   const touch = matchMedia('(hover: none)').matches;
-  const clear = section.querySelector('.clear'), hint = section.querySelector('.hint');
+  const clear = section.querySelector('.clear'), most = section.querySelector('.most'), hint = section.querySelector('.hint');
   const cards = new Map(); // by pin
   let frame = 0;
 
@@ -78,6 +78,22 @@ const pins = (() => {
     clear.disabled = !pins.length;
     hint.textContent = pins.length ? '' : touch ? texts.pins_hint_touch : texts.pins_hint;
     section.dataset.pins = pins.length;
+    offerMost();
+  }
+
+  /** Pin the places that receive most in the layer in focus, as many as there is room for; the first becomes the chosen one. */
+  function pinMost() {
+    const { q, k, n, side } = layers.focus();
+    const middle = (cell) => Math.floor(((cell + 0.5) * props.size) / side);
+    const best = saganAttention.strongest(saganAttention.received(q, k, n), lab.MOST);
+    for (const position of [...best, best[0]]) lab.pin(middle(position % side), middle(Math.floor(position / side)));
+  }
+
+  function offerMost() {
+    const panel = layers.focus();
+    most.hidden = panel.combined || !panel.q;
+    most.textContent = sagan.fill(texts.pin_most, { name: panel.name });
+    most.disabled = lab.state.pins.length === lab.MOST;
   }
 
   const ask = () => { frame ||= requestAnimationFrame(draw); };
@@ -85,9 +101,10 @@ const pins = (() => {
     lab.clear();
     element.querySelector('.picture').focus({ preventScroll: true }); // the button has nothing left to do
   });
+  most.addEventListener('click', pinMost);
   section.querySelector('.pin-here').addEventListener('click', () => layers.pin());
   lab.on((state, changes) => {
-    if (['pins', 'chosen', 'direction', 'scale', 'network'].some((name) => name in changes)) ask();
+    if (['pins', 'chosen', 'direction', 'scale', 'network', 'layer'].some((name) => name in changes)) ask();
   });
   return { draw: ask };
 })();
