@@ -5,6 +5,8 @@ import html
 import math
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,23 @@ def begin(page, index: int = 0) -> None:
     page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
     page.locator("#lesson-view .step").nth(index).click()
     at(page, index)
+
+
+@contextmanager
+def no_faces(sampler: Sampler) -> Iterator[None]:
+    """Inside the block no face is made: whoever asks for one waits for its end."""
+    over, make = threading.Event(), sampler.face_and_queries_keys
+
+    def wait(*arguments):
+        assert over.wait(60)
+        return make(*arguments)
+
+    with pytest.MonkeyPatch.context() as held:
+        held.setattr(sampler, "face_and_queries_keys", wait)
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def chosen_tab(page) -> str:
@@ -159,21 +178,13 @@ def test_escape_closes_the_menu_first(page):
     assert not card(page).is_visible()
 
 
-def test_a_face_that_was_asked_for_after_a_step_ends_the_waiting_for_it(page, sampler, monkeypatch):
+def test_a_face_that_was_asked_for_after_a_step_ends_the_waiting_for_it(page, sampler):
     begin(page)
-    hold, free = threading.Event(), sampler.face_and_queries_keys
-
-    def slow(*arguments):
-        assert hold.wait(30)
-        return free(*arguments)
-
-    with monkeypatch.context() as held:
-        held.setattr(sampler, "face_and_queries_keys", slow)
+    with no_faces(sampler):
         card(page, ".next").click()
         page.wait_for_function("sagan.pending()")
         page.locator("#dice").click()
         page.wait_for_timeout(300)
-        hold.set()
     page.wait_for_function("!sagan.pending() && sagan.face.step === undefined")
     shown = int(card(page).get_attribute("data-step"))  # the step's answer may come first, or not at all
     card(page, ".next").click()
@@ -204,21 +215,11 @@ def test_a_tour_that_another_face_overtook_takes_nothing_along(page, sampler, mo
     assert page.evaluate("sagan.face.seed_a") == seed and chosen_tab(page) == texts.ATTENTION_TAB
 
 
-def test_a_tour_that_is_asked_for_before_there_is_a_face_begins_with_it(
-    new_page, address, sampler, monkeypatch
-):
-    hold, free = threading.Event(), sampler.face_and_queries_keys
-
-    def slow(*arguments):
-        assert hold.wait(60)
-        return free(*arguments)
-
-    with monkeypatch.context() as held:
-        held.setattr(sampler, "face_and_queries_keys", slow)
+def test_a_tour_that_is_asked_for_before_there_is_a_face_begins_with_it(new_page, address, sampler):
+    with no_faces(sampler):
         page = new_page(f"{address}?seed=21&pins=9-9_20-30")
         page.locator("#header-view .tour").click()
         page.wait_for_timeout(300)
-        hold.set()
     at(page, 0)
     card(page, ".leave").click()
     page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
@@ -226,25 +227,17 @@ def test_a_tour_that_is_asked_for_before_there_is_a_face_begins_with_it(
     assert pins == [[9, 9], [20, 30]]
 
 
-def test_escape_calls_an_early_tour_off(new_page, address, sampler, monkeypatch):
-    hold, free = threading.Event(), sampler.face_and_queries_keys
-
-    def slow(*arguments):
-        assert hold.wait(60)
-        return free(*arguments)
-
-    with monkeypatch.context() as held:
-        held.setattr(sampler, "face_and_queries_keys", slow)
+def test_escape_calls_an_early_tour_off(new_page, address, sampler):
+    with no_faces(sampler):
         page = new_page(address)
         page.locator("#header-view .tour").click()
         page.keyboard.press("Escape")
-        hold.set()
     page.wait_for_selector("#attention-view [data-drawn]")
     page.wait_for_timeout(300)
     assert not card(page).is_visible() and not page.evaluate("sagan.pending()")
 
 
-def test_during_the_tour_the_address_says_what_was_shown_before(new_page, address, sampler, monkeypatch):
+def test_during_the_tour_the_address_says_what_was_shown_before(new_page, address, sampler):
     page = new_page(f"{address}?seed=21&pins=9-9")
     page.wait_for_selector("#attention-view [data-drawn]")
     page.wait_for_timeout(700)
@@ -262,17 +255,9 @@ def test_during_the_tour_the_address_says_what_was_shown_before(new_page, addres
             return said;
         }"""
     )
-    hold, free = threading.Event(), sampler.face_and_queries_keys
-
-    def slow(*arguments):
-        assert hold.wait(30)
-        return free(*arguments)
-
-    with monkeypatch.context() as held:
-        held.setattr(sampler, "face_and_queries_keys", slow)
+    with no_faces(sampler):
         card(page, ".leave").click()
         page.wait_for_timeout(1000)
-        hold.set()
     page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
     page.wait_for_timeout(700)
     assert all("seed=21" in said for said in searched.evaluate("said => [...said]"))
