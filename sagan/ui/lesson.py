@@ -12,7 +12,7 @@ from sagan.ui import texts, worksheet
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
 from sagan.ui.current import CurrentFace, class_name, first_class, side_of
-from sagan.ui.lab import COMBINED
+from sagan.ui.lab import COMBINED, pixel_of
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
         lab["gammas"] = dict.fromkeys(sampler.layers, 0)
     if sampler.average_maps is None and lab.pop("average", False):
         dice = True  # the words ask for other faces then
-    size = sampler.config.image_size
-    pin = [min(size - 1, int(share * size)) for share in query]
+    pin = pixel_of(query, sampler.config.image_size)
     return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pin": pin}
 
 

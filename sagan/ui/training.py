@@ -40,9 +40,8 @@ def training_tab(controls: Controls) -> None:
         words |= {"help": f"{words['help']} {words['classes']}"}
     columns = {name for row in sampler.history for name in row}
     drawn = {chart["id"] for chart in charts}
-    notes = [name for name in PENALTIES if name in columns] if "losses" in drawn else []
-    if "losses" in drawn and "penalty" not in columns:
-        notes.insert(0, "hinge")
+    of_losses = {"hinge": "penalty" not in columns} | {name: name in columns for name in PENALTIES}
+    notes = [name for name, holds in of_losses.items() if holds and "losses" in drawn]
     if "metric" in drawn and metric(sampler.history) == "fid":
         notes.append("fid")
     with gr.Tab(texts.TRAINING_TAB, id="training"):
