@@ -15,7 +15,17 @@ LAYERS = ("16x16", "32x32")
 def point_at(page, layer: str, x: float, y: float) -> None:
     box = page.locator(f'figure[data-layer="{layer}"] .picture').bounding_box()
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    wait_for_query(page, layer, x, y)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def wait_for_query(page, layer: str, x: float, y: float) -> None:
+    """Wait until a layer shows the map of a point; how soon it does is for benchmarks/page_speed.py."""
+    side = int(layer.split("x")[0])
+    page.wait_for_function(
+        "([layer, query]) => document.querySelector(`figure[data-layer='${layer}']`).dataset.query == query",
+        arg=[layer, int(y * side) * side + int(x * side)],
+    )
 
 
 def drawn(page, layer: str) -> dict[str, float]:
@@ -256,22 +266,16 @@ def test_on_a_phone_a_finger_that_taps_rests_or_starts_sideways_is_followed_and_
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         return rested
 
-    def wait_for_query(x: float, y: float) -> None:
-        page.wait_for_function(
-            "query => document.querySelector('figure[data-layer=\"16x16\"]').dataset.query == query",
-            arg=str(int(y * 16) * 16 + int(x * 16)),
-        )
-
     for place in ((0.22, 0.28), (0.72, 0.6)):
         stroke(place)
-        wait_for_query(*place)
+        wait_for_query(page, "16x16", *place)
     assert page.locator("#attention-view .caption").text_content() == texts.ATTENTION["touch_long"]
     up = [(0.53, 0.91 - 0.07 * i) for i in range(10)]
     stroke(*up, rest=400)
-    wait_for_query(*up[-1])
+    wait_for_query(page, "16x16", *up[-1])
     aside = [(0.1 + 0.1 * i, 0.78) for i in range(5)]
     stroke(*aside, *up[2:])
-    wait_for_query(*up[-1])
+    wait_for_query(page, "16x16", *up[-1])
     assert page.evaluate("scrollY") == before
     for _ in range(20):
         if stroke(*up) < 150:  # else it rested, and was followed
