@@ -62,7 +62,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
                         lesson_tab(controls, tabs, card)
         footer(sampler)
         public_endpoints(sampler)
-        open_link(controls, app)
+        open_link(controls, tabs, app)
     keep_cleaning(app)
     return app.queue(max_size=64, api_open=False)
 

@@ -167,17 +167,29 @@ def current_face(sampler: "Sampler") -> Controls:
     return controls
 
 
-def open_link(controls: Controls, app: gr.Blocks) -> None:
-    """When the page opens, show the face of its link, or the first one."""
+def open_link(controls: Controls, tabs: gr.Tabs, app: gr.Blocks) -> None:
+    """When the page opens, show the face and the tab of its link, or the first ones.
+
+    The browser is told which tab is on screen, "" for the first one, so that its links can say so.
+    """
+    names = [tab.id for tab in tabs.children]
+    for tab in tabs.children:
+        told = "" if tab.id == tabs.selected else tab.id
+        tab.select(None, js=f"() => sagan.emit('tab', '{told}')")
 
     async def opened(request: gr.Request) -> tuple:
         sampler = controls.sampler
-        view, ignored = view_from_link(request.query_params, sampler)
-        face, notice = from_link(request.query_params, start(sampler), sampler.config.num_classes, ignored)
+        query = request.query_params
+        view, ignored = view_from_link(query, sampler)
+        tab = query.get("tab")
+        if tab not in (None, *names):
+            ignored.append(f"tab={tab}")
+        face, notice = from_link(query, start(sampler), sampler.config.num_classes, ignored)
         lit = {} if "pins" in view else to_light(sampler, face)
         if view.keys() & {"network", "direction"}:  # the sentence speaks of neither
             lit = {**lit, "text": ""}
         description = await controls.describe(0, face, notice=notice, view=view, **lit)
-        return face.seed_a, face.seed_b, face.t, face.psi, face.label, description
+        shown = gr.Tabs(selected=tab) if tab in names else gr.skip()
+        return face.seed_a, face.seed_b, face.t, face.psi, face.label, description, shown
 
-    app.load(opened, None, [*controls.inputs, controls.face], **INTERACTIVE)
+    app.load(opened, None, [*controls.inputs, controls.face, tabs], **INTERACTIVE)

@@ -484,6 +484,35 @@ def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
     assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
 
 
+def tab_on_screen(page) -> str:
+    return page.locator('[role=tab][aria-selected="true"]').text_content().strip()
+
+
+def test_a_page_that_is_loaded_again_opens_the_tab_that_it_showed(page):
+    open_tab(page, "Walk")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('tab') === 'walk'")
+    page.reload()
+    page.wait_for_selector("#walk-view .play")
+    assert tab_on_screen(page) == "Walk"
+    open_tab(page, "Attention")  # on which a visit begins, so that no link needs to say it
+    page.wait_for_function("() => location.search.includes('seed=') && !location.search.includes('tab=')")
+    page.reload()
+    page.wait_for_selector("#attention-view [data-drawn]")
+    assert tab_on_screen(page) == "Attention"
+
+
+def test_a_copied_link_opens_the_tab_that_it_was_copied_on(page, new_page):
+    open_tab(page, "Inside")
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.endswith("&tab=inside")
+    other = new_page(link)
+    other.wait_for_selector("#inside-view")
+    assert tab_on_screen(other) == "Inside"
+    assert other.locator("#face-view .notice").text_content() == ""
+
+
 def test_a_curated_face_that_is_loaded_again_is_told_of_again(page, sampler):
     seed, (x, y), text = sampler.curated[1]
     page.locator("#attention-view .choices button").nth(1).click()
@@ -690,7 +719,7 @@ def test_a_link_opens_its_face_and_the_copied_link_is_the_same(new_page, address
     assert copied.partition("?")[2] == "seed=123&seed_b=4294967295&t=0.4&psi=0.7"
 
 
-@pytest.mark.parametrize("bad", ["seed=-1", "seed=4294967296", "seed=abc", "psi=2", "t=nan"])
+@pytest.mark.parametrize("bad", ["seed=-1", "seed=4294967296", "seed=abc", "psi=2", "t=nan", "tab=lab"])
 def test_a_bad_link_opens_with_what_is_valid_and_says_what_was_ignored(new_page, address, bad):
     good = "psi=0.5" if not bad.startswith("psi") else "seed=9"
     page = new_page(f"{address}?{good}&{bad}")
@@ -755,10 +784,11 @@ def test_opening_the_page_asks_nobody_but_this_server(browser, address):
 def test_a_model_without_attention_has_the_other_tabs(new_page, serve):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, g_attention=())
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(f"{serve(Sampler.from_parts(config, *networks))}?tab=attention")
     page.wait_for_function("globalThis.sagan?.face")
     sheet_is_ready(page, 24)
     assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk", "Inside"]
+    assert "tab=attention" in page.locator("#face-view .notice").text_content()
     assert page.locator("#header-view p").text_content().strip() == texts.HEADER["what"]
 
 

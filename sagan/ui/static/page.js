@@ -1,6 +1,6 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score'];
+  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score', 'tab'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
@@ -21,6 +21,7 @@ globalThis.sagan = (() => {
   }
 
   const page = {
+    tab: '', // on screen; '' is the one that a visit begins with
     face: null, // {seed_a, seed_b, t, psi, label, image, layers, picture, ...}
     t: null, // where the way is that plays, if one does
 
@@ -53,8 +54,9 @@ globalThis.sagan = (() => {
      * the newest face is not), "asked" (a request for a face is on its way), "pause" (a way that plays has to stop and
      * make its picture the current face), "preview" (a picture of a way that plays, before Python knows of it),
      * "sheet" (how many faces are wanted now), "failed" (the request of the view with this id will not be answered),
-     * "block" (the id of a block of the networks that was chosen), "tour" (the step at which to begin the tour) or
-     * "score" (what is said of the discriminator's score of the face, "" while it is not shown).
+     * "block" (the id of a block of the networks that was chosen), "tour" (the step at which to begin the tour),
+     * "score" (what is said of the discriminator's score of the face, "" while it is not shown) or "tab" (another one
+     * is on screen).
      */
     on(name, listener) {
       listeners[name].add(listener);
@@ -116,16 +118,17 @@ globalThis.sagan = (() => {
       });
     },
 
-    /** The address that opens a face. */
+    /** The address that opens a face, and what stands around it. */
     link(face) {
       const query = new URLSearchParams({ seed: face.seed_a, seed_b: face.seed_b, t: face.t, psi: face.psi });
       if (face.label !== null) query.set('class', face.label);
       for (const [name, value] of sagan.lab.query()) query.set(name, value);
+      if (page.tab) query.set('tab', page.tab);
       return `${location.origin}${location.pathname}?${query}`;
     },
 
     /** Whether a word of an address is one that `link` may say. */
-    isOurs: (word) => ['seed', 'seed_b', 't', 'psi', 'class'].includes(word) || sagan.lab.says(word),
+    isOurs: (word) => ['seed', 'seed_b', 't', 'psi', 'class', 'tab'].includes(word) || sagan.lab.says(word),
 
     /** What files call a face: its seed, or those between which it lies and how far along in percent. */
     named: ({ seed_a, seed_b, t }) => (t === 0 ? seed_a : t === 1 ? seed_b : `${seed_a}-${seed_b}-${Math.round(100 * t)}`),
@@ -216,6 +219,7 @@ globalThis.sagan = (() => {
     },
   };
   document.addEventListener('input', ({ target }) => { typed ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
+  page.on('tab', (name) => { page.tab = name; });
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
     if (id !== 'face-view' && id !== 'tour-view') return;
     out = Math.max(0, out - 1);

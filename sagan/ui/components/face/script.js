@@ -52,6 +52,7 @@ function noteInAddress() {
 }
 sagan.on('face', noteInAddress);
 sagan.on('failed', noteInAddress);
+sagan.on('tab', noteInAddress);
 sagan.lab.on(noteInAddress);
 
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown

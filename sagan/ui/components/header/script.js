@@ -27,4 +27,5 @@ element.querySelector('.link')?.addEventListener('click', async () => {
 });
 const outdated = () => { byHand.hidden = true; };
 sagan.on('face', outdated);
+sagan.on('tab', outdated);
 sagan.lab.on(outdated);
