@@ -76,19 +76,47 @@ def itself(maps: Tensor) -> Tensor:
 
 def without_main(maps: Tensor) -> Tensor:
     """Nobody attends to the five keys that receive most in this face; the others share in proportion."""
-    return _masked(maps, maps.sum(1).topk(MAIN).indices)
+    main, _ = _main_and_others(maps)
+    return _masked(maps, torch.zeros_like(maps[:, 0], dtype=bool).scatter(1, main, True))
 
 
-def without_others(maps: Tensor) -> Tensor:
-    """The same of five others, drawn at random: the same draw for each place in a batch."""
+def without_as_much(maps: Tensor) -> Tensor:
+    """The same of other keys, drawn at random, that together receive as much, or nearly.
+
+    Never more than nine tenths of what all others receive, so that something is left to attend to besides
+    the main keys where these receive more than half.
+    """
+    main, others = _main_and_others(maps)
     received = maps.sum(1)
+    drawn = received.gather(1, others)
+    most = torch.minimum(received.gather(1, main).sum(1), 0.9 * drawn.sum(1))
+    out = drawn.cumsum(1) <= most[:, None]
+    return _masked(maps, torch.zeros_like(received, dtype=bool).scatter(1, others, out))
+
+
+def main_swapped(maps: Tensor) -> Tensor:
+    """Each of the five main keys trades its weights with another one, drawn at random."""
+    main, others = _main_and_others(maps)
+    others = others[:, :MAIN]
+    taken = torch.arange(maps.shape[2], device=maps.device).repeat(len(maps), 1)
+    taken = taken.scatter(1, main, others).scatter(1, others, main)
+    return maps.gather(2, taken[:, None].expand_as(maps))
+
+
+def _main_and_others(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The five keys that receive most in each face, (B, 5), and the others, (B, n - 5), in random order.
+
+    The order is drawn anew for each batch, alike for batches of one size.
+    """
+    received = maps.sum(1)
+    main = received.topk(MAIN).indices
     drawn = torch.rand(received.shape, generator=torch.Generator().manual_seed(0)).to(maps.device)
-    return _masked(maps, drawn.scatter_(1, received.topk(MAIN).indices, -1).topk(MAIN).indices)
+    return main, drawn.scatter(1, main, -1).argsort(1, descending=True)[:, :-MAIN]
 
 
-def _masked(maps: Tensor, keys: Tensor) -> Tensor:
-    """Maps (B, n, n) without some keys (B, m) of each."""
-    left = maps.scatter(2, keys[:, None].expand(-1, maps.shape[1], -1), 0)
+def _masked(maps: Tensor, out: Tensor) -> Tensor:
+    """Maps (B, n, n) without the keys (B, n) that are `out`."""
+    left = maps.masked_fill(out[:, None], 0)
     return left / left.sum(2, keepdim=True).clamp(min=SMALLEST)
 
 
@@ -178,7 +206,7 @@ def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str,
 
 
 def rows(layers: Sequence[str], places: Mapping[str, np.ndarray]) -> dict[str, dict[str, Change]]:
-    """What is tried, {name: {layer: change}}: each change in all layers, two also in each by itself.
+    """What is tried, {name: {layer: change}}: each change in all layers, three also in each by itself.
 
     places holds the map of each layer, (H*W, H*W), that `by place` puts in the place of every face's own.
     """
@@ -191,11 +219,13 @@ def rows(layers: Sequence[str], places: Mapping[str, np.ndarray]) -> dict[str, d
         "another face's": dict.fromkeys(layers, another),
         "strongest key": dict.fromkeys(layers, strongest),
         "without main keys": dict.fromkeys(layers, without_main),
-        "without others": dict.fromkeys(layers, without_others),
+        "without as much": dict.fromkeys(layers, without_as_much),
+        "main keys swapped": dict.fromkeys(layers, main_swapped),
         "itself": dict.fromkeys(layers, itself),
     }
     if len(layers) > 1:
-        for name, change in (("none", none), ("another face's", another)):
+        alone = {"none": none, "another face's": another, "without main keys": without_main}
+        for name, change in alone.items():
             table |= {f"{name} at {layer}": {layer: change} for layer in layers}
     return table
 

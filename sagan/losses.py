@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PENALTIES = ("penalty", "inconsistency")  # columns of the history: what the loss of D contains besides
+
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     """mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))."""

@@ -11,11 +11,11 @@ from PIL import Image
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
 from sagan.film import inputs, to_uint8
+from sagan.losses import PENALTIES
 from sagan.networks import Generator
 
 FACES = 64
 ATTENTION_FACES = 8
-PENALTIES = ("penalty", "inconsistency")  # columns of the history: what the loss of D contains
 QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, the left eye
 
 

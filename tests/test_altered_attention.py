@@ -19,14 +19,15 @@ from benchmarks.altered_attention import (
     another,
     itself,
     main,
+    main_swapped,
     moments,
     none,
     rows,
     same_for_all,
     strongest,
     uniform,
+    without_as_much,
     without_main,
-    without_others,
 )
 from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
@@ -98,19 +99,56 @@ def test_the_strongest_key_alone_is_copied(layer: SelfAttention, x: Tensor) -> N
     torch.testing.assert_close(attended(layer, x, layer(x)), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("change", [without_main, without_others])
-def test_left_out_keys_are_those_that_receive_most_or_others(change: Callable) -> None:
+def main_keys(maps: Tensor) -> set[int]:
+    """The five that receive most in maps (n, n) of one face."""
+    return set(maps.sum(0).argsort(descending=True)[:5].tolist())
+
+
+def assert_left_out(before: Tensor, after: Tensor, gone: list[int]) -> None:
+    """Maps (n, n) of one face without these keys: the others share in proportion."""
+    kept = [key for key in range(len(before)) if key not in gone]
+    assert (after[:, gone] == 0).all()
+    torch.testing.assert_close(after[:, kept], before[:, kept] / before[:, kept].sum(1, keepdim=True))
+
+
+def test_left_out_keys_are_those_that_receive_most() -> None:
     maps = torch.randn(4, 30, 30).mul(3).softmax(2)
-    left = change(maps)
+    for before, after in zip(maps, without_main(maps), strict=True):
+        assert_left_out(before, after, sorted(main_keys(before)))
+
+
+@pytest.mark.parametrize(("favour", "share"), [(1.0, "as much"), (6.0, "nine tenths of the others")])
+def test_left_out_others_receive_as_much_or_nearly_all_that_the_main_keys_leave(
+    favour: float, share: str
+) -> None:
+    logits = torch.rand(4, 200, 200)
+    logits[:, :, [3, 50, 51, 120, 199]] += favour
+    maps = logits.softmax(2)
+    left = without_as_much(maps)
     for before, after in zip(maps, left, strict=True):
-        (gone,) = (after.sum(0) == 0).nonzero(as_tuple=True)
-        main = set(before.sum(0).argsort(descending=True)[:5].tolist())
-        assert len(gone) == 5
-        assert set(gone.tolist()) == main if change is without_main else not main & set(gone.tolist())
-        kept = [key for key in range(30) if key not in gone]
-        wanted = before[:, kept] / before[:, kept].sum(1, keepdim=True)
-        torch.testing.assert_close(after[:, kept], wanted)
-    assert torch.equal(change(maps), left)
+        gone = (after.sum(0) == 0).nonzero().flatten().tolist()
+        main = main_keys(before)
+        assert main == {3, 50, 51, 120, 199} and not main & set(gone)
+        assert_left_out(before, after, gone)
+        received = before.sum(0)
+        of_main = received[sorted(main)].sum()
+        wanted = of_main if share == "as much" else 0.9 * (received.sum() - of_main)
+        largest = received[[key for key in range(200) if key not in main]].max()
+        assert wanted - largest < received[gone].sum() <= wanted  # one more would be too much
+    assert torch.equal(without_as_much(maps), left)
+    assert gone != list(range(min(gone), min(gone) + len(gone)))  # drawn
+
+
+def test_swapped_keys_trade_the_weights_of_the_main_ones_with_others() -> None:
+    maps = torch.randn(4, 30, 30).mul(3).softmax(2)
+    swapped = main_swapped(maps)
+    for before, after in zip(maps, swapped, strict=True):
+        now = [(after == before[:, [key]]).all(0).nonzero().item() for key in range(30)]  # where a key went
+        main = main_keys(before)
+        assert all(now[now[key]] == key for key in range(30))
+        assert {key for key in range(30) if now[key] != key} == main | {now[key] for key in main}
+        assert not main & {now[key] for key in main}
+    assert torch.equal(main_swapped(maps), swapped)
 
 
 def test_itself_is_a_convolution_of_one_pixel(layer: SelfAttention, x: Tensor) -> None:
@@ -258,7 +296,7 @@ def test_the_command_writes_the_table_and_the_sheet(
     out = tmp_path / "new" / "altered"
     table = run(model, out)
     assert set(table.pop("as learned").values()) == {1}
-    assert len(table) == 14
+    assert len(table) == 17
     assert all(figures["light alike"] < 1 or figures["detail alike"] < 1 for figures in table.values())
     assert abs(table["faces of other seeds"]["detail alike"]) < 0.5
     with Image.open(out / "sheet.png") as picture:

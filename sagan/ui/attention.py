@@ -1,6 +1,7 @@
 """The Attention tab: what a point of the face attends to in every layer, drawn by the browser."""
 
 import base64
+import math
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -107,7 +108,7 @@ def attention_tab(controls: Controls) -> None:
         attention = view(
             "attention",
             *("layers", "tools", "save", "pins"),
-            texts=texts.ATTENTION | texts.LAB,
+            texts=texts.ATTENTION | texts.LAB | {"score": told_score(sampler.history)},
             **props,
             opacity=OPACITY,
             averages=sampler.average_maps is not None,
@@ -134,6 +135,16 @@ def attention_tab(controls: Controls) -> None:
         js="(value) => { document.body.style.setProperty('--heat', value); return []; }",
     )
     _answers(controls, attention, props["layers"])
+
+
+def told_score(history: list[dict[str, float]]) -> str:
+    """The sentence on a score, and what real and generated pictures had when training ended, if known."""
+    last = history[-1] if history else {}
+    means = {name: last.get(f"d_{name}", math.nan) for name in ("real", "fake")}
+    if not all(map(math.isfinite, means.values())):
+        return texts.LAB["score"]
+    known = {name: f"{mean:.2f}".replace("-", "−") for name, mean in means.items()}
+    return f"{texts.LAB['score']} {texts.LAB['score_known'].format(**known)}"
 
 
 def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]]) -> None:

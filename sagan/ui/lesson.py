@@ -1,4 +1,4 @@
-"""The Lesson tab: a guided tour of eight steps on the page itself, and a worksheet for a class."""
+"""The Lesson tab: a guided tour of nine steps on the page itself, and a worksheet for a class."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +12,8 @@ from sagan.ui import texts, worksheet
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
 from sagan.ui.current import CurrentFace, class_name, first_class, side_of
-from sagan.ui.lab import COMBINED, pixel_of
+from sagan.ui.dials import compare
+from sagan.ui.lab import COMBINED, MOST_PINS, Pin, pixel_of
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Step:
     shows  what it is about, as a CSS selector: the page scrolls there and marks it
     tab    the id of the tab that holds it
     face   which of the curated faces is the current one; its query is pinned
+    most   whether instead what receives most in the coarsest layer is pinned
     lab    what is not as on a first visit in the state of the lab (static/lab.js)
     unfold the id of the view whose fold is open
     dice   whether the card has a button for a new face
@@ -37,6 +39,7 @@ class Step:
     shows: str
     tab: str = "attention"
     face: int = 0
+    most: bool = False
     lab: dict[str, Any] = field(default_factory=dict)
     unfold: str = ""
     dice: bool = False
@@ -48,9 +51,16 @@ STEPS = (
     Step("softmax", "#attention-view .layers"),
     Step("two_scales", "#attention-view .layers", face=1, lab={"layer": COMBINED}),
     Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
+    Step(
+        "everybody",
+        "#dials-view",
+        most=True,
+        lab={"direction": "backward", "maps": "masked"},
+        unfold="dials-view",
+    ),
     Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),
-    Step("spectral_norm", "#spectrum-view .iteration", tab="inside"),
     Step("discriminator", "#attention-view .layers", lab={"network": "discriminator"}, dice=True),
+    Step("spectral_norm", "#spectrum-view .iteration", tab="inside"),
 )
 
 
@@ -79,8 +89,8 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
         lab["gammas"] = dict.fromkeys(sampler.layers, 0)
     if sampler.average_maps is None and lab.pop("average", False):
         dice = True  # the words ask for other faces then
-    pin = pixel_of(query, sampler.config.image_size)
-    return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pin": pin}
+    pins = _receiving_most(sampler, step)[0] if step.most else [pixel_of(query, sampler.config.image_size)]
+    return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pins": pins}
 
 
 def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
@@ -104,6 +114,8 @@ def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
     words = dict(texts.LESSON["steps"][step.name])
     if "{farther}" in words["see"]:
         known |= _compared(sampler, step)
+    if step.most:
+        known |= _without_most(sampler, step)
     without = words.pop("do_without_average", None)
     if without and sampler.average_maps is None:
         words["do"] = without
@@ -127,6 +139,31 @@ def _compared(sampler: "Sampler", step: Step) -> dict[str, str]:
     face = texts.FACE["seed"].format(seed=seed).lower()
     name = class_name(sampler, label)
     return {"face": f"{face}, {name}," if name else face, "farther": f"{100 * farther.mean():.0f}"}
+
+
+def _receiving_most(sampler: "Sampler", step: Step) -> tuple[list[Pin], float]:
+    """What receives most in the coarsest layer of a step's face: its pixels, its share of all attention."""
+    (seed, _), layer = _face_of(sampler, step), min(sampler.layers, key=side_of)
+    side, size = side_of(layer), sampler.config.image_size
+    latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
+    received = sampler.attention(latent, layer, first_class(sampler)).mean(0)  # (n*n,)
+    most = np.argsort(-received, kind="stable")[:MOST_PINS]
+    pins = [pixel_of(((at % side + 0.5) / side, (at // side + 0.5) / side), size) for at in most]
+    return pins, float(received[most].sum())
+
+
+def _without_most(sampler: "Sampler", step: Step) -> dict[str, str]:
+    """What a step tells of what receives most in its face: its share, and how much changes without it."""
+    pins, share = _receiving_most(sampler, step)
+    (seed, _), cells = _face_of(sampler, step), min(map(side_of, sampler.layers)) ** 2
+    face = CurrentFace(seed, seed, label=first_class(sampler))
+    moved = compare(sampler, face, [1] * len(sampler.layers), "masked", pins)["other"]
+    return {
+        "cells": f"{cells:,}",
+        "share": f"{100 * share:.0f}",
+        "alike": f"{100 * len(pins) / cells:.0f}",
+        "moved": f"{moved:.1f}",
+    }
 
 
 def tour(sampler: "Sampler") -> gr.HTML:

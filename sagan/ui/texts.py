@@ -5,8 +5,8 @@ HEADER = {
     "title": TITLE,
     "what": "A generator that learned to make pictures: nothing that they show exists.",
     "what_faces": "A generator that learned to make faces: none of these people exist.",
-    "how": "Move over a face to see which places each point looks at while the face is made.",
-    "how_touch": "Touch a face to see which places each point looks at while the face is made.",
+    "how": "Tab Attention: move over the face to see which places each point looks at while it is made.",
+    "how_touch": "Tab Attention: touch the face to see which places each point looks at while it is made.",
     "link": "Copy link",
     "copied": "Link copied",
     "copy_by_hand": "Copy this link:",
@@ -35,9 +35,10 @@ SHEET = {
     "face": "Face from seed {seed}",
     "current": "Face from seed {seed}, the current face",
     "waiting": "A face that is being made",
-    "help": "Choose a face: it becomes the current one on every tab. Truncation shortens their latents: a "
-    "little makes faces cleaner and more alike; far below 1 they are shorter than any that the generator "
-    "learned from, and faces fall apart.",
+    "help": "Choose a face: it becomes the current one on every tab. A seed draws the latent, the random "
+    "numbers that a face is made from; neighbouring seeds have nothing in common. Truncation multiplies "
+    "them: a little below 1 faces are cleaner and more alike; far below, latents are shorter than any that "
+    "the generator learned from, and faces fall apart.",
     "download": "Download sheet",
     "failed": "The sheet could not be made. Choose another first seed to try again.",
 }
@@ -55,8 +56,8 @@ WALK = {
     "play": "Play",
     "pause": "Pause",
     "help": "The way follows the arc between both latents (slerp): halfway on a straight line they would be "
-    "shorter than nearly all that the generator learned from. It makes a face of every point of the way. "
-    "Play shows {frames} of them, one fading into the next.",
+    "shorter than nearly all that the generator learned from. Every point of the way gives a face. Play "
+    "shows {frames} of them, one fading into the next.",
     "failed": "The way could not be made. Choose another seed to try again.",
 }
 WAY = "From A to B"
@@ -83,7 +84,7 @@ ATTENTION = {
     "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds (the sign means nothing by itself)",
+    "gamma_help": "how much of what it gathers the layer adds (− is no less: the values can turn as well)",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
@@ -102,8 +103,8 @@ ATTENTION = {
     "outside_value": "{outside} %",
     "total": "receives in all",
     "total_value": "{total} × average",
-    "spread": "as if spread evenly over {places} of {all} places",
-    "scale": "weight, times uniform: one scale for all maps",
+    "spread": "as much entropy as {places} of {all} places alike",
+    "scale": "weight, times uniform (1/N): one scale for all maps",
     "scale_own": "weight, each map from 0 to its own maximum: {tops} uniform",
     "largest": "max",
     "curated": "Where to look",
@@ -124,6 +125,7 @@ LAB = {
     "makes them.",
     "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
     "is no border.",
+    "score_known": "When training ended, real pictures had {real} on average and generated ones {fake}.",
     "failed": "No answer came. Try again.",
     "saving": "Making the file …",
     "view_forward": "what the marked point looks at",
@@ -151,7 +153,8 @@ LAB = {
     "pins_hint": "Pin up to five points: click the face, or press Enter on it. Each keeps its maps here.",
     "pins_hint_touch": "Pin up to five points: touch the face, then this button. Each keeps its maps here.",
     "pin_here": "Pin this point",
-    "pin_most": "Pin what receives most in {name}",
+    "pin_most": "Pin what receives most in",
+    "pin_most_of": "Pin the five places of layer {name} that receive most",
     "clear": "Clear all",
     "pin": "Pin {number}",
     "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures",
@@ -168,11 +171,11 @@ DIALS = {
     "learned": "Learned",
     "without": "attention off",
     "dialled": "as dialled",
-    "as_learned": "as learned",
+    "as_learned": "unaltered",
     "difference": "difference",
-    "amplified": "difference × {factor}: {change} of 255 grey levels on average",
-    "amplified_maps": "difference × {factor}: {change} of 255 grey levels on average; {other} to the picture "
-    "with its own maps",
+    "amplified": "mean difference {change} of 255 grey levels, drawn × {factor}",
+    "amplified_maps": "mean difference {change} of 255 grey levels, drawn × {factor}; {other} to the "
+    "picture with its own maps",
     "whose": "Maps",
     "maps": {
         "own": "its own",
@@ -183,26 +186,27 @@ DIALS = {
     },
     "how": {
         "own": "Every place gathers what its query asks for.",
-        "strongest": "Every place takes the value of one key alone, its strongest in the face as learned.",
+        "strongest": "Every place takes the value of one key alone, its strongest in the unaltered face.",
         "uniform": "Every place gathers from all places alike, as if nobody asked.",
-        "b": "Every place looks where the same place of face B, as learned, looks. What it gathers there are "
+        "b": "Every place looks where the same place of face B, unaltered, looks. What it gathers there are "
         "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
-        "masked": "Nobody can look at the pinned places, and the other shares of each row grow until they "
-        "sum to 1 again. Pin those that receive most, then any others.",
+        "masked": "Nobody can look at the pinned places, and the other shares of each map of the unaltered "
+        "face grow until they sum to 1 again. Pin those that receive most, then any others.",
     },
+    "no_gammas": "All gammas are 0, so that maps change nothing: turn a dial first.",
     "no_pins": "Nothing is pinned, so nothing is left out. Pin a place on a picture above.",
     "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
-    "b": "face B as learned, seed {seed}",
+    "b": "face B unaltered, seed {seed}",
     "help": "The generator makes this face again with other gammas, or other maps. The difference is the "
-    "picture as dialled minus the one with attention off; grey is no change. This generator learned with "
-    "attention and counts on it: one that learned without would draw other faces, not the one with attention "
-    "off. All this changes these pictures only.",
+    "picture as dialled minus the one with attention off; grey is no change. Off is not a GAN without "
+    "attention: this generator learned with it and counts on it, and one that learned without draws other "
+    "faces. A face may pale only because a summand is missing. All this changes these pictures only.",
     "failed": "The pictures could not be made. Turn a dial or choose maps to try again.",
 }
 NUMBERS = {
     "title": "The numbers: how one point is computed",
     "layer": "Layer",
-    "where": "Generator, layer {name}, {place} (counted from 0), {width} channels",
+    "where": "Generator, layer {name}, cell in {place} (counted from 0), {width} channels",
     "place": "column {column}, row {row}",
     "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
     "product": "q times k",
@@ -223,8 +227,8 @@ NUMBERS = {
         "0, where it starts, q, k and v get no gradient: gamma moves first, and then they learn.",
         "attended": "The sum: what this point gathers from all places, itself among them, each value as "
         "much as its softmax says.",
-        "weights": "softmax: the logits become shares that sum to 1. This row of shares is the heatmap "
-        "of what the point looks at.",
+        "weights": "softmax: the logits become shares that sum to 1, for each face anew. This row of shares "
+        "is the heatmap of what the point looks at.",
         "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
         "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, so that "
         "longer queries, of d numbers, make softmax no sharper; this layer, as in the paper, does not.",
@@ -263,13 +267,16 @@ TRAINING = {
     "hinge": "Neither loss has to fall: each network is measured against the other, which learns too. The "
     "generator’s is minus the mean score of its pictures. While scores lie between −1 and 1, the "
     "discriminator’s is 2 minus the difference of the mean scores of real and generated pictures: 2 means "
-    "that it cannot tell them apart.",
-    "fid": "FID: how far what a classifier sees in generated pictures is from what it sees in real ones.",
+    "that it scores both alike on average.",
+    "fid": "FID: how far what a classifier sees in generated pictures is from what it sees in real ones. "
+    "Two sets of real ones differ as well.",
     "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
     "training had it.",
+    "joined": "Dotted lines: here another run went on from what there was, with high learning rates again, "
+    "which disturb what had settled.",
     "penalty": "The discriminator’s loss contains the gradient penalty.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
-    "one kept no film at that time. The curves are of this one.",
+    "one kept no film at that time; the same latents give other faces there. The curves are of this one.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
 }
 
@@ -433,14 +440,15 @@ LESSON = {
     "steps": {
         "short_sight": {
             "title": "Convolutions are short-sighted",
-            "say": "The generator draws faces from random numbers, the latent, and the discriminator scores "
-            "them. Their convolutions make each place from its closest neighbours: what an eye should know "
-            "of how the other one turned out has to travel through many layers. Attention reaches every "
-            "place in one step.",
+            "say": "The generator draws faces from random numbers, the latent; the discriminator scores "
+            "them. Convolutions make a place from its closest neighbours: what two eyes share comes from "
+            "coarse maps that both grew from; how one turned out hardly reaches the other. Attention "
+            "reaches every place in one step.",
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
             "see": "If attention were spread evenly, {even} % of it would lie outside in the {fine} layer. "
-            "Where the share is small, the place looks at itself and its neighbours.",
+            "Where it is small, the place looks at itself and its neighbours; or what all places look at "
+            "lies next to it.",
         },
         "query_key_value": {
             "title": "Query, key, value",
@@ -456,42 +464,64 @@ LESSON = {
             "alike ({all} in the {fine} layer), each would have 1/N. The page gives a share as a multiple of "
             "that: 8 × uniform is eight times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
-            "find a point whose strongest key has less than 8 ×, or as little as you can.",
+            "find a point whose strongest key in {fine} has less than 8 ×, or as little as you can.",
             "see": "The numbers under each picture stay: only colours and their scale change. With its own "
-            "maximum even a map that is nearly uniform looks sharp.",
+            "maximum even a map that is spread over hundreds of places looks sharp.",
         },
         "two_scales": {
             "title": "Two layers, two scales",
-            "say": "The {coarse} layer comes first: its cells are {coarse_cell} pixels wide, and it sees the "
-            "face in the rough. The {fine} layer comes later, with cells of {fine_cell} pixels. The picture "
-            "“Combined” adds both up, each as much as its gamma says.",
+            "say": "The {coarse} layer comes first: its cells are {coarse_cell} pixels wide, and it works "
+            "on a coarse draft. The {fine} layer comes later, with cells of {fine_cell} pixels. “Combined” "
+            "is the mean of both maps, each weighted by the size of its gamma.",
             "do": "Point at places all over the face and compare the layers’ mean distances. Does one look "
             "farther everywhere? (Uniform attention, too, has a larger mean distance from a corner than "
             "from the middle.)",
-            "see": "With {face} the {coarse} layer looks farther at {farther} % of the places.",
+            "see": "With {face} the {coarse} layer looks farther at {farther} % of the places. Nothing ties "
+            "how far a layer looks to the size of its cells.",
         },
         "gamma": {
             "title": "Gamma: from off to learned",
-            "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that the "
-            "network first learns what convolutions can do; only when it moves can queries, keys and values "
-            "learn. Here the dials are off, and the difference is plain grey.",
+            "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that at first "
+            "the layer changes nothing; only when it moves can queries, keys and values learn. Here the "
+            "dials are off, and the difference is plain grey.",
             "do": "Press Learned beside a dial. What does attention add to this face, and which layer adds "
             "most? Then press it beside all dials and choose face B’s maps: whose outlines do you see?",
-            "see": "With B’s maps, values of this face appear in the outlines of B: maps say from where, "
-            "values say what.",
+            "see": "The grey levels below the difference say which layer adds more. With B’s maps, values "
+            "of this face appear in the outlines of B: maps say from where, values say what.",
+        },
+        "everybody": {
+            "title": "What everybody looks at",
+            "say": "Five of the {cells} cells of the {coarse} layer receive {share} % of all its attention "
+            "in this face ({alike} % if all received alike): most places look there, whatever they ask. "
+            "They are pinned, and “pins out” takes them away. Nobody can look at them then.",
+            "do": "What changes? Then press Clear all, pin five other places by clicking a large face, and "
+            "compare: what does each of them receive in all?",
+            "see": "Without the five the picture moves by {moved} grey levels; places that receive less "
+            "change less. What all look at serves them all: a bright cell need not be about the picture "
+            "below it.",
         },
         "meaning": {
             "title": "When a map means little",
-            "say": "A row near the most bits that its layer can have ({bits} in {fine}) is spread "
-            "over everything, and its brightest place says little. A sharp map says where something came "
-            "from, not why: attention is not an explanation. And a map that is the same for every face tells "
-            "of the place, not of this face.",
+            "say": "A map near the most bits of entropy that its layer can have ({bits} in {fine}) is "
+            "spread over everything, and its brightest place says little. A sharp map says where the layer "
+            "looked, not why: attention is not an explanation. And a map that every face has tells of the "
+            "place, not of this face.",
             "do": "Switch “every face” on, if it is not. Find a point whose map is its own, and one whose "
-            "map every face has.",
+            "map every face has. An average is blurred even where each map is sharp: compare where the "
+            "peaks lie.",
             "do_without_average": "Press New face a few times. Find a point whose map changes with the face, "
             "and one whose map stays.",
             "see": "Neither kind is better made: a layer may well look at the same places in all faces. But "
             "only where a map changes with the face does it tell of this one.",
+        },
+        "discriminator": {
+            "title": "The discriminator looks too",
+            "say": "The discriminator attends as well. It alone sees real pictures, and learns to score "
+            "them above the generator’s; the generator learns from its scores. That of this face stands "
+            "below the maps: the higher, the more real it looks.",
+            "do": "Press New face a few times. Which face has the highest score? Would you agree?",
+            "see": "It need not be the one that you would choose: the discriminator learned to tell "
+            "generated faces from real ones, by whatever gives them away, and not to find good ones.",
         },
         "spectral_norm": {
             "title": "Spectral norm keeps the game fair",
@@ -503,15 +533,6 @@ LESSON = {
             "Press New random vector and Play again. Is it the same number?",
             "see": "Not always: it depends on where the vector starts. But the estimate only ever grows, and "
             "from nearly any start it comes to the same value.",
-        },
-        "discriminator": {
-            "title": "The discriminator looks too",
-            "say": "The other network attends as well, while it judges whether this face is real: so it can "
-            "compare places that lie far apart, both eyes for example. Its score stands below the pictures: "
-            "the higher, the more real the face looks to it.",
-            "do": "Press New face a few times. Which face has the highest score? Would you agree?",
-            "see": "It need not be the one that you would choose: the discriminator learned to tell "
-            "generated faces from real ones, by whatever gives them away, and not to find good ones.",
         },
     },
 }
@@ -560,17 +581,17 @@ WORKSHEET = {
             "tab": "Attention, Gamma dials",
             "ask": "Turn all dials off. By how many grey levels does the face change on average when only "
             "the {fine} layer is then set to Learned? Why does gamma start at 0 in training?",
-            "answer": "By {change} of 255. At 0 the layer lets everything through unchanged, so the network "
-            "first learns with convolutions, and training then decides how much attention to add. (At 0 "
-            "queries, keys and values have no gradient: gamma moves first, and then they learn.)",
+            "answer": "By {change} of 255. At 0 the layer changes nothing: it cannot disturb what "
+            "convolutions learn first, and training decides how much attention to add. (At 0 queries, keys "
+            "and values have no gradient: gamma moves first, and then they learn.)",
         },
         {
             "tab": "Attention",
-            "ask": "How many bits of entropy can a row of the {fine} layer have at most? How many has the "
-            "row of the point? Name a reason why even a sharp map does not explain the face.",
-            "answer": "log2({all}) = {bits} bits, where all places count alike; the point’s row has "
-            "{entropy}. A map shows which places contributed, but neither what they told (the values) nor "
-            "what later layers made of it. And convolutions carry information past it.",
+            "ask": "How many bits of entropy can a map of layer {fine} have at most? How many has that of "
+            "the point? Name a reason why even a sharp map does not explain the face.",
+            "answer": "log2({all}) = {bits} bits, where all places count alike; that of the point has "
+            "{entropy}. A map shows where the layer looked, but neither what it found (the values) nor what "
+            "later layers made of it. And convolutions carry information past it.",
         },
         {
             "tab": "Inside, Spectral norm",

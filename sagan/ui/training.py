@@ -1,6 +1,7 @@
 """The Training tab: a film of faces growing out of noise, with their attention, and the curves of the run."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import gradio as gr
@@ -8,7 +9,7 @@ import numpy as np
 
 from sagan import film
 from sagan.checkpoint import FILM
-from sagan.pictures import PENALTIES
+from sagan.losses import PENALTIES
 from sagan.ui import texts
 from sagan.ui.attention import layer_props
 from sagan.ui.components import view
@@ -18,6 +19,7 @@ from sagan.ui.footer import metric
 from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
+RISE = 1.5  # times: where a learning rate rises by so much, another run began
 KIMG = 1000
 
 Row = dict[str, float]
@@ -44,6 +46,9 @@ def training_tab(controls: Controls) -> None:
     notes = [name for name, holds in of_losses.items() if holds and "losses" in drawn]
     if "metric" in drawn and metric(sampler.history) == "fid":
         notes.append("fid")
+    joints = joined(sampler.history) if charts else []
+    if joints:
+        notes.append("joined")
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",
@@ -58,6 +63,7 @@ def training_tab(controls: Controls) -> None:
             labels=labels,
             side=sampler.config.image_size,
             has_layers=filmed and attends,
+            joints=joints,
             notes=" ".join(words[name] for name in notes),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
@@ -90,7 +96,7 @@ def training_tab(controls: Controls) -> None:
 
 
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The charts of a history: losses, the generator's gammas, a metric with its floor, where they are.
+    """The charts of a history, where they are: losses, the generator's gammas, a metric and its floor.
 
     A line is its name and its points (images shown, value), two at least.
     """
@@ -127,6 +133,12 @@ def points(history: list[Row], column: str) -> Points:
     count = np.bincount(stretch)
     means = [np.bincount(stretch, values)[count > 0] / count[count > 0] for values in pairs.T]
     return [(float(images), float(value)) for images, value in zip(*means, strict=True)]
+
+
+def joined(history: list[Row]) -> list[float]:
+    """After how many images shown another run went on from what there was: the learning rate rises there."""
+    rows = [row for row in _known(history) if math.isfinite(row.get("g_lr", math.nan))]
+    return [before["images"] for before, row in pairwise(rows) if row["g_lr"] > RISE * before["g_lr"]]
 
 
 def moments(history: list[Row]) -> list[dict[str, int]]:

@@ -138,7 +138,7 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     for layer in LAYERS:
         part(dialled, f'[data-dial="{layer}"] .off').click()
     dialled.wait_for_function(
-        "document.querySelector('#dials-view .amplified').textContent.includes(': 0.0 of')"
+        "document.querySelector('#dials-view .amplified').textContent.includes('difference 0.0 of')"
     )
     part(dialled, '[data-dial="32x32"] .learned').click()
     before = dialled.evaluate("sagan.face.seed_a")
@@ -336,6 +336,16 @@ def test_its_own_maps_are_the_dialled_ones_not_those_as_learned(with_classes):
     np.testing.assert_array_equal(dialled, with_classes.faces(z, labels, gammas)[0])
     learned = with_classes.faces(z, labels, gammas, maps_of(with_classes, z[0], "own", face.label))[0]
     assert np.abs(dialled.astype(int) - learned).mean() > 1
+
+
+def test_where_all_gammas_are_0_the_page_says_that_maps_change_nothing(page):
+    how = page.locator("#dials-how")
+    page.evaluate("sagan.lab.set({ maps: 'uniform', gammas: { '16x16': 0, '32x32': 0 } })")
+    assert how.text_content() == texts.DIALS["no_gammas"]
+    page.evaluate("sagan.lab.set({ gammas: { '16x16': 0 } })")
+    assert how.text_content() == texts.DIALS["how"]["uniform"]
+    page.evaluate("sagan.lab.set({ maps: 'own', gammas: { '16x16': 0, '32x32': 0 } })")
+    assert how.text_content() == texts.DIALS["how"]["own"]
 
 
 def test_a_row_gives_all_of_its_weight_to_its_strongest_key():

@@ -394,36 +394,30 @@ def test_a_tap_only_looks_even_where_its_click_does_not_say_that_it_was_one(page
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
 
 
+def pin_most_button(page, layer: str):
+    said = texts.LAB["pin_most_of"].format(name=layer)
+    return page.locator("#attention-view .pins").get_by_role("button", name=said, exact=True)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
-def test_what_receives_most_in_the_layer_in_focus_is_pinned_as_far_as_there_is_room(page, sampler, layer):
+def test_what_receives_most_in_a_layer_is_pinned_instead_of_other_places(page, sampler, layer):
     side = int(layer.split("x")[0])
-    button = page.locator("#attention-view .pins .most")
-    page.locator(f'#attention-view figure[data-layer="{layer}"] .focus').click()
-    page.wait_for_function(
-        "text => document.querySelector('#attention-view .pins .most').textContent === text",
-        arg=texts.LAB["pin_most"].format(name=layer),
-    )
     received = maps_of(sampler, current_seed(page))[layer].sum(0)
     best = [divmod(int(at), side) for at in np.argsort(-received, kind="stable")[:5]]
     middles = [tuple(int((cell + 0.5) * 64 / side) for cell in (column, row)) for row, column in best]
-    button.click()
+    page.evaluate("for (let x = 0; x < 5; x++) sagan.lab.pin(x, 63)")
+    pin_most_button(page, layer).click()
     assert pinned(page) == middles
     assert page.evaluate("[sagan.lab.state.chosen.x, sagan.lab.state.chosen.y]") == list(middles[0])
-    page.wait_for_selector("#attention-view .pins .most:disabled")
-    page.evaluate("sagan.lab.clear(); sagan.lab.pin(1, 63); sagan.lab.pin(1, 62)")
-    page.wait_for_selector("#attention-view .pins .most:enabled")
-    button.click()
-    others = [place for place in middles if place not in ((1, 63), (1, 62))]
-    assert pinned(page) == [(1, 63), (1, 62), *others[:3]]
+    assert page.evaluate("sagan.lab.state.direction") == "backward"  # who looks at them
 
 
-def test_of_combined_maps_nothing_receives_most_and_of_the_discriminator_its_own(page, sampler):
-    button = page.locator("#attention-view .pins .most")
-    page.locator('#attention-view figure[data-layer="combined"] .focus').click()
-    page.wait_for_selector("#attention-view .pins .most", state="hidden")
+def test_of_the_discriminator_what_receives_most_in_its_own_layers_is_pinned(page, sampler):
+    assert page.locator("#attention-view .pins .most button:visible").all_text_contents() == list(LAYERS)
     switch(page, "network", "discriminator")
-    page.wait_for_selector("#attention-view .pins .most:not([hidden])")
-    assert button.text_content() == texts.LAB["pin_most"].format(name="8x8")
+    button = pin_most_button(page, "8x8")
+    page.wait_for_function("button => !button.disabled", arg=button.element_handle())
+    assert page.locator("#attention-view .pins .most button:visible").all_text_contents() == ["8x8", "4x4"]
     button.click()
     face = sampler.faces(latents.from_seed(current_seed(page), sampler.config.z_dim)[None])[0]
     received = inside.attention(*sampler.discriminator_queries_keys(face)["8x8"]).sum(0)

@@ -1,5 +1,6 @@
 """What the lab asks Python for: the discriminator, averages, numbers, files. And large type, and axe-core."""
 
+import copy
 import math
 import re
 import shutil
@@ -109,6 +110,20 @@ def test_the_discriminators_attention_to_the_same_face_is_fetched_when_asked_for
     assert len(requests) == 1
     score = f"{sampler.score(face[None])[0]:.2f}".replace("-", "−")
     assert page.locator(f"{LAB} .status").text_content() == texts.LAB["score"].format(score=score)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_beside_a_score_stands_what_others_had_when_training_ended(new_page, serve, sampler, known):
+    model = copy.copy(sampler)
+    rows = [{"step": step, "d_real": -0.3 + step, "d_fake": -0.756 - step} for step in (5, 0)]
+    model.history = rows if known else [{"step": 1, "d_loss": 1.0, "d_real": 0.2}]
+    page = new_page(f"{serve(model)}?network=discriminator&seed=5")
+    page.wait_for_function("document.querySelector('#attention-view .status')?.textContent")
+    score = f"{sampler.score(face_of(sampler, 5)[None])[0]:.2f}".replace("-", "−")
+    said = texts.LAB["score"].format(score=score)
+    if known:
+        said += " " + texts.LAB["score_known"].format(real="−0.30", fake="−0.76")
+    assert page.locator(f"{LAB} .status").text_content() == said
 
 
 def test_another_face_is_shown_to_the_discriminator_too(page, sampler):

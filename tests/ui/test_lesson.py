@@ -76,8 +76,8 @@ def random_model(**options) -> Sampler:
 # The tour
 
 
-def test_the_tour_has_eight_steps_of_two_or_three_sentences_and_a_thing_to_do():
-    assert len(lesson.STEPS) == len(texts.LESSON["steps"]) == 8
+def test_the_tour_has_nine_steps_of_two_or_three_sentences_and_a_thing_to_do():
+    assert len(lesson.STEPS) == len(texts.LESSON["steps"]) == 9
     for step in lesson.STEPS:
         words = texts.LESSON["steps"][step.name]
         sentences = re.findall(r"[.:?!](?:\s|$)", words["say"])
@@ -94,10 +94,13 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert chosen_tab(page) == {"attention": texts.ATTENTION_TAB, "inside": texts.INSIDE_TAB}[step.tab]
         assert page.evaluate("sagan.face.seed_a") == face.seed
         state = page.evaluate("sagan.lab.state")
-        assert [[pin["x"], pin["y"]] for pin in state["pins"]] == [[int(64 * share) for share in face.query]]
+        of_query = [tuple(int(64 * share) for share in face.query)]
+        pins = of_query if step.name != "everybody" else receive_most(sampler, face.seed, "16x16")[0]
+        assert [(pin["x"], pin["y"]) for pin in state["pins"]] == pins
+        assert (state["chosen"]["x"], state["chosen"]["y"]) == pins[0]
         assert state["network"] == ("discriminator" if step.name == "discriminator" else "generator")
         assert state["gammas"] == (dict.fromkeys(sampler.layers, 0) if step.name == "gamma" else {})
-        assert state["maps"] == "own"
+        assert state["maps"] == ("masked" if step.name == "everybody" else "own")
         assert state["layer"] == ("combined" if step.name == "two_scales" else None)
         for view in ("dials-view", "numbers-view"):
             opened = page.locator(f"#{view} details").evaluate("details => details.open")
@@ -110,11 +113,44 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert "{" not in see and not card(page, ".see p").is_visible()
         card(page, ".see summary").click()
         assert card(page, ".see p").is_visible() and card(page, ".see p").text_content() == see
-        assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=8)
+        assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=9)
         assert page.locator(".toured").count() == 1
         if index < LAST:
             card(page, ".next").click()
     assert card(page, ".next").text_content() == texts.TOUR["finish"]
+
+
+def receive_most(sampler: Sampler, seed: int, layer: str, label: int | None = None) -> tuple[list, float]:
+    """The pixels in the middle of the five cells that receive most in a layer, and what share of all."""
+    side = int(layer.split("x")[0])
+    received = [0.0] * side**2
+    for row in sampler.attention(latents.from_seed(seed, 16), layer, label).astype(np.float64):
+        for key, weight in enumerate(row):
+            received[key] += weight / side**2
+    best = sorted(range(side**2), key=lambda key: -received[key])[:5]
+    middle = [((at % side + 0.5) * 64 / side, (at // side + 0.5) * 64 / side) for at in best]
+    return [(int(x), int(y)) for x, y in middle], sum(received[at] for at in best)
+
+
+def test_what_everybody_looks_at_is_told_with_what_changes_without_it(sampler, with_classes):
+    step = next(step for step in lesson.STEPS if step.name == "everybody")
+    for model, seed, label in ((sampler, 11, None), (with_classes, START_SEED, 0)):
+        pins, share = receive_most(model, seed, "16x16", label)
+        z, labels = latents.from_seed(seed, 16)[None], None if label is None else np.array([label])
+        maps = {}
+        for layer, (q, k) in model.queries_keys(z[0], label).items():
+            side = int(layer.split("x")[0])
+            weights = np.exp(q.astype(np.float64) @ k.T)
+            for x, y in pins:
+                weights[:, y * side // 64 * side + x * side // 64] = 0
+            maps[layer] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+        moved = np.abs(model.faces(z, labels, maps=maps)[0].astype(int) - model.faces(z, labels)[0]).mean()
+        told = lesson.told_step(model, step)
+        assert f"Five of the 256 cells of the 16×16 layer receive {100 * share:.0f} % of" in told["say"]
+        assert "(2 % if all received alike)" in told["say"]
+        (said,) = re.findall(r"moves by ([\d.]+) grey levels", told["see"])
+        assert float(said) == pytest.approx(moved, abs=0.06)
+        assert lesson.setting(model, step)["pins"] == pins
 
 
 def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, with_classes):
@@ -132,7 +168,7 @@ def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, w
                 )
                 farther += coarse > fine
         said = f"With {name} the 16×16 layer looks farther at {100 * farther / 1024:.0f} % of the places."
-        assert lesson.told_step(model, step)["see"] == said
+        assert lesson.told_step(model, step)["see"].startswith(f"{said} ")
 
 
 def test_the_header_leads_into_the_tour_too(page):
@@ -159,9 +195,9 @@ def test_quick_clicks_stop_at_either_end(page):
     begin(page, 1)
     card(page, ".back").evaluate(quickly)
     at(page, 0)
-    begin(page, 6)
+    begin(page, LAST - 1)
     card(page, ".next").evaluate(quickly)
-    at(page, 7)
+    at(page, LAST)
     assert card(page, ".error").text_content() == ""
 
 
@@ -277,7 +313,7 @@ def test_a_second_escape_does_nothing(page):
 def test_the_tour_is_shown_in_large_type_too_and_leaving_it_leads_out_of_the_projector(page):
     page.locator("#attention-view .projector").click()
     page.evaluate("sagan.emit('tour', 0)")
-    for index in range(8):
+    for index in range(len(lesson.STEPS)):
         at(page, index)
         card(page, ".next").wait_for()
         boxes = [page.locator(part).bounding_box() for part in ("#dice", "#tour-view .card")]
@@ -424,13 +460,14 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
 def test_where_new_faces_are_asked_for_the_card_has_a_button_for_them(page):
     begin(page, 0)
     assert not card(page, ".dice").is_visible()
-    for index in range(1, len(lesson.STEPS)):
+    asking = next(index for index, step in enumerate(lesson.STEPS) if step.name == "discriminator")
+    for index in range(1, asking + 1):
         card(page, ".next").click()
         at(page, index)
     before = page.evaluate("sagan.face.seed_a")
     card(page, ".dice").click()
     page.wait_for_function("seed => sagan.face.seed_a !== seed", arg=before)
-    assert card(page).get_attribute("data-step") == str(len(lesson.STEPS) - 1)
+    assert card(page).get_attribute("data-step") == str(asking)
 
 
 @pytest.mark.parametrize(
@@ -450,7 +487,8 @@ def test_steps_and_exercises_fit_the_model(options, left_out):
     for step in steps:
         assert all("{" not in words for words in lesson.told_step(sampler, step).values())
         setting = lesson.setting(sampler, step)
-        assert max(setting["pin"]) < sampler.config.image_size
+        assert len(setting["pins"]) == (5 if step.most else 1)
+        assert max(map(max, setting["pins"])) < sampler.config.image_size
         assert set(setting["lab"].get("gammas", {})) in (set(), set(sampler.layers))
     sheet = worksheet.page(sampler, lesson.faces(sampler)[0])
     assert sheet.count("<li>") == 2 * (8 - ("discriminator" in left_out))

@@ -16,7 +16,7 @@ from sagan.film import Film, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import texts
-from sagan.ui.training import curves, moments, points
+from sagan.ui.training import curves, joined, moments, points
 
 CONFIG = SaganConfig(g_width=8, d_width=8, z_dim=16)
 STEPS = (0, 16, 24, 32, 40)
@@ -550,6 +550,39 @@ def test_what_fid_is_stands_below_its_curve(new_page, serve, filmed, column):
     page.locator("#training-view .charts").wait_for()
     said = page.locator("#training-view .notes").all_text_contents()
     assert said == ([texts.TRAINING["fid"]] if column == "fid" else [])
+
+
+def rates(*runs: tuple[int, float]) -> list[dict[str, float]]:
+    """A history of runs, each (rows, rate): its rate falls from there to nearly nothing."""
+    falling = [rate * (count - i) / count for count, rate in runs for i in range(count)]
+    return [
+        {"step": i, "images": 64 * i, "d_loss": 1.0, "g_loss": 0.5, "g_lr": rate}
+        for i, rate in enumerate(falling)
+    ]
+
+
+def test_a_run_joins_the_one_before_where_the_rate_rises():
+    counts = [draw.randrange(4, 30) for _ in range(4)]
+    history = rates(*((count, draw.uniform(1e-4, 1.4e-4)) for count in counts))
+    assert joined(history) == [64 * (sum(counts[:i]) - 1) for i in (1, 2, 3)]
+    assert joined([row | {"g_lr": 1e-4} for row in history]) == []
+    assert joined([{name: value for name, value in row.items() if name != "g_lr"} for row in history]) == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_runs_join_every_chart_has_a_line_and_the_page_says_what_it_is(new_page, serve, filmed, count):
+    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler.history = rates(*[(20, 1e-4)] * count)
+    page = new_page(serve(sampler))
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    part(page, ".curves path[d]").first.wait_for(state="attached")
+    last = math.log2(1 + sampler.history[-1]["images"] / 1000)
+    wanted = [100 * math.log2(1 + images / 1000) / last for images in joined(sampler.history)]
+    lines = part(page, ".grid .joint").evaluate_all(
+        "lines => lines.map((line) => Number(line.getAttribute('x1')))"
+    )
+    assert len(wanted) == count - 1 and lines == pytest.approx(wanted)
+    assert (texts.TRAINING["joined"] in part(page, ".notes").text_content()) is (count > 1)
 
 
 def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, filmed, tmp_path):

@@ -29,11 +29,12 @@ for (const { name, dial, slider } of dials) {
   dial.querySelector('.learned').addEventListener('click', () => turn(name, 1));
 }
 
-// Face B may be the face itself: at the end of a walk, or where both have one seed. And perhaps nothing is pinned.
+// Face B may be the face itself: at the end of a walk, or where both have one seed. Perhaps nothing is pinned, or all is off.
 function sayHow() {
   const { face } = sagan, { maps, pins } = lab.state;
   const same = maps === 'b' && face && (face.t === 1 || face.seed_a === face.seed_b);
-  part('.how').textContent = same ? texts.same : maps === 'masked' && !pins.length ? texts.no_pins : texts.how[maps];
+  const off = maps !== 'own' && times().every((value) => value === 0), nothing = maps === 'masked' && !pins.length;
+  part('.how').textContent = off ? texts.no_gammas : same ? texts.same : nothing ? texts.no_pins : texts.how[maps];
 }
 
 for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));

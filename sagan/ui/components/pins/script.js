@@ -4,7 +4,7 @@ const pins = (() => {
   const { lab } = sagan;
   const section = element.querySelector('.pins'), list = section.querySelector('.cards');
   const touch = matchMedia('(hover: none)').matches;
-  const clear = section.querySelector('.clear'), most = section.querySelector('.most'), hint = section.querySelector('.hint');
+  const clear = section.querySelector('.clear'), hint = section.querySelector('.hint');
   const cards = new Map(); // by pin
   let frame = 0;
 
@@ -81,19 +81,29 @@ const pins = (() => {
     offerMost();
   }
 
-  /** Pin the places that receive most in the layer in focus, as many as there is room for; the first becomes the chosen one. */
-  function pinMost() {
-    const { q, k, n, side } = layers.focus();
+  /** Pin the places that receive most in a layer instead of any others, choose the first, and show who looks at them. */
+  function pinMost({ q, k, n, side }) {
     const middle = (cell) => Math.floor(((cell + 0.5) * props.size) / side);
     const best = saganAttention.strongest(saganAttention.received(q, k, n), lab.MOST);
+    lab.clear();
+    lab.set({ direction: 'backward' });
     for (const position of [...best, best[0]]) lab.pin(middle(position % side), middle(Math.floor(position / side)));
   }
 
+  const offers = layers.panels.filter(({ combined }) => !combined).map((panel) => {
+    const button = make('button', 'button', panel.name);
+    button.type = 'button';
+    button.setAttribute('aria-label', sagan.fill(texts.pin_most_of, { name: panel.name }));
+    button.addEventListener('click', () => pinMost(panel));
+    section.querySelector('.most').append(button);
+    return { panel, button };
+  });
+
   function offerMost() {
-    const panel = layers.focus();
-    most.hidden = panel.combined || !panel.q;
-    most.textContent = sagan.fill(texts.pin_most, { name: panel.name });
-    most.disabled = lab.state.pins.length === lab.MOST;
+    for (const { panel, button } of offers) {
+      button.hidden = panel.network !== lab.state.network;
+      button.disabled = !panel.q;
+    }
   }
 
   const ask = () => { frame ||= requestAnimationFrame(draw); };
@@ -101,7 +111,6 @@ const pins = (() => {
     lab.clear();
     element.querySelector('.picture').focus({ preventScroll: true }); // the button has nothing left to do
   });
-  most.addEventListener('click', pinMost);
   section.querySelector('.pin-here').addEventListener('click', () => layers.pin());
   lab.on((state, changes) => {
     if (['pins', 'chosen', 'direction', 'scale', 'network', 'layer'].some((name) => name in changes)) ask();

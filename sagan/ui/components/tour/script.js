@@ -45,7 +45,7 @@ function keepRoom() {
 }
 
 function show(index) {
-  const { title, say, do: task, see, dice, lab: state, pin, unfold } = steps[index];
+  const { title, say, do: task, see, dice, lab: state, pins, unfold } = steps[index];
   const first = shown === null;
   shown = index;
   card.hidden = false;
@@ -63,7 +63,7 @@ function show(index) {
   next.textContent = index === steps.length - 1 ? texts.finish : texts.next;
   card.dataset.step = index;
   lab.set({ ...lab.FIRST, ...state });
-  lab.pin(...pin);
+  for (const pin of [...pins, pins[0]]) lab.pin(...pin); // the first is the chosen one
   for (const details of folds()) details.open = unfold !== '' && details.closest(`#${unfold}`) !== null;
   keepRoom();
   if (first) next.focus({ preventScroll: true });
