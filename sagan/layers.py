@@ -204,11 +204,13 @@ class SelfAttention(nn.Module):
         gamma: float | None = None,
         extras: Extras | None = None,
         maps: Tensor | None = None,
+        values: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Map x (B, C, H, W) to the same shape.
 
         In this call `gamma` takes the place of the learned scalar, and `maps` that of the attention which the
-        layer would make of x: (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers.
+        layer would make of x: (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers. `values`
+        are positions (N,) of integers, and what these tell instead of their own values, (N, C).
 
         extras="queries_keys" returns (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns
         (y, attention) with attention of (B, H*W, H*W), that which was given if any was; extras="parts"
@@ -224,6 +226,9 @@ class SelfAttention(nn.Module):
                 raise ValueError(f"maps must have the shape {wanted}, but have {tuple(maps.shape)}")
             maps = maps.expand(count, -1, -1)
         q, k, v = (_positions(project(x)) for project in (self.query, self.key, self.value))  # (B, H*W, d)
+        if values is not None:
+            at, told = values
+            v = v.index_copy(1, at, told.to(v).expand(len(v), -1, -1))
         if maps is None and extras == "maps":
             maps = torch.softmax(q @ k.transpose(1, 2), dim=-1)  # (B, H*W, H*W)
         if maps is not None:

@@ -122,18 +122,19 @@ class Generator(nn.Module):
         gammas: dict[str, float] | None = None,
         extras: NetworkExtras | None = None,
         maps: dict[str, Tensor] | None = None,
+        values: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
-        gammas replaces learned gammas by layer name ("16x16"), and maps the attention, as
-        `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra}) with what that
-        returns; with extras="activations", (images, {block: its output}) of all blocks in the order data
-        meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those that are residual belong to
-        the one they follow. Raises ValueError where labels are missing, not wanted or not one for each
-        latent, where there is no layer of a gamma's or a map's name, or maps have another shape.
+        gammas replaces learned gammas by layer name ("16x16"), maps the attention, and values what some
+        positions tell, as `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra})
+        with what that returns; with extras="activations", (images, {block: its output}) of all blocks in the
+        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those that are residual
+        belong to the one they follow. Raises ValueError where labels are missing, not wanted or not one for
+        each latent, where there is no layer of a gamma's, map's or value's name, or maps have another shape.
         """
         _check_labels(self.config, labels, len(z))
-        for name in (*(gammas or ()), *(maps or ())):
+        for name in (*(gammas or ()), *(maps or ()), *(values or ())):
             if name not in self.attention:
                 raise ValueError(f"there is no attention layer {name!r}, only {list(self.attention)}")
         h = z[:, :, None, None]  # (B, z_dim, 1, 1)
@@ -141,7 +142,7 @@ class Generator(nn.Module):
         for block in self.blocks:
             h = block(h, labels)  # (B, channels, side, side)
             h = _refine(self.residual, h, labels)
-            h = _attend(self.attention, h, extras, collected, gammas, maps)
+            h = _attend(self.attention, h, extras, collected, gammas, maps, values)
         images = torch.tanh(self.to_image(h))
         if extras == "activations":
             collected["image"] = images
@@ -298,6 +299,7 @@ def _attend(
     collected: dict,
     gammas: dict | None = None,
     maps: dict | None = None,
+    values: dict | None = None,
 ) -> Tensor:
     """Run the attention layer that belongs to this feature map, if any; file the extras in `collected`."""
     name = layer_name(h.shape[-1])
@@ -305,13 +307,14 @@ def _attend(
         collected[name] = h
     if name not in attention:
         return h
-    gamma, given = ((by_name or {}).get(name) for by_name in (gammas, maps))
+    given = {"gamma": gammas, "maps": maps, "values": values}
+    given = {word: (by_name or {}).get(name) for word, by_name in given.items()}
     if extras is None:
-        return attention[name](h, gamma, maps=given)
+        return attention[name](h, **given)
     if extras == "activations":
-        collected[f"attention {name}"] = h = attention[name](h, gamma, maps=given)
+        collected[f"attention {name}"] = h = attention[name](h, **given)
         return h
-    h, collected[name] = attention[name](h, gamma, extras, given)
+    h, collected[name] = attention[name](h, extras=extras, **given)
     return h
 
 

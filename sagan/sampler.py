@@ -40,7 +40,8 @@ class Sampler:
     after a restart. Latents are finite numbers, (z_dim,) or (N, z_dim); labels are integers from 0 on, needed
     wherever the model has classes; gammas is {layer: value} and stands in for the learned ones in that call,
     maps {layer: (n*n, n*n)} for the attention of all its faces, n being the layer's side: row i is how query
-    position i spreads over the keys.
+    position i spreads over the keys; values {layer: {position: (C,)}} for what single positions, row * n +
+    column, tell those that look at them.
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are
@@ -128,9 +129,10 @@ class Sampler:
         labels: np.ndarray | None = None,
         gammas: Mapping[str, float] | None = None,
         maps: Mapping[str, np.ndarray] | None = None,
+        values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     ) -> np.ndarray:
         """Latents (N, z_dim), and integer labels (N,) where there are classes -> uint8 (N, S, S, 3)."""
-        faces = [face for face, _ in self._generate(latents, labels, gammas, maps=maps)]
+        faces = [face for face, _ in self._generate(latents, labels, gammas, maps=maps, values=values)]
         size = self.config.image_size
         return np.array(faces, np.uint8).reshape(-1, size, size, 3)
 
@@ -156,6 +158,13 @@ class Sampler:
         """The map of one layer, float32 (n*n, n*n): row i is how query position i spreads over the keys."""
         self._check_layer(layer)
         return self._generate_one(latent, label, gammas, "maps")[1][layer]
+
+    def values(
+        self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
+    ) -> dict[str, np.ndarray]:
+        """{layer: float32 (n*n, C)}: what each position tells those that look at it."""
+        parts = self._generate_one(latent, label, gammas, "parts")[1]
+        return {layer: values for layer, (_, _, _, values) in parts.items()}
 
     def computation(
         self,
@@ -261,15 +270,17 @@ class Sampler:
         gammas: Mapping[str, float] | None,
         extras: NetworkExtras | None = None,
         maps: Mapping[str, np.ndarray] | None = None,
+        values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
         labels = self._checked_labels(labels, len(latents))
         gammas = self._checked_gammas(gammas)
         maps = self._checked_maps(maps)
+        values = self._checked_values(values)
 
         def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
-            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras, maps)
+            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras, maps, values)
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
@@ -364,11 +375,10 @@ class Sampler:
             raise ValueError(
                 f"maps must be arrays by layer, {{layer: array}}, but were {type(maps).__name__}."
             )
-        places_of = {layer_name(side): side**2 for side in self.config.g_attention}
         checked = {}
         for layer, weights in (maps or {}).items():
             self._check_layer(layer)
-            places = places_of[layer]
+            places = self._sides[layer] ** 2
             try:
                 weights = np.asarray(weights, np.float32)
             except (TypeError, ValueError) as error:
@@ -380,6 +390,37 @@ class Sampler:
                 raise ValueError(f"The map of {layer} must hold finite numbers, but holds NaN or infinity.")
             checked[layer] = torch.tensor(weights)[None]
         return checked
+
+    def _checked_values(
+        self, values: Mapping[str, Mapping[int, np.ndarray]] | None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        if not isinstance(values, Mapping | None):
+            raise ValueError(
+                f"values must be given as {{layer: {{position: array}}}}, but were {type(values).__name__}."
+            )
+        checked = {}
+        for layer, told in (values or {}).items():
+            self._check_layer(layer)
+            side = self._sides[layer]
+            channels = self.config.channels(self.config.g_width, side)
+            if not isinstance(told, Mapping) or any(position not in range(side**2) for position in told):
+                raise ValueError(
+                    f"The values of {layer} must be {{position: array}}, positions from 0 to {side**2 - 1}."
+                )
+            refusal = f"The values of {layer} must be {channels} finite numbers for each position."
+            try:
+                vectors = np.asarray([*told.values()], np.float32)
+            except (TypeError, ValueError) as error:
+                raise ValueError(refusal) from error
+            if told and (vectors.shape != (len(told), channels) or not np.isfinite(vectors).all()):
+                raise ValueError(refusal)
+            positions = torch.tensor([*told], dtype=torch.long)
+            checked[layer] = positions, torch.tensor(vectors.reshape(-1, channels))
+        return checked
+
+    @cached_property
+    def _sides(self) -> dict[str, int]:
+        return {layer_name(side): side for side in self.config.g_attention}
 
     def _check_layer(self, layer: str) -> None:
         if layer not in self.layers:
@@ -403,7 +444,8 @@ def _pixels(image: Tensor) -> np.ndarray:
     """(3, S, S) in [-1, 1] -> uint8 (S, S, 3)."""
     if not image.isfinite().all():
         raise ValueError(
-            "These latents, gammas or maps are so large that the image is not finite; take smaller ones."
+            "These latents, gammas, maps or values are so large that the image is not finite: take smaller "
+            "ones."
         )
     return to_uint8(image[None])[0]
 

@@ -177,6 +177,21 @@ def test_maps_that_are_given_weigh_this_layers_values(fused, batch, gamma):
     )
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
+@pytest.mark.parametrize("with_maps", [False, True], ids=["own maps", "given maps"])
+def test_values_that_are_given_are_told_by_their_positions_alone(fused, with_maps):
+    layer = attention_layer().eval()
+    layer.fused = fused
+    x, told = torch.randn(3, 16, 3, 4), torch.randn(2, 16)
+    maps = torch.randn(1, 12, 12) if with_maps else layer(x, extras="maps")[1]
+    y = layer(x, 0.5, maps=maps if with_maps else None, values=(torch.tensor([7, 2]), told))
+    for i in range(3):
+        values = project(layer.value, x[i].numpy())
+        values[[7, 2]] = told.numpy()
+        attended = (maps.expand(3, -1, -1)[i].detach().numpy() @ values).T.reshape(16, 3, 4)
+        np.testing.assert_allclose((y - x)[i].detach().numpy(), 0.5 * attended, atol=1e-4)
+
+
 def test_a_layers_own_maps_change_nothing():
     layer = attention_layer().eval()
     x = torch.randn(2, 16, 5, 3)

@@ -154,14 +154,32 @@ def test_maps_passed_to_a_forward_reach_their_layer_alone(extras):
     given, own = [], generator(z)
     for name, layer in generator.attention.items():
         layer.register_forward_pre_hook(
-            lambda _, args, options, name=name: given.append((name, (*args, *options.values())[-1])),
-            with_kwargs=True,
+            lambda _, args, options, name=name: given.append((name, options["maps"])), with_kwargs=True
         )
     answer = generator(z, extras=extras, maps={"8x8": maps})
     assert [name for name, _ in given] == ["8x8", "16x16"]
     assert given[0][1] is maps and given[1][1] is None
     images = answer if extras is None else answer[0]
     assert not torch.allclose(images, own) and torch.equal(generator(z), own)
+
+
+@pytest.mark.parametrize("extras", [None, "queries_keys", "activations"])
+def test_values_passed_to_a_forward_reach_their_layer_alone(extras):
+    generator = awake(Generator(small())).eval()
+    z, values = torch.randn(2, 12), {}
+    channels = generator.attention["16x16"].value.out_channels
+    values["16x16"] = (torch.tensor([5]), torch.randn(1, channels))
+    _, before = generator(z, extras="parts")
+    _, after = generator(z, extras="parts", values=values)
+    for name, parts in after.items():
+        wanted = before[name][3].clone()
+        if name == "16x16":
+            wanted[:, 5] = values["16x16"][1]
+        torch.testing.assert_close(parts[3], wanted)
+    answer = generator(z, extras=extras, values=values)
+    images = answer if extras is None else answer[0]
+    torch.testing.assert_close(images, generator(z, values=values))
+    assert not torch.allclose(images, generator(z))
 
 
 def test_the_maps_that_a_generator_has_made_give_the_same_images():
@@ -332,7 +350,15 @@ def test_labels_that_are_not_one_each_are_refused(network, shape):
 
 
 @pytest.mark.parametrize("name", ["64x64", 16], ids=repr)
-@pytest.mark.parametrize("given", [{"gammas": 9.0}, {"maps": torch.zeros(1, 64, 64)}], ids=["gammas", "maps"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gammas": 9.0},
+        {"maps": torch.zeros(1, 64, 64)},
+        {"values": (torch.tensor([0]), torch.zeros(1, 32))},
+    ],
+    ids=["gammas", "maps", "values"],
+)
 def test_a_gamma_or_a_map_of_a_layer_that_is_not_there_is_refused(name, given):
     with pytest.raises(ValueError) as error:
         Generator(small())(torch.randn(1, 12), **{kind: {name: value} for kind, value in given.items()})

@@ -247,7 +247,7 @@ def test_row_i_of_attention_belongs_to_query_position_i(sampler):
     class Constructed(nn.Module):
         attention = nn.ModuleDict({"8x8": layer})
 
-        def forward(self, z, labels, gammas, extras, maps):
+        def forward(self, z, labels, gammas, extras, maps, values):
             _, extra = layer(positions, 0.0, extras)
             return torch.zeros(1, 3, 32, 32), {"8x8": extra}
 
@@ -340,6 +340,30 @@ def test_maps_of_one_layer_leave_the_others_to_themselves_and_gammas_count(sampl
         sampler.faces(latents, gammas=off, maps=maps).tobytes()
         == sampler.faces(latents, gammas=off).tobytes()
     )
+
+
+def test_what_positions_tell_can_be_that_of_another_face(sampler):
+    one, other = random_latents(2)
+    assert {layer: values.shape for layer, values in sampler.values(one).items()} == {
+        layer: (side**2, sampler._generator.attention[layer].value.out_channels)
+        for layer, side in (("8x8", 8), ("16x16", 16))
+    }
+    told = {"16x16": {at: sampler.values(other)["16x16"][at] for at in (3, 200)}}
+    changed = sampler.faces(one[None], values=told)[0]
+    with torch.no_grad():
+        vectors = torch.tensor(np.stack([*told["16x16"].values()]))
+        values = {"16x16": (torch.tensor([3, 200]), vectors)}
+        image = sampler._generator(torch.tensor(one)[None], values=values)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(changed, (image + 1) * 127.5, atol=1)
+    assert changed.tobytes() != sampler.faces(one[None]).tobytes()
+    own = {layer: dict(enumerate(values)) for layer, values in sampler.values(one).items()}
+    np.testing.assert_allclose(
+        sampler.faces(one[None], values=own)[0].astype(int), sampler.faces(one[None])[0], atol=1
+    )
+    plain = sampler.faces(one[None]).tobytes()
+    assert sampler.faces(one[None], values={"8x8": {}}).tobytes() == plain
+    lists = {layer: {at: vector.tolist() for at, vector in told[layer].items()} for layer in told}
+    assert sampler.faces(one[None], values=lists)[0].tobytes() == changed.tobytes()
 
 
 def test_learned_gammas_are_plain_numbers(sampler):
@@ -667,6 +691,27 @@ def test_maps_without_the_names_of_layers_are_refused(sampler):
     with pytest.raises(ValueError) as refusal:
         sampler.faces(random_latents(1), maps=[np.eye(64), np.eye(256)])
     assert str(refusal.value) == "maps must be arrays by layer, {layer: array}, but were list."
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([1], "values must be given as {layer: {position: array}}, but were list."),
+        ({"8x8": [1]}, "The values of 8x8 must be {position: array}, positions from 0 to 63."),
+        ({"8x8": {64: [1.0] * 16}}, "The values of 8x8 must be {position: array}, positions from 0 to 63."),
+        ({"8x8": {-1: [1.0] * 16}}, "The values of 8x8 must be {position: array}, positions from 0 to 63."),
+        ({"8x8": {0: [1.0] * 15}}, "The values of 8x8 must be 16 finite numbers for each position."),
+        ({"8x8": {0: [1.0], 1: [1.0, 2]}}, "The values of 8x8 must be 16 finite numbers for each position."),
+        ({"8x8": {0: [math.inf] * 16}}, "The values of 8x8 must be 16 finite numbers for each position."),
+        ({"8x8": {0: "red"}}, "The values of 8x8 must be 16 finite numbers for each position."),
+        ({"4x4": {}}, "There is no attention layer '4x4'; this model has 8x8 and 16x16."),
+    ],
+    ids=repr,
+)
+def test_values_that_are_none_are_refused(sampler, values, sentence):
+    with pytest.raises(ValueError) as refusal:
+        sampler.faces(random_latents(1), values=values)
+    assert str(refusal.value) == sentence
 
 
 def test_numbers_too_large_to_compute_with_are_refused(sampler):

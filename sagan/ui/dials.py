@@ -1,7 +1,7 @@
 """The gamma dials of the Attention tab: the face without attention, as dialled, and the difference.
 
 Dialled is also whose maps: the face's own ones, their strongest keys alone, uniform ones, those of face B, or
-its own without the keys of the pinned places.
+its own without the keys of the pinned places. Or its own, while the pinned places tell the values of face B.
 """
 
 from collections.abc import Sequence
@@ -63,20 +63,24 @@ def compare(
 ) -> dict[str, Any]:
     """Four pictures: a face with attention off, as dialled, the difference, and the face as learned.
 
-    Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS. Where these are those of face B,
-    it is B that is shown as learned, and its seed is told; "masked" ones are the face's own without the keys
-    at the `pins`. Told are also the factor that the difference was amplified by, its mean over pixels in grey
-    levels, and for other maps the same mean of what these alone change: the picture as dialled against that
-    of the same gammas with its own maps. Raises ValueError for a face that cannot be.
+    Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS: "masked" are the face's own ones
+    without the keys at the `pins`, and with "told" the places of the pins have the values of face B. Where
+    face B has a part in it, it is B that is shown as learned, and its seed is told. Told are also the factor
+    that the difference was amplified by, its mean over pixels in grey levels, and for all but its own maps
+    the same mean of what these alone change: the picture as dialled against that of the same gammas with its
+    own. Raises ValueError for a face that cannot be.
     """
     other = replace(face, seed_a=face.seed_b, t=0.0)
     if face.t == 0:
         face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that
-    source = other if maps == "b" else face
+    of_b = maps in ("b", "told")
+    source = other if of_b else face
     without = _without(sampler, face)
     learned, _ = _learned(sampler, source)
     with_it = own = _dialled(sampler, face, tuple(times))
-    if maps != "own":
+    if maps == "told":
+        with_it = _made(sampler, face, times, values=_values(sampler, source, pins))
+    elif maps != "own":
         with_it = _made(sampler, face, times, _maps(sampler, source, maps, pins))
     difference, factor = amplified(without, with_it)
     shown = {"off": without, "dialled": with_it, "difference": difference, "learned": learned}
@@ -84,17 +88,21 @@ def compare(
         "factor": factor,
         "change": _apart(with_it, without),
         "other": None if maps == "own" else _apart(with_it, own),
-        "seed_b": source.seed_a if maps == "b" else None,
+        "seed_b": source.seed_a if of_b else None,
     }
 
 
 def _made(
-    sampler: "Sampler", face: CurrentFace, times: Sequence[float], maps: dict[str, np.ndarray] | None = None
+    sampler: "Sampler",
+    face: CurrentFace,
+    times: Sequence[float],
+    maps: dict[str, np.ndarray] | None = None,
+    values: dict[str, dict[int, np.ndarray]] | None = None,
 ) -> np.ndarray:
-    """A face with every gamma `times` the learned one, and its own maps or these, uint8 (S, S, 3)."""
+    """A face with every gamma `times` the learned one, its own maps and values or these, uint8 (S, S, 3)."""
     z, label = face.inputs(sampler.config)
     gammas = {name: factor * sampler.gammas[name] for name, factor in zip(sampler.layers, times, strict=True)}
-    return sampler.faces(z[None], labels_of(label), gammas, maps)[0]
+    return sampler.faces(z[None], labels_of(label), gammas, maps, values)[0]
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
@@ -108,13 +116,24 @@ def _maps(sampler: "Sampler", face: CurrentFace, kind: str, pins: Sequence[Pin])
         places = {name: side_of(name) ** 2 for name in sampler.layers}
         return {name: np.full((n, n), 1 / n, np.float32) for name, n in places.items()}
     if kind == "masked":
-        size, (_, queries_keys) = sampler.config.image_size, _learned(sampler, face)
-        return {
-            name: inside.attention(q, k, {cell_of(pin, size, side_of(name)) for pin in pins})
-            for name, (q, k) in queries_keys.items()
-        }
+        cells, (_, queries_keys) = _cells(sampler, pins), _learned(sampler, face)
+        return {name: inside.attention(q, k, cells[name]) for name, (q, k) in queries_keys.items()}
     learned = _attention(sampler, face)
     return learned if kind == "b" else {name: strongest(weights) for name, weights in learned.items()}
+
+
+def _values(sampler: "Sampler", face: CurrentFace, pins: Sequence[Pin]) -> dict[str, dict[int, np.ndarray]]:
+    """What the places of the pins tell in a face as learned, by layer and position."""
+    of_all = _told(sampler, face)
+    return {
+        name: {cell: of_all[name][cell] for cell in cells} for name, cells in _cells(sampler, pins).items()
+    }
+
+
+def _cells(sampler: "Sampler", pins: Sequence[Pin]) -> dict[str, set[int]]:
+    """The positions of the pins in each layer."""
+    size = sampler.config.image_size
+    return {name: {cell_of(pin, size, side_of(name)) for pin in pins} for name in sampler.layers}
 
 
 def strongest(weights: np.ndarray) -> np.ndarray:
@@ -146,6 +165,12 @@ def _learned(sampler: "Sampler", face: CurrentFace) -> tuple[np.ndarray, "Querie
 def _attention(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
     """The maps of a face as learned by layer, (n*n, n*n)."""
     return {name: inside.attention(q, k) for name, (q, k) in _learned(sampler, face)[1].items()}
+
+
+@lru_cache(maxsize=4)  # 1 MB each
+def _told(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
+    """The values of a face as learned by layer, (n*n, C)."""
+    return sampler.values(*face.inputs(sampler.config))
 
 
 def amplified(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, int]:

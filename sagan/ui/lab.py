@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_PINS = 5
 MOST_TIMES = 3  # a dial goes from 0 to 3 times the learned gamma
-MAPS = ("own", "strongest", "uniform", "b", "masked")  # whose maps the dials work with
+MAPS = ("own", "strongest", "uniform", "b", "masked", "told")  # whose maps, or values, the dials work with
 COMBINED = "combined"
 DIAL = "gamma_"
 

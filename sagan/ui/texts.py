@@ -175,14 +175,15 @@ DIALS = {
     "difference": "difference",
     "amplified": "mean difference {change} of 255 grey levels, drawn × {factor}",
     "amplified_maps": "mean difference {change} of 255 grey levels, drawn × {factor}; {other} to the "
-    "picture with its own maps",
-    "whose": "Maps",
+    "picture with “its own”",
+    "whose": "Maps or values",
     "maps": {
         "own": "its own",
         "strongest": "strongest",
         "uniform": "uniform",
         "b": "face B’s",
         "masked": "pins out",
+        "told": "B at pins",
     },
     "how": {
         "own": "Every place gathers what its query asks for.",
@@ -192,12 +193,15 @@ DIALS = {
         "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
         "masked": "Nobody can look at the pinned places, and the other shares of each map of the unaltered "
         "face grow until they sum to 1 again. Pin those that receive most, then any others.",
+        "told": "Every place looks where it looked; but what it finds at the pinned places are the values "
+        "that they have in the unaltered face B. The parts of the picture that look there take over B’s "
+        "colours.",
     },
     "no_gammas": "All gammas are 0, so that maps change nothing: turn a dial first.",
-    "no_pins": "Nothing is pinned, so nothing is left out. Pin a place on a picture above.",
+    "no_pins": "Nothing is pinned, so nothing changes. Pin a place on a picture above.",
     "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
     "b": "face B unaltered, seed {seed}",
-    "help": "The generator makes this face again with other gammas, or other maps. The difference is the "
+    "help": "The generator makes this face again with other gammas, maps or values. The difference is the "
     "picture as dialled minus the one with attention off; grey is no change. Off is not a GAN without "
     "attention: this generator learned with it and counts on it, and one that learned without draws other "
     "faces. A face may pale only because a summand is missing. All this changes these pictures only.",

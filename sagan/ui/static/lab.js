@@ -9,7 +9,7 @@ sagan.lab = (() => {
     scale: 'shared', // or 'own'
     network: 'generator', // or 'discriminator'
     layer: null, // in focus: the name of a layer of that network or 'combined'; null for the finest
-    maps: 'own', // or 'strongest', 'uniform', 'b', 'masked' (at the pins): whose maps the dials' pictures are made with
+    maps: 'own', // or 'strongest', 'uniform', 'b', and at the pins 'masked', 'told': what the dials' pictures are made with
     average: false, // the map over many faces stands beside the face's own
     gammas: {}, // dials: {layer: times the learned gamma}, where it is not 1
     pins: [], // [{x, y, colour}], the oldest first; a pin is a pixel of the face, its colour a number from 0 to 4

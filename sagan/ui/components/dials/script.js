@@ -31,9 +31,9 @@ for (const { name, dial, slider } of dials) {
 
 // Face B may be the face itself: at the end of a walk, or where both have one seed. Perhaps nothing is pinned, or all is off.
 function sayHow() {
-  const { face } = sagan, { maps, pins } = lab.state;
-  const same = maps === 'b' && face && (face.t === 1 || face.seed_a === face.seed_b);
-  const off = maps !== 'own' && times().every((value) => value === 0), nothing = maps === 'masked' && !pins.length;
+  const { face } = sagan, { maps, pins } = lab.state, atPins = ['masked', 'told'].includes(maps);
+  const same = ['b', 'told'].includes(maps) && face && (face.t === 1 || face.seed_a === face.seed_b);
+  const off = maps !== 'own' && times().every((value) => value === 0), nothing = atPins && !pins.length;
   part('.how').textContent = off ? texts.no_gammas : same ? texts.same : nothing ? texts.no_pins : texts.how[maps];
 }
 
@@ -41,7 +41,7 @@ for (const choice of choices) choice.addEventListener('change', () => lab.set({ 
 
 lab.on((state, changes) => {
   const dialled = 'gammas' in changes || 'maps' in changes;
-  if (!dialled && !('pins' in changes && state.maps === 'masked')) return;
+  if (!dialled && !('pins' in changes && ['masked', 'told'].includes(state.maps))) return;
   for (const choice of choices) choice.checked = choice.value === state.maps;
   sayHow();
   times().forEach((value, i) => {

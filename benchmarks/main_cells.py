@@ -1,0 +1,189 @@
+"""The few cells of an attention layer that receive most: who looks at them, and what for.
+
+    python -m benchmarks.main_cells --checkpoint checkpoints/celeba64 --out runs/cells
+
+Of the coarsest attention layer of a trained generator. figures.json says how much of all weight the five main
+cells of a face receive, how far the parts of the picture that look at them differ in colour, and what becomes
+of the colours of those who look at the two commonest ones when these tell what they tell in another face.
+looked_at.png and told.png show it.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from sagan import checkpoint, heatmaps, latents
+from sagan.data import refusal
+from sagan.sampler import Sampler
+
+FACES = 64  # seeds 0 to 63
+MAIN = 5  # cells of a face
+COMMON = 2  # cells that are among the main ones in most faces
+SHOWN = 6  # faces of a picture
+MUCH, LITTLE = 0.5, 0.05  # of a position's weight
+FEWEST = 4  # positions whose mean colour is compared
+
+
+def main_cells(weights: np.ndarray, count: int = MAIN) -> np.ndarray:
+    """The positions that receive most of a map (n*n, n*n), the first of them most: (count,)."""
+    return np.argsort(-weights.sum(0), kind="stable")[:count]
+
+
+def colours(face: np.ndarray, side: int) -> np.ndarray:
+    """The mean colour of what lies below each position of a layer: uint8 (S, S, 3) -> (side*side, 3)."""
+    squares = face.reshape(side, len(face) // side, side, -1, 3).astype(np.float64)
+    return squares.mean((1, 3)).reshape(-1, 3)
+
+
+def explained(values: np.ndarray, groups: np.ndarray) -> float:
+    """Which share of the variance of values (N, C) lies between groups (N,): 1 where each is all alike."""
+    spread = np.square(values - values.mean(0)).sum()
+    within = sum(np.square(part - part.mean(0)).sum() for g in set(groups) for part in [values[groups == g]])
+    return 1 - within / spread
+
+
+def toward(before: np.ndarray, after: np.ndarray, aim: np.ndarray) -> tuple[float, float]:
+    """How far colours (N, 3) have gone to where they would: the share of the way, and the correlation."""
+    way, gone = (aim - before).ravel(), (after - before).ravel()
+    return way @ gone / (way @ way), np.corrcoef(way, gone)[0, 1]
+
+
+def regions(faces: np.ndarray, maps: np.ndarray) -> dict[str, float]:
+    """How much the main cells of faces (N, S, S, 3) with maps (N, n*n, n*n) receive, and from whom."""
+    side = int(maps.shape[1] ** 0.5)
+    main = np.array([main_cells(weights) for weights in maps])
+    share = [weights[:, cells].sum(1).mean() for weights, cells in zip(maps, main, strict=True)]
+    first = [np.isin(weights.argmax(1), cells).mean() for weights, cells in zip(maps, main, strict=True)]
+    groups = [weights[:, cells].argmax(1) for weights, cells in zip(maps, main, strict=True)]
+    below = [colours(face, side) for face in faces]
+    own = [explained(*pair) for pair in zip(below, groups, strict=True)]
+    others = [explained(*pair) for pair in zip(below, groups[-1:] + groups[:-1], strict=True)]
+    often = Counter(main.ravel().tolist()).most_common(COMMON)
+    return {
+        "share of weight": round(float(np.median(share)), 3),
+        "share of weight, 5th and 95th percentile": np.quantile(share, [0.05, 0.95]).round(3).tolist(),
+        "positions with a main cell as strongest key": round(float(np.median(first)), 3),
+        "commonest cells, [row, column, faces]": [[*divmod(cell, side), count] for cell, count in often],
+        "variance of colours explained": round(float(np.median(own)), 3),
+        "variance of colours explained by another face's": round(float(np.median(others)), 3),
+    }
+
+
+def told(
+    sampler: Sampler, faces: np.ndarray, maps: np.ndarray, latent: np.ndarray, cells: Sequence[int]
+) -> tuple[dict[str, float], np.ndarray]:
+    """What changes where `cells` tell what they tell in the face before: figures, and the faces so made."""
+    layer, side = coarsest(sampler), int(maps.shape[1] ** 0.5)
+    values = [sampler.values(z)[layer] for z in latent]
+    made = np.stack(
+        [
+            sampler.faces(z[None], values={layer: {cell: values[i - 1][cell] for cell in cells}})[0]
+            for i, z in enumerate(latent)
+        ]
+    )
+    looks = maps[:, :, list(cells)].sum(2)  # (N, n*n)
+    moved = np.stack(
+        [colours(np.abs(a.astype(int) - b), side).mean(1) for a, b in zip(made, faces, strict=True)]
+    )
+    sure = looks > MUCH
+    means = np.full((3, len(faces), 3), np.nan)  # before, after, and in the face that they are told by
+    for i in range(len(faces)):
+        if min(sure[i].sum(), sure[i - 1].sum()) >= FEWEST:
+            means[0, i] = colours(faces[i], side)[sure[i]].mean(0)
+            means[1, i] = colours(made[i], side)[sure[i]].mean(0)
+            means[2, i] = colours(faces[i - 1], side)[sure[i - 1]].mean(0)
+    known = np.isfinite(means[0, :, 0])
+    share, correlation = toward(*means[:, known])
+    return {
+        "faces with enough who look": int(known.sum()),
+        "grey levels where more than half looks there": round(float(moved[sure].mean()), 1),
+        "grey levels where less than a twentieth does": round(float(moved[looks < LITTLE].mean()), 1),
+        "share of the way to the other's colour": round(float(share), 2),
+        "correlation": round(float(correlation), 2),
+    }, made
+
+
+def coarsest(sampler: Sampler) -> str:
+    """The layer with the fewest positions."""
+    return min(sampler.layers, key=lambda name: int(name.partition("x")[0]))
+
+
+def draw_looked_at(faces: np.ndarray, maps: np.ndarray, path: Path) -> None:
+    """Save a row for each face: itself, and over it who looks at each of its main cells, which are framed."""
+    side, size = int(maps.shape[1] ** 0.5), faces.shape[1]
+    figure = Figure(figsize=(1.5 * (1 + MAIN), 1.5 * len(faces)), layout="constrained")
+    grid = figure.subplots(len(faces), 1 + MAIN, squeeze=False)
+    for row, face, weights in zip(grid, faces, maps, strict=True):
+        row[0].imshow(face)
+        for axes, cell in zip(row[1:], main_cells(weights), strict=True):
+            axes.imshow(face // 3)
+            y, x = (at * size / side for at in divmod(int(cell), side))
+            extent = (-0.5, size - 0.5, size - 0.5, -0.5)
+            looks = weights[:, cell].reshape(side, side)
+            seen = (looks / MUCH).clip(0, 1)
+            axes.imshow(seen, cmap=heatmaps.COLOUR_MAP, alpha=seen**0.5, vmin=0, vmax=1, extent=extent)
+            frame = {"fill": False, "edgecolor": "deepskyblue", "linewidth": 2}
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), size / side, size / side, **frame))
+    for axes in grid.flat:
+        axes.set_axis_off()
+    checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=70))
+
+
+def draw_told(faces: np.ndarray, made: np.ndarray, path: Path) -> None:
+    """Save three rows: faces, those before them, and the faces told by these. All are (N, S, S, 3)."""
+    rows = {"face": faces[1:], "another": faces[:-1], "told by it": made[1:]}
+    figure = Figure(figsize=(1.2 + len(faces), 3.3), layout="constrained")
+    for axes, (name, shown) in zip(figure.subplots(3), rows.items(), strict=True):
+        axes.imshow(heatmaps.sheet(shown, columns=len(shown)))
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=80, bbox_inches="tight"))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the figures and both pictures."""
+    sampler = Sampler.load(options.checkpoint)
+    if not sampler.layers:
+        raise ValueError(f"The generator in '{options.checkpoint}' has no attention.")
+    if sampler.config.num_classes:
+        raise ValueError("This is for models without classes.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    latent = np.stack([latents.from_seed(seed, sampler.config.z_dim) for seed in range(FACES)])
+    faces = sampler.faces(latent)
+    maps = np.stack([sampler.attention(z, coarsest(sampler)) for z in latent])
+    figures = regions(faces, maps)
+    side = int(maps.shape[1] ** 0.5)
+    cells = [row * side + column for row, column, _ in figures["commonest cells, [row, column, faces]"]]
+    changed, made = told(sampler, faces, maps, latent, cells)
+    text = json.dumps(figures | changed, indent=2)
+    print(text)
+    checkpoint.replace_file(options.out / "figures.json", lambda new: new.write_text(f"{text}\n"))
+    draw_looked_at(faces[:SHOWN], maps[:SHOWN], options.out / "looked_at.png")
+    draw_told(faces[: 2 * SHOWN], made[: 2 * SHOWN], options.out / "told.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(refusal(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What the benchmark of main cells computes, against plain loops and constructed cases."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from randomness import fresh_rng
+
+from benchmarks import main_cells
+from benchmarks.main_cells import colours, explained, main, regions, told, toward
+from sagan import checkpoint
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
+
+CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+
+
+def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
+    """Plain networks whose coarse maps are far from uniform."""
+    generator = Generator(config, spectral=False).eval()
+    for layer in generator.attention.values():
+        torch.nn.init.normal_(layer.query.weight, std=20)
+        torch.nn.init.normal_(layer.key.weight, std=20)
+        torch.nn.init.constant_(layer.gamma, 1.5)
+    return generator, Discriminator(config, spectral=False)
+
+
+def test_colours_are_means_of_what_lies_below_a_position() -> None:
+    face = fresh_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    means = colours(face, 4)
+    assert means.shape == (16, 3)
+    for row in range(4):
+        for column in range(4):
+            square = face[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1, 3)
+            np.testing.assert_allclose(means[4 * row + column], square.sum(0) / 4)
+
+
+def test_groups_explain_what_differs_between_them() -> None:
+    rng = fresh_rng()
+    groups = np.repeat([0, 1, 2], 50)
+    between, within = rng.normal(size=(3, 3))[groups], rng.normal(size=(150, 3))
+    assert explained(between, groups) == pytest.approx(1)
+    assert explained(within, groups) < 0.2
+    values = between + within
+    total = ((values - values.mean(0)) ** 2).sum()
+    means = np.stack([values[groups == g].mean(0) for g in range(3)])
+    assert explained(values, groups) == pytest.approx(((means[groups] - values.mean(0)) ** 2).sum() / total)
+
+
+def test_how_far_colours_have_gone_is_a_share_of_the_way() -> None:
+    before, aim = fresh_rng().uniform(0, 255, (2, 40, 3))
+    assert toward(before, before + 0.3 * (aim - before), aim) == pytest.approx((0.3, 1))
+    assert toward(before, before - 0.5 * (aim - before), aim) == pytest.approx((-0.5, -1))
+
+
+def test_regions_of_a_picture_that_is_made_of_what_its_parts_look_at() -> None:
+    """Two halves, each of one colour; each gives 0.8 of its weight to one cell, and others get a little."""
+    maps = np.zeros((2, 16, 16))
+    for of_face, cells in zip(maps, ((3, 12), (3, 5)), strict=True):
+        for position in range(16):
+            of_face[position, cells[position % 4 >= 2]] = 0.8
+            of_face[position, [0, 1, 2]] = 0.05
+            of_face[position, 15] = 0.05
+    faces = np.zeros((2, 8, 8, 3), np.uint8)
+    faces[:, :, 4:] = 200
+    figures = regions(faces, maps)
+    assert figures["share of weight"] == pytest.approx(0.95)  # the last of four alike is left out
+    assert figures["positions with a main cell as strongest key"] == 1
+    assert figures["commonest cells, [row, column, faces]"][0] == [0, 3, 2]
+    assert figures["variance of colours explained"] == 1
+    faces[0] = fresh_rng().integers(0, 256, (8, 8, 3))
+    assert regions(faces[:1], maps[:1])["variance of colours explained"] < 0.9
+
+
+def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
+    sampler = Sampler.from_parts(CONFIG, *networks(CONFIG))
+    latent = fresh_rng().normal(size=(4, 12)).astype(np.float32)
+    faces = sampler.faces(latent)
+    maps = np.stack([sampler.attention(z, "8x8") for z in latent])
+    figures, made = told(sampler, faces, maps, latent, range(64))
+    values = sampler.values(latent[1])["8x8"]
+    wanted = sampler.faces(latent[2][None], values={"8x8": dict(enumerate(values))})[0]
+    np.testing.assert_array_equal(made[2], wanted)
+    assert figures["faces with enough who look"] == 4
+    moved = np.abs(made.astype(int) - faces).mean()
+    assert figures["grey levels where more than half looks there"] == pytest.approx(moved, abs=0.06)
+
+
+def test_the_command_writes_figures_and_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(main_cells, "FACES", 12)
+    monkeypatch.setattr(main_cells, "MUCH", 0.05)
+    monkeypatch.setattr(main_cells, "LITTLE", 0.04)
+    monkeypatch.setattr(main_cells, "FEWEST", 1)
+    model = tmp_path / "model"
+    checkpoint.save(model, CONFIG, (), *networks(CONFIG), [], "# Test")
+    main(["--checkpoint", str(model), "--out", str(tmp_path / "new" / "out")])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "new" / "out" / "figures.json").read_text())
+    assert 5 / 64 < printed["share of weight"] < 1
+    for name in ("looked_at.png", "told.png"):
+        with Image.open(tmp_path / "new" / "out" / name) as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"g_attention": ()}, "has no attention"), ({"num_classes": 2}, "models without classes")],
+)
+def test_a_model_that_this_is_not_for_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, change: dict, sentence: str
+) -> None:
+    config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, **change)
+    names = ("a", "b")[: config.num_classes]
+    checkpoint.save(tmp_path / "model", config, names, *networks(config), [], "# Test")
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert sentence in said and "Traceback" not in said
