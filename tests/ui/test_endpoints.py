@@ -1,5 +1,6 @@
 """The public endpoints, called as programs call them."""
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,15 @@ from randomness import draw
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from sagan import latents
 from sagan.ui import api, texts, work
 from sagan.ui.gate import Gate
+
+NOTHING = "There is nothing at this address."
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +117,74 @@ def test_what_programs_ask_for_holds_up_no_visitor(client, page, monkeypatch):
     assert [job.result(timeout=60) for job in jobs] == [[]] * 5
 
 
-def test_nothing_is_written_for_who_asks(address):
-    before = set(Path(get_upload_folder()).rglob("*"))
+def written() -> set[Path]:
+    """All that the pages and Gradio's readers of uploads have on the disk."""
+    return {*Path(get_upload_folder()).rglob("*"), *Path(tempfile.gettempdir()).glob("tmp*")}
+
+
+@pytest.mark.parametrize("end", ["", "/", "%0A", "%0a", "%0D", "%00", "%E2%80%A8"])
+def test_nothing_is_written_for_who_asks(address, tmp_path, monkeypatch, end):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where Gradio keeps what it reads of a file
+    before = written()
     for request in (
-        httpx.Request("POST", f"{address}gradio_api/upload", files={"files": ("a.bin", b"few")}),
-        httpx.Request("POST", f"{address}gradio_api/upload/", files={"files": ("a.bin", b"few")}),
-        httpx.Request("GET", f"{address}gradio_api/deep_link?session_hash=test"),
-        httpx.Request("POST", f"{address}gradio_api/process_recording", files={"file": ("a.mp4", b"few")}),
+        httpx.Request("POST", f"{address}gradio_api/upload{end}", files={"files": ("a.bin", b"few")}),
+        httpx.Request("POST", f"{address}gradio_api/component_server{end}", files={"f": ("a.bin", b"few")}),
+        httpx.Request("GET", f"{address}gradio_api/deep_link{end}?session_hash=test"),
+        httpx.Request(
+            "POST", f"{address}gradio_api/process_recording{end}", files={"file": ("a.mp4", b"few")}
+        ),
     ):
         answer = httpx.Client().send(request)
-        assert (answer.status_code, answer.text) == (404, "This page takes no files and keeps no links.")
-    assert set(Path(get_upload_folder()).rglob("*")) <= before
+        assert (answer.status_code, answer.text) == (404, NOTHING)
+    assert written() <= before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file=http://example.com/x.png",
+        "gradio_api/file=HTTPS://example.com/x.png",
+        "gradio_api/file=http%3A//example.com/x.png",
+        "gradio_api/file/http://example.com/x.png",
+        "gradio_api/proxy=https://some-space.hf.space/x.png",
+        "gradio_api/dev/reload",
+        "gradio_api/upload_progress?upload_id=test",
+        "gradio_api/vibe-code/",
+        "gradio_api/runs",
+        "gradio_api/stream/test/1/1/playlist.m3u8",
+        "monitoring",
+        "monitoring/summary",
+        "config/../gradio_api/dev/reload",
+        "gradio_api//dev/reload",
+        "login",
+    ],
+)
+def test_only_what_the_page_asks_for_is_answered(address, path):
+    answer = httpx.get(address + path)
+    assert (answer.status_code, answer.text) == (404, NOTHING)
+
+
+def test_what_programs_and_browsers_ask_for_is_answered(address):
+    for path in (
+        *("", "config", "config/", "theme.css", "favicon.ico", "manifest.json", "robots.txt"),
+        *("static/fonts/SourceSansPro/SourceSansPro-Bold.woff2", "static/img/logo.svg"),
+        *("gradio_api/info", "gradio_api/info/", "gradio_api/info?serialize=False", "gradio_api/app_id"),
+        "gradio_api/startup-events",
+    ):
+        assert httpx.get(address + path).status_code == 200, path
+
+
+@pytest.mark.parametrize("prefix", ["", "/sagan", "/a/b"])
+def test_below_a_prefix_the_same_routes_are_open(prefix):
+    async def told(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("told")
+
+    app = Starlette(routes=[Route("/{path:path}", told)], middleware=[Middleware(Gate)])
+    client = TestClient(Starlette(routes=[Mount(prefix, app)]))
+    for path in ("/", "/config", "/gradio_api/file=/tmp/a/face.png", "/gradio_api/heartbeat/abc"):
+        assert client.get(prefix + path).text == "told"
+    for path in ("/gradio_api/dev/reload", "/gradio_api/file=http://a.example/b", "/config/more"):
+        assert client.get(prefix + path).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["run/predict", "queue/join"])
@@ -138,10 +198,10 @@ def test_a_large_request_is_refused_before_it_is_read(address, path, chunks):
         kind = {"content-type": "application/json"}
         return httpx.post(f"{address}gradio_api/{path}", content=body(size), headers=kind, timeout=60)
 
-    assert post(60_000).status_code == 422  # no JSON, but read
-    answer = post(70_000)
+    assert post(7000).status_code == 422  # no JSON, but read
+    answer = post(9000)
     assert answer.status_code == 413
-    assert answer.json() == {"detail": "A request may have 65,536 bytes at most."}
+    assert answer.json() == {"detail": "A request may have 8,192 bytes at most."}
 
 
 def test_a_body_where_none_is_read_is_no_error():
