@@ -592,6 +592,7 @@ WORKSHEET = {
 }
 
 TOO_BUSY = "Too many requests wait already: try again in a moment."
+NO_FILES = "This page takes no files."
 NO_CHECKPOINT = "There is no face to show yet"
 WHAT_TO_DO = (
     "Train a model with `python train.py --data FOLDER --out runs/mine`, then start the page with "

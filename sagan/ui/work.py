@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from sagan.checkpoint import replace_file
 from sagan.ui import texts
@@ -125,9 +126,28 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 
+def take_no_files(app: gr.Blocks) -> None:
+    """Refuse files in the place of values that events take: Gradio would download them from any address."""
+
+    async def refuse(_: str | Path | None) -> None:
+        raise gr.Error(texts.NO_FILES, print_exception=False)
+
+    for block in {block for function in app.fns.values() for block in function.inputs}:
+        block.async_move_resource_to_block_cache = refuse
+
+
 class _Files(set):
     def __iter__(self) -> Iterator:
         return iter(frozenset(self))  # as many as they are now
+
+    def __isub__(self, gone: Set[str]) -> "_Files":
+        """Forget files that were deleted, and delete the folders that each of them had for itself."""
+        with _SERVING:
+            for folder in {Path(path).parent for path in gone}:
+                if Path(get_upload_folder()) in folder.parents:
+                    with suppress(OSError):  # something else lies there
+                        folder.rmdir()
+        return super().__isub__(gone)
 
 
 def keep_cleaning(app: gr.Blocks) -> None:

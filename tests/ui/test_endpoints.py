@@ -3,11 +3,13 @@
 import tempfile
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -211,6 +213,69 @@ def test_a_body_where_none_is_read_is_no_error():
     app = Starlette(routes=[Route("/", stream)], middleware=[Middleware(Gate)])
     answer = TestClient(app).request("GET", "/", content=bytes(200_000))
     assert (answer.status_code, answer.text) == (200, "all of it")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch) -> Iterator[tuple[str, list[str]]]:
+    """The address of a file that another server has, as if on another machine, and what was asked of it."""
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("content-length", "3")
+            self.end_headers()
+            self.wfile.write(b"few")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["127.0.0.1"])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/big.bin", asked
+        server.shutdown()
+        thread.join()
+
+
+def as_file(path: str) -> dict:
+    """A file as Gradio's components send it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_no_file_is_fetched_for_who_asks(address, elsewhere):
+    url, asked = elsewhere
+    config = httpx.get(f"{address}config").json()
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    tried = set()
+    for event in config["dependencies"]:
+        values = [parts[i].get("value") for i in event["inputs"]]
+        for place, part in enumerate(event["inputs"]):
+            data = [*values[:place], as_file(url), *values[place + 1 :]]
+            body = {"fn_index": event["id"], "data": data, "event_data": {}, "session_hash": "files"}
+            if part not in tried and not event["queue"]:
+                answer = httpx.post(f"{address}gradio_api/run/predict", json=body, timeout=60)
+                assert asked == []
+                assert (answer.status_code, answer.json()["error"]) == (500, texts.NO_FILES)
+                tried.add(part)
+    assert {"seed", "seed-b", "t", "psi", "label"} <= {parts[part].get("elem_id") for part in tried}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [("faces", [1, 1, 1, 0]), ("walk", [1, 7, 2, 1, 0]), ("attention", [1, "16x16", 0.5, 0.5, 1, 0])],
+)
+def test_public_endpoints_fetch_no_file_either(address, elsewhere, endpoint, values):
+    url, asked = elsewhere
+    for place in range(len(values)):
+        data = [*values[:place], as_file(url), *values[place + 1 :]]
+        call = f"{address}gradio_api/call/{endpoint}"
+        event = httpx.post(call, json={"data": data}).json()["event_id"]
+        answer = httpx.get(f"{call}/{event}", timeout=60).text
+        assert asked == []
+        assert answer.startswith("event: error\n") and texts.NO_FILES in answer
 
 
 PRIVATE = {
