@@ -26,6 +26,12 @@ _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
 MOST_WAITING = 256
 _PLACES = BoundedSemaphore(MOST_WAITING)
 
+# Of Gradio's queue: events that may wait in one turn, messages that a session may leave unread (three or more
+# of an event, the last with its answer), and characters of its name (browsers send 11, gradio_client 36).
+MOST_IN_TURN = 32
+MOST_UNREAD = 100
+LONGEST_SESSION = 64
+
 # The files that were handed out, the newest last, with their sizes in bytes.
 _SERVED: OrderedDict[Path, int] = OrderedDict()
 _SERVING = Lock()
@@ -134,6 +140,29 @@ def take_no_files(app: gr.Blocks) -> None:
 
     for block in {block for function in app.fns.values() for block in function.inputs}:
         block.async_move_resource_to_block_cache = refuse
+
+
+def share_queue(app: gr.Blocks, sessions: int) -> None:
+    """Leave room in the queue for other turns when one is full, and keep few answers that nobody reads.
+
+    Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread.
+    """
+    queue, push = app._queue, app._queue.push
+    queue.pending_messages_per_session.max_size = sessions
+
+    async def push_if_room(body: Any, request: Any, username: str | None) -> tuple:
+        session, function = body.session_hash or "", app.fns.get(body.fn_index)
+        if len(session) > LONGEST_SESSION:
+            return False, texts.LONG_SESSION.format(most=LONGEST_SESSION), "error"
+        turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
+        if turn and len(turn.queue) >= MOST_IN_TURN:
+            return False, texts.TOO_BUSY, "queue_full"
+        unread = queue.pending_messages_per_session.get(session)
+        while unread and unread.qsize() > MOST_UNREAD:
+            unread.get_nowait()
+        return await push(body=body, request=request, username=username)
+
+    queue.push = push_if_room
 
 
 class _Files(set):

@@ -1,8 +1,10 @@
 """The public endpoints, called as programs call them."""
 
+import asyncio
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from gradio import processing_utils
+from gradio.data_classes import PredictBodyInternal
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -23,7 +26,8 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from sagan import latents
-from sagan.ui import api, texts, work
+from sagan.sampler import Sampler
+from sagan.ui import SESSIONS, api, build_app, texts, work
 from sagan.ui.gate import Gate
 
 NOTHING = "There is nothing at this address."
@@ -117,6 +121,71 @@ def test_what_programs_ask_for_holds_up_no_visitor(client, page, monkeypatch):
     finally:
         enough.set()
     assert [job.result(timeout=60) for job in jobs] == [[]] * 5
+
+
+class Waiting:
+    """The queue of a page that is not served yet, so that whatever is pushed waits."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        app = build_app(sampler)
+        sheet = next(block._id for block in app.blocks.values() if block.elem_id == "sheet-view")
+        self.events = {event.api_name: event._id for event in app.fns.values()}
+        self.events["sheet"] = next(
+            event._id for event in app.fns.values() if (sheet, "want") in event.targets
+        )
+        self.queue = app._queue
+
+    def push(self, name: str, session: str) -> tuple[bool, str]:
+        """Whether the event waits now, and its id or what was said."""
+        body = PredictBodyInternal(fn_index=self.events[name], data=[], session_hash=session)
+        with ThreadPoolExecutor(1) as other:  # in this thread a browser's event loop may run
+            pushed = self.queue.push(body=body, request=None, username=None)
+            return other.submit(asyncio.run, pushed).result()[:2]
+
+    def unread(self, session: str) -> list[str]:
+        """The ids of the events of which a session has messages, the oldest first; empties them."""
+        messages = self.queue.pending_messages_per_session[session]
+        return [messages.get_nowait().event_id for _ in range(messages.qsize())]
+
+
+def test_a_full_turn_of_the_queue_leaves_room_in_the_others(sampler):
+    waiting = Waiting(sampler)
+    for i in range(work.MOST_IN_TURN):
+        assert waiting.push(("walk", "faces")[i % 2], f"session {i}")[0]
+    assert waiting.push("walk", "one more") == waiting.push("attention", "another") == (False, texts.TOO_BUSY)
+    assert waiting.push("sheet", "visitor")[0]
+
+
+def test_a_session_that_reads_no_answers_keeps_the_newest(sampler, monkeypatch):
+    monkeypatch.setattr(work, "MOST_UNREAD", 4)
+    waiting = Waiting(sampler)
+    events = [waiting.push("faces", "silent")[1] for _ in range(9)]
+    others = {f"session {i}": waiting.push("faces", f"session {i}")[1] for i in range(9)}
+    assert waiting.unread("silent") == events[-5:]
+    assert all(waiting.unread(session) == [event] for session, event in others.items())
+
+
+def test_the_queue_keeps_answers_of_no_more_sessions_than_the_page(sampler, monkeypatch):
+    monkeypatch.setattr(work, "MOST_IN_TURN", 10**6)
+    waiting = Waiting(sampler)
+    waiting.queue.max_size = None
+    for i in range(SESSIONS + 5):
+        assert waiting.push("faces", f"session {i}")[0]
+    assert len(waiting.queue.pending_messages_per_session) == SESSIONS
+
+
+def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):
+    config = httpx.get(f"{address}config").json()
+    faces = next(event["id"] for event in config["dependencies"] if event["api_name"] == "faces")
+
+    def join(length: int) -> httpx.Response:
+        body = {"fn_index": faces, "data": [1, 1, 1, 0], "session_hash": "x" * length}
+        return httpx.post(f"{address}gradio_api/queue/join", json=body)
+
+    assert join(64).status_code == 200
+    answer = join(65)
+    said = "The name of a session may have 64 characters at most."
+    assert (answer.status_code, answer.json()) == (400, {"detail": said})
 
 
 def written() -> set[Path]:
