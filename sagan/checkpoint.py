@@ -17,7 +17,6 @@ import dataclasses
 import glob
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -45,7 +44,8 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
-MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
+MAX_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 24  # the history, a text too, may have 100,000 rows of a run's own
+MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
 
 
@@ -227,7 +227,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     path = Path(folder) / HISTORY
     if not path.is_file():
         return []
-    _check_file(path, MAX_HISTORY_BYTES)
+    _check_file(path, MAX_TEXT_BYTES)
     _check_place(path)
     try:
         with path.open(newline="") as file:
@@ -241,7 +241,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
 def _number(name: str, text: str) -> int | float:
     number = float(text)
-    if name in ("step", "images") and not math.isfinite(number):
+    if name in ("step", "images") and not 0 <= number <= MOST_IMAGES:
         raise ValueError(f"{name} is {number}")
     return int(text) if text.isdigit() and number < 2**63 else number
 
