@@ -14,6 +14,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is i
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 
+MOST_PORT = 65535
+
 
 def parse_arguments() -> argparse.Namespace:
     """The options of the command line."""
@@ -28,9 +30,17 @@ def parse_arguments() -> argparse.Namespace:
         default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    parser.add_argument(
+        "--port", type=_port, help="port to listen on (default: the first free one from 7860)"
+    )
     parser.add_argument("--share", action="store_true", help="make a public link (default: only --host)")
     return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to {MOST_PORT}")
+    return int(text)
 
 
 def main() -> None:

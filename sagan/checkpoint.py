@@ -17,7 +17,6 @@ import dataclasses
 import glob
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -45,7 +44,8 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
-MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
+MAX_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 24  # the history, a text too, may have 100,000 rows of a run's own
+MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
 
 
@@ -93,6 +93,7 @@ def _download(name: str) -> Path:
     files = (*SHIPPED, FILM, SPECTRA, AVERAGE_MAPS, CURATED, RAW_GENERATOR, STATE_INFO)
     # By their names: another repository may hold hundreds of gigabytes of weights, also as safetensors.
     wanted = [f"{folder}{file}" for folder in ("", f"{RUN_CHECKPOINT}/") for file in files]
+    _check_on_hub(name, wanted)
     try:
         snapshot = Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # those of its HTTP library have no common ancestor across releases
@@ -103,6 +104,20 @@ def _download(name: str) -> Path:
     if there := find_local(snapshot):
         return there
     raise CheckpointError(f"No checkpoint at '{name}': that repository of the Hub has no config.json.")
+
+
+def _check_on_hub(name: str, wanted: Collection[str]) -> None:
+    """Refuse a Hub repository whose wanted files are larger than what is read, before they are downloaded."""
+    from huggingface_hub import model_info
+
+    try:
+        files = model_info(name, files_metadata=True, timeout=10).siblings or ()
+    except Exception:  # no network, or no such repository: the download knows, and may have been made before
+        return
+    for file in files:
+        max_bytes = MAX_BYTES if file.rfilename.endswith(".safetensors") else MAX_TEXT_BYTES
+        if file.rfilename in wanted and (file.size or 0) > max_bytes:
+            raise _too_large(f"{name}/{file.rfilename}", max_bytes)
 
 
 # Reading
@@ -227,7 +242,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     path = Path(folder) / HISTORY
     if not path.is_file():
         return []
-    _check_file(path, MAX_HISTORY_BYTES)
+    _check_file(path, MAX_TEXT_BYTES)
     _check_place(path)
     try:
         with path.open(newline="") as file:
@@ -241,7 +256,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
 def _number(name: str, text: str) -> int | float:
     number = float(text)
-    if name in ("step", "images") and not math.isfinite(number):
+    if name in ("step", "images") and not 0 <= number <= MOST_IMAGES:
         raise ValueError(f"{name} is {number}")
     return int(text) if text.isdigit() and number < 2**63 else number
 
@@ -266,7 +281,11 @@ def _read_text(path: Path) -> str:
 def _check_file(path: Path, max_bytes: float) -> None:
     """Refuse a file that is larger than what is read, before it is. Raises OSError where there is none."""
     if path.stat().st_size > max_bytes:
-        raise CheckpointError(f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read.")
+        raise _too_large(path, max_bytes)
+
+
+def _too_large(path: Path | str, max_bytes: float) -> CheckpointError:
+    return CheckpointError(f"'{path}' is larger than {max_bytes / 2**20:.0f} MiB, the most that is read.")
 
 
 def _check_place(path: Path) -> None:

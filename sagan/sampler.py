@@ -17,7 +17,7 @@ from sagan import average_maps, checkpoint, inside, spectra
 from sagan.data import learned_classes
 from sagan.film import Film, to_uint8
 from sagan.inside import Block, Computation
-from sagan.latents import check_seed
+from sagan.latents import check_seed, from_seed
 from sagan.networks import Discriminator, Generator, NetworkExtras, SaganConfig, layer_name
 from sagan.networks import gammas as learned_gammas
 from sagan.workers import each
@@ -106,6 +106,11 @@ class Sampler:
             raise checkpoint.CheckpointError(anew) from error
         if sampler.sha256 != sha256:  # it is read last
             raise checkpoint.CheckpointError(anew)
+        try:
+            sampler.faces([from_seed(0, config.z_dim)], sampler.classes[:1] or None)
+        except ValueError as error:
+            sentence = f"'{folder}' makes no pictures: its weights are too large to compute with."
+            raise checkpoint.CheckpointError(sentence) from error
         return sampler
 
     @classmethod

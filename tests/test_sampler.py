@@ -781,6 +781,24 @@ def test_a_conditional_checkpoint_knows_its_classes(tmp_path):
     assert sampler.faces(random_latents(3), np.arange(3)).shape == (3, 32, 32, 3)
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_checkpoint_whose_pictures_are_not_finite_is_refused(tmp_path, classes):
+    config = SaganConfig(**{**vars(CONFIG), "num_classes": classes})
+    generator, discriminator = copy.deepcopy(networks(config))
+    target = tmp_path / "model"
+    checkpoint.save(target, config, CLASSES[:classes], generator, discriminator, [], "")
+    assert Sampler.load(target).config == config
+    with torch.no_grad():
+        for module in generator.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_var.fill_(0)
+                module.running_mean.fill_(-3e38)  # finite, but what is taken from it and divided is not
+    checkpoint.save(target, config, CLASSES[:classes], generator, discriminator, [], "")
+    with pytest.raises(CheckpointError) as refusal:
+        Sampler.load(target)
+    assert str(refusal.value) == f"'{target}' makes no pictures: its weights are too large to compute with."
+
+
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="nothing-here"):
         Sampler.load(tmp_path / "nothing-here")

@@ -18,7 +18,7 @@ from sagan.ui.inside import inside_tab
 from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
-from sagan.ui.work import keep_cleaning
+from sagan.ui.work import keep_cleaning, share_queue, take_no_files
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -64,7 +64,10 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
         public_endpoints(sampler)
         open_link(controls, tabs, app)
     keep_cleaning(app)
-    return app.queue(max_size=64, api_open=False)
+    take_no_files(app)
+    app.queue(max_size=64, api_open=False)
+    share_queue(app, SESSIONS)
+    return app
 
 
 def launch_options() -> dict[str, Any]:

@@ -136,9 +136,10 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
     `extra` is added as it is: a notice, a query to light. It is one string because the page compares a
     component's value before and after each event, and strings are cheap to compare.
     """
-    image, queries_keys = sampler.face_and_queries_keys(*face.inputs(sampler.config))
+    z, label = face.inputs(sampler.config)
+    image, queries_keys = sampler.face_and_queries_keys(z, label)
     about = {
-        "class_name": class_name(sampler, face.label),
+        "class_name": class_name(sampler, label),
         "image": pictures.png_uri(image),
         "layers": layers_of(queries_keys, sampler.gammas),
         "model": sampler.sha256,

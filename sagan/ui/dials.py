@@ -16,7 +16,7 @@ from sagan import inside
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, labels_of, side_of
+from sagan.ui.current import CurrentFace, check_label, labels_of, side_of
 from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, told_pins
 from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
 
@@ -70,6 +70,7 @@ def compare(
     the same mean of what these alone change: the picture as dialled against that of the same gammas with its
     own. Raises ValueError for a face that cannot be.
     """
+    face = replace(face, label=check_label(face.label, sampler.config.num_classes))
     other = replace(face, seed_a=face.seed_b, t=0.0)
     if face.t == 0:
         face = replace(face, seed_b=face.seed_a)  # the same face whoever B is: it is not made again for that

@@ -1,12 +1,21 @@
 """What the page's server refuses before Gradio reads it."""
 
+import re
+
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 64 * 1024  # of a request's body; the page's own have less than 2,000
-# Routes of Gradio that write files for whoever asks, of which it never removes those of deep links.
-CLOSED = ("/upload", "/deep_link", "/process_recording")
+MOST_BYTES = 8 * 1024  # of a request's body; the page's own have less than 2,000
+# What browsers and gradio_client ask for. Other routes of Gradio write files for whoever asks, fetch what
+# others serve, or keep the server busy.
+OPEN = re.compile(
+    r"""(?: | / | /config/? | /theme\.css | /favicon\.ico | /manifest\.json | /robots\.txt
+        | /(?: assets | static | svelte )/.*
+        | /gradio_api/ (?: info/? | app_id/? | startup-events | cancel | reset/? | queue/(?: join | data )
+            | (?: run | call | heartbeat )/.* | file=(?! (?i: https?: )).* ))""",
+    re.VERBOSE,
+)
 
 
 class Gate:
@@ -22,8 +31,11 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body, if it has one, counted as it comes."""
         if scope["type"] == "http":
-            if scope["path"].rstrip("/").endswith(CLOSED):
-                refusal = PlainTextResponse("This page takes no files and keeps no links.", 404)
+            path = scope["path"].removeprefix(scope.get("root_path", ""))  # that of a server it is mounted on
+            if not path.isprintable() or not OPEN.fullmatch(
+                path
+            ):  # routes match with a line break at the end
+                refusal = PlainTextResponse("There is nothing at this address.", 404)
                 await refusal(scope, receive, send)
                 return
             if scope["method"] not in ("GET", "HEAD"):  # no route of Gradio reads the body of one

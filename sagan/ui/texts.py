@@ -617,6 +617,8 @@ WORKSHEET = {
 }
 
 TOO_BUSY = "Too many requests wait already: try again in a moment."
+LONG_SESSION = "The name of a session may have {most} characters at most."
+NO_FILES = "This page takes no files."
 NO_CHECKPOINT = "There is no face to show yet"
 WHAT_TO_DO = (
     "Train a model with `python train.py --data FOLDER --out runs/mine`, then start the page with "

@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from sagan.checkpoint import replace_file
 from sagan.ui import texts
@@ -24,6 +25,12 @@ _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
 # For what waits for them or runs: unlike the queue's, answers at once have no other bound.
 MOST_WAITING = 256
 _PLACES = BoundedSemaphore(MOST_WAITING)
+
+# Of Gradio's queue: events that may wait in one turn, messages that a session may leave unread (three or more
+# of an event, the last with its answer), and characters of its name (browsers send 11, gradio_client 36).
+MOST_IN_TURN = 32
+MOST_UNREAD = 100
+LONGEST_SESSION = 64
 
 # The files that were handed out, the newest last, with their sizes in bytes.
 _SERVED: OrderedDict[Path, int] = OrderedDict()
@@ -125,9 +132,51 @@ def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
     return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
 
 
+def take_no_files(app: gr.Blocks) -> None:
+    """Refuse files in the place of values that events take: Gradio would download them from any address."""
+
+    async def refuse(_: str | Path | None) -> None:
+        raise gr.Error(texts.NO_FILES, print_exception=False)
+
+    for block in {block for function in app.fns.values() for block in function.inputs}:
+        block.async_move_resource_to_block_cache = refuse
+
+
+def share_queue(app: gr.Blocks, sessions: int) -> None:
+    """Leave room in the queue for other turns when one is full, and keep few answers that nobody reads.
+
+    Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread.
+    """
+    queue, push = app._queue, app._queue.push
+    queue.pending_messages_per_session.max_size = sessions
+
+    async def push_if_room(body: Any, request: Any, username: str | None) -> tuple:
+        session, function = body.session_hash or "", app.fns.get(body.fn_index)
+        if len(session) > LONGEST_SESSION:
+            return False, texts.LONG_SESSION.format(most=LONGEST_SESSION), "error"
+        turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
+        if turn and len(turn.queue) >= MOST_IN_TURN:
+            return False, texts.TOO_BUSY, "queue_full"
+        unread = queue.pending_messages_per_session.get(session)
+        while unread and unread.qsize() > MOST_UNREAD:
+            unread.get_nowait()
+        return await push(body=body, request=request, username=username)
+
+    queue.push = push_if_room
+
+
 class _Files(set):
     def __iter__(self) -> Iterator:
         return iter(frozenset(self))  # as many as they are now
+
+    def __isub__(self, gone: Set[str]) -> "_Files":
+        """Forget files that were deleted, and delete the folders that each of them had for itself."""
+        with _SERVING:
+            for folder in {Path(path).parent for path in gone}:
+                if Path(get_upload_folder()) in folder.parents:
+                    with suppress(OSError):  # something else lies there
+                        folder.rmdir()
+        return super().__isub__(gone)
 
 
 def keep_cleaning(app: gr.Blocks) -> None:

@@ -57,7 +57,12 @@ def test_the_browser_receives_exactly_the_queries_and_keys_of_the_sampler(with_c
             np.testing.assert_array_equal(received, array)
 
 
-@pytest.mark.parametrize("label", [None, -1, 3, 0.5, True])
+@pytest.mark.parametrize("label", [None, -1, 3, 0.5, True, [], [1]])
 def test_a_class_that_is_not_there_is_refused(with_classes, label):
     with pytest.raises(ValueError, match="class must be an integer from 0 to 2"):
         describe(with_classes, CurrentFace(1, 2, label=label))
+
+
+def test_a_class_that_forms_send_as_a_number_with_a_point_is_that_class(with_classes):
+    as_sent, whole = (json.loads(describe(with_classes, CurrentFace(1, 2, label=i))) for i in (1.0, 1))
+    assert as_sent == whole and whole["class_name"] == "smiling"

@@ -356,6 +356,19 @@ def test_a_row_gives_all_of_its_weight_to_its_strongest_key():
         assert row.sum() == row.max() == 1 and row.argmax() == given.argmax()
 
 
+@pytest.mark.parametrize("label", [None, 3, True, [], [1]])
+def test_a_class_that_is_none_is_refused_by_the_dials(with_classes, label):
+    with pytest.raises(ValueError, match="class must be an integer from 0 to 2"):
+        dials.compare(with_classes, CurrentFace(1, 2, label=label), [1.0, 1.0])
+
+
+def test_without_classes_the_dials_need_none(sampler):
+    plain, with_list = (
+        dials.compare(sampler, CurrentFace(1, 2, label=label), [2.0, 1.0]) for label in (None, [])
+    )
+    assert with_list == plain
+
+
 def test_classes_are_kept_by_the_dials(with_classes):
     face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
     times = [draw.uniform(0, 3) for _ in LAYERS]

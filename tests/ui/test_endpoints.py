@@ -1,12 +1,18 @@
 """The public endpoints, called as programs call them."""
 
+import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from gradio import processing_utils
+from gradio.data_classes import PredictBodyInternal
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -15,13 +21,16 @@ from randomness import draw
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from sagan import latents
-from sagan.ui import api, texts, work
+from sagan.sampler import Sampler
+from sagan.ui import SESSIONS, api, build_app, texts, work
 from sagan.ui.gate import Gate
+
+NOTHING = "There is nothing at this address."
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +123,139 @@ def test_what_programs_ask_for_holds_up_no_visitor(client, page, monkeypatch):
     assert [job.result(timeout=60) for job in jobs] == [[]] * 5
 
 
-def test_nothing_is_written_for_who_asks(address):
-    before = set(Path(get_upload_folder()).rglob("*"))
+class Waiting:
+    """The queue of a page that is not served yet, so that whatever is pushed waits."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        app = build_app(sampler)
+        sheet = next(block._id for block in app.blocks.values() if block.elem_id == "sheet-view")
+        self.events = {event.api_name: event._id for event in app.fns.values()}
+        self.events["sheet"] = next(
+            event._id for event in app.fns.values() if (sheet, "want") in event.targets
+        )
+        self.queue = app._queue
+
+    def push(self, name: str, session: str) -> tuple[bool, str]:
+        """Whether the event waits now, and its id or what was said."""
+        body = PredictBodyInternal(fn_index=self.events[name], data=[], session_hash=session)
+        with ThreadPoolExecutor(1) as other:  # in this thread a browser's event loop may run
+            pushed = self.queue.push(body=body, request=None, username=None)
+            return other.submit(asyncio.run, pushed).result()[:2]
+
+    def unread(self, session: str) -> list[str]:
+        """The ids of the events of which a session has messages, the oldest first; empties them."""
+        messages = self.queue.pending_messages_per_session[session]
+        return [messages.get_nowait().event_id for _ in range(messages.qsize())]
+
+
+def test_a_full_turn_of_the_queue_leaves_room_in_the_others(sampler):
+    waiting = Waiting(sampler)
+    for i in range(work.MOST_IN_TURN):
+        assert waiting.push(("walk", "faces")[i % 2], f"session {i}")[0]
+    assert waiting.push("walk", "one more") == waiting.push("attention", "another") == (False, texts.TOO_BUSY)
+    assert waiting.push("sheet", "visitor")[0]
+
+
+def test_a_session_that_reads_no_answers_keeps_the_newest(sampler, monkeypatch):
+    monkeypatch.setattr(work, "MOST_UNREAD", 4)
+    waiting = Waiting(sampler)
+    events = [waiting.push("faces", "silent")[1] for _ in range(9)]
+    others = {f"session {i}": waiting.push("faces", f"session {i}")[1] for i in range(9)}
+    assert waiting.unread("silent") == events[-5:]
+    assert all(waiting.unread(session) == [event] for session, event in others.items())
+
+
+def test_the_queue_keeps_answers_of_no_more_sessions_than_the_page(sampler, monkeypatch):
+    monkeypatch.setattr(work, "MOST_IN_TURN", 10**6)
+    waiting = Waiting(sampler)
+    waiting.queue.max_size = None
+    for i in range(SESSIONS + 5):
+        assert waiting.push("faces", f"session {i}")[0]
+    assert len(waiting.queue.pending_messages_per_session) == SESSIONS
+
+
+def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):
+    config = httpx.get(f"{address}config").json()
+    faces = next(event["id"] for event in config["dependencies"] if event["api_name"] == "faces")
+
+    def join(length: int) -> httpx.Response:
+        body = {"fn_index": faces, "data": [1, 1, 1, 0], "session_hash": "x" * length}
+        return httpx.post(f"{address}gradio_api/queue/join", json=body)
+
+    assert join(64).status_code == 200
+    answer = join(65)
+    said = "The name of a session may have 64 characters at most."
+    assert (answer.status_code, answer.json()) == (400, {"detail": said})
+
+
+def written() -> set[Path]:
+    """All that the pages and Gradio's readers of uploads have on the disk."""
+    return {*Path(get_upload_folder()).rglob("*"), *Path(tempfile.gettempdir()).glob("tmp*")}
+
+
+@pytest.mark.parametrize("end", ["", "/", "%0A", "%0a", "%0D", "%00", "%E2%80%A8"])
+def test_nothing_is_written_for_who_asks(address, tmp_path, monkeypatch, end):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where Gradio keeps what it reads of a file
+    before = written()
     for request in (
-        httpx.Request("POST", f"{address}gradio_api/upload", files={"files": ("a.bin", b"few")}),
-        httpx.Request("POST", f"{address}gradio_api/upload/", files={"files": ("a.bin", b"few")}),
-        httpx.Request("GET", f"{address}gradio_api/deep_link?session_hash=test"),
-        httpx.Request("POST", f"{address}gradio_api/process_recording", files={"file": ("a.mp4", b"few")}),
+        httpx.Request("POST", f"{address}gradio_api/upload{end}", files={"files": ("a.bin", b"few")}),
+        httpx.Request("POST", f"{address}gradio_api/component_server{end}", files={"f": ("a.bin", b"few")}),
+        httpx.Request("GET", f"{address}gradio_api/deep_link{end}?session_hash=test"),
+        httpx.Request(
+            "POST", f"{address}gradio_api/process_recording{end}", files={"file": ("a.mp4", b"few")}
+        ),
     ):
         answer = httpx.Client().send(request)
-        assert (answer.status_code, answer.text) == (404, "This page takes no files and keeps no links.")
-    assert set(Path(get_upload_folder()).rglob("*")) <= before
+        assert (answer.status_code, answer.text) == (404, NOTHING)
+    assert written() <= before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file=http://example.com/x.png",
+        "gradio_api/file=HTTPS://example.com/x.png",
+        "gradio_api/file=http%3A//example.com/x.png",
+        "gradio_api/file/http://example.com/x.png",
+        "gradio_api/proxy=https://some-space.hf.space/x.png",
+        "gradio_api/dev/reload",
+        "gradio_api/upload_progress?upload_id=test",
+        "gradio_api/vibe-code/",
+        "gradio_api/runs",
+        "gradio_api/stream/test/1/1/playlist.m3u8",
+        "monitoring",
+        "monitoring/summary",
+        "config/../gradio_api/dev/reload",
+        "gradio_api//dev/reload",
+        "login",
+    ],
+)
+def test_only_what_the_page_asks_for_is_answered(address, path):
+    answer = httpx.get(address + path)
+    assert (answer.status_code, answer.text) == (404, NOTHING)
+
+
+def test_what_programs_and_browsers_ask_for_is_answered(address):
+    for path in (
+        *("", "config", "config/", "theme.css", "favicon.ico", "manifest.json", "robots.txt"),
+        *("static/fonts/SourceSansPro/SourceSansPro-Bold.woff2", "static/img/logo.svg"),
+        *("gradio_api/info", "gradio_api/info/", "gradio_api/info?serialize=False", "gradio_api/app_id"),
+        "gradio_api/startup-events",
+    ):
+        assert httpx.get(address + path).status_code == 200, path
+
+
+@pytest.mark.parametrize("prefix", ["", "/sagan", "/a/b"])
+def test_below_a_prefix_the_same_routes_are_open(prefix):
+    async def told(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("told")
+
+    app = Starlette(routes=[Route("/{path:path}", told)], middleware=[Middleware(Gate)])
+    client = TestClient(Starlette(routes=[Mount(prefix, app)]))
+    for path in ("/", "/config", "/gradio_api/file=/tmp/a/face.png", "/gradio_api/heartbeat/abc"):
+        assert client.get(prefix + path).text == "told"
+    for path in ("/gradio_api/dev/reload", "/gradio_api/file=http://a.example/b", "/config/more"):
+        assert client.get(prefix + path).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["run/predict", "queue/join"])
@@ -138,10 +269,10 @@ def test_a_large_request_is_refused_before_it_is_read(address, path, chunks):
         kind = {"content-type": "application/json"}
         return httpx.post(f"{address}gradio_api/{path}", content=body(size), headers=kind, timeout=60)
 
-    assert post(60_000).status_code == 422  # no JSON, but read
-    answer = post(70_000)
+    assert post(7000).status_code == 422  # no JSON, but read
+    answer = post(9000)
     assert answer.status_code == 413
-    assert answer.json() == {"detail": "A request may have 65,536 bytes at most."}
+    assert answer.json() == {"detail": "A request may have 8,192 bytes at most."}
 
 
 def test_a_body_where_none_is_read_is_no_error():
@@ -151,6 +282,69 @@ def test_a_body_where_none_is_read_is_no_error():
     app = Starlette(routes=[Route("/", stream)], middleware=[Middleware(Gate)])
     answer = TestClient(app).request("GET", "/", content=bytes(200_000))
     assert (answer.status_code, answer.text) == (200, "all of it")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch) -> Iterator[tuple[str, list[str]]]:
+    """The address of a file that another server has, as if on another machine, and what was asked of it."""
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("content-length", "3")
+            self.end_headers()
+            self.wfile.write(b"few")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["127.0.0.1"])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/big.bin", asked
+        server.shutdown()
+        thread.join()
+
+
+def as_file(path: str) -> dict:
+    """A file as Gradio's components send it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_no_file_is_fetched_for_who_asks(address, elsewhere):
+    url, asked = elsewhere
+    config = httpx.get(f"{address}config").json()
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    tried = set()
+    for event in config["dependencies"]:
+        values = [parts[i].get("value") for i in event["inputs"]]
+        for place, part in enumerate(event["inputs"]):
+            data = [*values[:place], as_file(url), *values[place + 1 :]]
+            body = {"fn_index": event["id"], "data": data, "event_data": {}, "session_hash": "files"}
+            if part not in tried and not event["queue"]:
+                answer = httpx.post(f"{address}gradio_api/run/predict", json=body, timeout=60)
+                assert asked == []
+                assert (answer.status_code, answer.json()["error"]) == (500, texts.NO_FILES)
+                tried.add(part)
+    assert {"seed", "seed-b", "t", "psi", "label"} <= {parts[part].get("elem_id") for part in tried}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [("faces", [1, 1, 1, 0]), ("walk", [1, 7, 2, 1, 0]), ("attention", [1, "16x16", 0.5, 0.5, 1, 0])],
+)
+def test_public_endpoints_fetch_no_file_either(address, elsewhere, endpoint, values):
+    url, asked = elsewhere
+    for place in range(len(values)):
+        data = [*values[:place], as_file(url), *values[place + 1 :]]
+        call = f"{address}gradio_api/call/{endpoint}"
+        event = httpx.post(call, json={"data": data}).json()["event_id"]
+        answer = httpx.get(f"{call}/{event}", timeout=60).text
+        assert asked == []
+        assert answer.startswith("event: error\n") and texts.NO_FILES in answer
 
 
 PRIVATE = {

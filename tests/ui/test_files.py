@@ -79,3 +79,22 @@ def test_the_cache_is_cleaned_while_answers_add_to_it(tmp_path, monkeypatch, upl
     delete_files_created_by_app(app, age=None)
     assert not old.exists() and new.exists()
     assert files == {str(new)}
+
+
+def test_a_file_that_is_cleaned_away_leaves_no_folder_of_its_own(tmp_path, monkeypatch):
+    cache, outside = tmp_path / "cache", tmp_path / "outside" / "face.png"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
+    with gr.Blocks() as app:
+        view = gr.HTML()
+    keep_cleaning(app)
+    alone, loose = cache / "a" / "face.png", cache / "face.png"
+    shared = [cache / "b" / "face.png", cache / "b" / "maps.npz"]
+    for path in (alone, *shared, loose, outside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    view.temp_files |= {str(alone), str(shared[0]), str(loose), str(outside)}
+    delete_files_created_by_app(app, age=None)
+    assert set(tmp_path.rglob("*")) == {cache, shared[1].parent, shared[1], outside.parent}
+    view.temp_files.add(str(shared[1]))
+    delete_files_created_by_app(app, age=None)
+    assert set(tmp_path.rglob("*")) == {cache, outside.parent}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import app
 from sagan.sampler import Sampler
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +50,19 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     assert done.returncode == 1
     assert f"The page cannot be served at 127.0.0.1, port {port}: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "²"])
+def test_what_is_no_port_is_refused_in_one_sentence(monkeypatch, capsys, port):
+    monkeypatch.setattr(sys, "argv", ["app.py", f"--port={port}"])
+    with pytest.raises(SystemExit) as stopped:
+        app.parse_arguments()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"app.py: error: argument --port: {port!r} is not a port from 1 to 65535"
+
+
+@pytest.mark.parametrize("port", [1, 7860, 65535])
+def test_every_port_can_be_chosen(monkeypatch, port):
+    monkeypatch.setattr(sys, "argv", ["app.py", f"--port={port}"])
+    assert app.parse_arguments().port == port
