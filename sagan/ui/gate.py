@@ -12,7 +12,7 @@ MOST_BYTES = 8 * 1024  # of a request's body; the page's own have less than 2,00
 OPEN = re.compile(
     r"""(?: | / | /config/? | /theme\.css | /favicon\.ico | /manifest\.json | /robots\.txt
         | /(?: assets | static | svelte )/.*
-        | /gradio_api/ (?: info/? | app_id/? | startup-events | cancel | reset/? | queue/(?: join | data )
+        | /gradio_api/ (?: info/? | openapi\.json | theme\.css | app_id/? | startup-events | cancel | reset/? | queue/(?: join | data )
             | (?: run | call | heartbeat )/.* | file=(?! (?i: https?: )).* ))""",
     re.VERBOSE,
 )
@@ -32,9 +32,8 @@ class Gate:
         """Pass the request on with its body, if it has one, counted as it comes."""
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))  # that of a server it is mounted on
-            if not path.isprintable() or not OPEN.fullmatch(
-                path
-            ):  # routes match with a line break at the end
+            # Routes match with a line break at the end, too.
+            if not path.isprintable() or not OPEN.fullmatch(path):
                 refusal = PlainTextResponse("There is nothing at this address.", 404)
                 await refusal(scope, receive, send)
                 return

@@ -150,7 +150,7 @@ def share_queue(app: gr.Blocks, sessions: int) -> None:
     queue, push = app._queue, app._queue.push
     queue.pending_messages_per_session.max_size = sessions
 
-    async def push_if_room(body: Any, request: Any, username: str | None) -> tuple:
+    async def push_if_room(body: Any, **rest: Any) -> tuple:
         session, function = body.session_hash or "", app.fns.get(body.fn_index)
         if len(session) > LONGEST_SESSION:
             return False, texts.LONG_SESSION.format(most=LONGEST_SESSION), "error"
@@ -160,7 +160,7 @@ def share_queue(app: gr.Blocks, sessions: int) -> None:
         unread = queue.pending_messages_per_session.get(session)
         while unread and unread.qsize() > MOST_UNREAD:
             unread.get_nowait()
-        return await push(body=body, request=request, username=username)
+        return await push(body=body, **rest)
 
     queue.push = push_if_room
 
