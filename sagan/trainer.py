@@ -53,6 +53,17 @@ BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers 
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
+# What state.json must hold.
+Kind = type | tuple[type, ...] | dict[str, "Kind"]
+STATE_KINDS: dict[str, Kind] = {
+    "step": int,
+    "seconds": (int, float),
+    "recipe": {"batch_size": int, "d_steps": int},
+    "images": int,
+    "about": dict,
+    "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
+}
+
 
 class TrainingError(RuntimeError):
     """A run that cannot start or go on, said in one sentence."""
@@ -773,8 +784,7 @@ class Trainer:
         if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
             info = read_state_info(folder)
             step, seconds, earlier = info["step"], info["seconds"], info["before"]
-            recipe = info["recipe"]
-            a_step = recipe["batch_size"] * recipe.get("d_steps", 1)
+            a_step = info["recipe"]["batch_size"] * info["recipe"]["d_steps"]
             images = earlier["images"] + (step - earlier["step"]) * a_step
         digits = int(made[:12], 16)  # as many as a float64 holds
         most, least = self.processes.most(digits, -digits)
@@ -929,24 +939,25 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
 
 
 def read_state_info(folder: Path) -> dict:
-    """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
+    """state.json of a run's checkpoint; what older runs lack is filled in. Raises TrainingError without one."""
     try:
         info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
     except checkpoint.CheckpointError:
         info = None
-    kinds = {
-        "step": int,
-        "seconds": (int, float),
-        "recipe": dict,
-        "images": int,
-        "about": dict,
-        "before": dict,
-    }
     if isinstance(info, dict):
-        info.setdefault("before", dict(NOTHING_BEFORE))
-    if not isinstance(info, dict) or not all(isinstance(info.get(key), kinds[key]) for key in kinds):
+        info = {"before": dict(NOTHING_BEFORE)} | info
+        if isinstance(info.get("recipe"), dict):
+            info["recipe"] = {"d_steps": 1} | info["recipe"]
+    if not _is_like(info, STATE_KINDS):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
     return info
+
+
+def _is_like(value: object, kind: Kind) -> bool:
+    """Whether a value is of this kind; a dictionary's must have these keys, and may have more."""
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
+    return isinstance(value, kind)
 
 
 def _not_compiled(error: Exception) -> TrainingError:

@@ -1669,16 +1669,38 @@ def test_resuming_with_other_images_or_networks_is_refused(stopped):
         other.resume()
 
 
-DAMAGED = {"step": 3, "seconds": 1.0, "recipe": [], "images": 22, "about": {}}
+SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "about": {}}
+DAMAGED = [
+    {"recipe": []},
+    {"recipe": {}},
+    {"recipe": {"batch_size": "4"}},
+    {"recipe": {"batch_size": 4, "d_steps": None}},
+    {"before": {}},
+    {"before": trainer.NOTHING_BEFORE | {"images": "0"}},
+]
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", '{"step": 3}', json.dumps(DAMAGED), "[" * 9])
-def test_resuming_without_a_sound_state_json_is_refused(stopped, text):
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", '{"step": 3}', "[" * 9, *(json.dumps(SOUND | part) for part in DAMAGED)]
+)
+def test_resuming_without_a_sound_state_json_is_refused(stopped, tmp_path, text):
     path = stopped.out / "checkpoint/state.json"
     path.unlink() if text is None else path.write_text(text)
+    sentence = f"'{path.parent}' cannot be resumed: state.json is missing or damaged."
     with pytest.raises(TrainingError) as error:
         make(stopped.out, stopped.data).resume()
-    assert str(error.value) == (f"'{path.parent}' cannot be resumed: state.json is missing or damaged.")
+    assert str(error.value) == sentence
+    if text is not None:
+        with pytest.raises(TrainingError) as error:
+            make(tmp_path / "second", stopped.data).start_from(path.parent, "first")
+        assert str(error.value) == sentence
+
+
+def test_a_state_json_of_an_older_run_is_sound(stopped):
+    (stopped.out / "checkpoint/state.json").write_text(json.dumps(SOUND))
+    run = make(stopped.out, stopped.data)
+    run.resume()
+    assert (run.step, run.images) == (1, 4)
 
 
 def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
