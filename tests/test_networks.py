@@ -201,6 +201,15 @@ def test_fused_attention_gives_the_same_answer(network):
     torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 64, 32), (2, 3, 35, 35), (2, 3, 16, 16), (2, 1, 32, 32), (3, 32, 32)], ids=str
+)
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError) as error:
+        Discriminator(small())(torch.zeros(shape))
+    assert str(error.value) == f"images must have the shape (B, 3, 32, 32), but have {shape}"
+
+
 # Spectral norm
 
 
