@@ -37,6 +37,7 @@ from sagan.trainer import (
     DISCRIMINATOR_NOISE,
     G_CHANGES,
     GENERATOR_NOISE,
+    MOVES,
     PENALTY,
     PRESETS,
     Recipe,
@@ -271,6 +272,13 @@ def test_every_update_changes_real_and_generated_images_in_ways_of_its_own(tmp_p
     ways = torch.cat([*of_d.unbind(1), *next_of_d.unbind(1), of_g[:, 0]])[:, 6:8]  # where holes would be
     assert len(ways.unique(dim=0)) == 5 * 4
     assert make(tmp_path)._draw(0).changes is None
+
+
+def test_the_updates_of_a_step_draw_noise_of_their_own(tmp_path):
+    streams = (DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES)
+    assert len(set(streams)) == len(streams)
+    noise = torch.cat([draw.noise for draw in make(tmp_path, d_steps=2)._draws()])
+    assert len(noise.unique(dim=0)) == len(noise) == 3 * 4
 
 
 def test_images_are_moved_by_two_pixels_of_64_at_most_and_mirrored_only_where_flips_are_wanted(tmp_path):
@@ -1817,6 +1825,15 @@ def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):
     run.train_step()
     assert seen == {torch.bfloat16}
     assert {value.dtype for value in learned(run).values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("augment", [0.0, 0.5])
+def test_in_bf16_images_are_changed_and_losses_averaged_in_float32(tmp_path, augment):
+    run = make(tmp_path, precision="bf16", augment=augment)
+    run.train_step()
+    assert {name: total.dtype for name, (total, _) in run._sums.items()} == dict.fromkeys(
+        ("d_loss", "d_real", "d_fake", "g_loss"), torch.float32
+    )
 
 
 def test_deterministic_switches_on_torchs_deterministic_algorithms(tmp_path, monkeypatch):
