@@ -792,6 +792,7 @@ class Trainer:
             raise TrainingError(f"The run in '{folder}' saved its checkpoint meanwhile: start again.")
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
+        self._snapshot = None
 
     def _take_film(self, folder: Path) -> Film | None:
         """Go on with the film of a checkpoint, which is returned as it was saved, if there is one."""
@@ -832,6 +833,7 @@ class Trainer:
                 f"--start-from {shlex.quote(str(self.out))}."
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
+        self._snapshot = None
         self.history = checkpoint.read_history(folder)
         self._take_film(folder)
         self._is_ours = True

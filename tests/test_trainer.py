@@ -1000,6 +1000,20 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     assert "- Images shown: 112 in 28 steps of batch 4, of which 'first' had taken 20 before\n" in card
 
 
+@pytest.mark.parametrize("way", ["start_from", "resume"])
+def test_a_snapshot_from_before_weights_were_loaded_is_not_that_of_the_run(tmp_path, way):
+    data = random_images()
+    make(tmp_path / "first", data, seed=1).save()
+    run = make(tmp_path / "first", data)
+    before = run.snapshot()
+    run.resume() if way == "resume" else run.start_from(tmp_path / "first/checkpoint", "first")
+    assert run.step == 0
+    z = torch.randn(2, CONFIG.z_dim)
+    faces = run.snapshot()(z)
+    torch.testing.assert_close(faces, shippable(run.averaged)(z))
+    assert not torch.allclose(faces, before(z), atol=1e-3)
+
+
 def test_weights_start_with_the_scale_that_they_had_before_they_were_normalised(tmp_path):
     first = make(tmp_path / "first", steps=40, g_lr=1e-2, d_lr=1e-2)
     first.train()
