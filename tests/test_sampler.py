@@ -422,6 +422,13 @@ def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder
     assert later.discriminator_gammas["8x8"] - unasked.discriminator_gammas["8x8"] == pytest.approx(1)
 
 
+def test_networks_of_float64_are_sampled_in_float32():
+    expected, latents, images = make_sampler(), random_latents(1), random_images(1)
+    double = Sampler.from_parts(CONFIG, *(copy.deepcopy(network).double() for network in networks(CONFIG)))
+    assert double.faces(latents).tobytes() == expected.faces(latents).tobytes()
+    assert double.score(images).tobytes() == expected.score(images).tobytes()
+
+
 def test_networks_in_training_mode_are_sampled_in_eval_mode():
     generator, discriminator = Generator(CONFIG, spectral=False), Discriminator(CONFIG, spectral=False)
     training = Sampler.from_parts(CONFIG, generator.train(), discriminator)
@@ -530,6 +537,7 @@ def test_labels_choose_the_class_of_each_face_and_score():
         ([0.0, 1.0], "Labels must be integers from 0 to 2, but were [0.0, 1.0]."),
         ([True, False], "Labels must be integers from 0 to 2, but were [True, False]."),
         (["red", "dark"], "Labels must be integers from 0 to 2, but were ['red', 'dark']."),
+        ([0, [1]], "Labels must be an array of integers of shape (2,)."),
     ],
     ids=repr,
 )
@@ -676,6 +684,12 @@ def test_numbers_too_large_to_compute_with_are_refused(sampler):
 def test_images_that_do_not_fit_are_refused(sampler, images):
     with pytest.raises(ValueError, match=r"^Images must be uint8 of shape \(N, 32, 32, 3\), but are "):
         sampler.score(images)
+
+
+def test_images_of_several_sizes_are_refused(sampler):
+    with pytest.raises(ValueError) as refusal:
+        sampler.score([random_images(1)[0], random_images(1, 64)[0]])
+    assert str(refusal.value) == "Images must be a uint8 array of shape (N, 32, 32, 3)."
 
 
 def test_a_score_that_is_not_finite_is_refused():
