@@ -64,7 +64,8 @@ class SaganConfig:
             _check(fits, name, sides, f"taken from {self.sides}")
             if name.endswith("attention"):
                 sides = set(sides)
-            _check(len(sides) <= MAX_RESIDUAL, name, sides, f"at most {MAX_RESIDUAL} sides")
+            else:
+                _check(len(sides) <= MAX_RESIDUAL, name, sides, f"at most {MAX_RESIDUAL} sides")
             object.__setattr__(self, name, tuple(sorted(sides)))
 
     @property
