@@ -48,6 +48,7 @@ DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES = ran
 
 MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
 SMALL_SIDE = 8  # fused attention is made for long rows: on a GPU, 16 of them took a tenth of a step
+EMA_RAMP = 0.05  # the half-life of the average is never more than this share of the images seen
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
@@ -86,7 +87,6 @@ class Recipe:
     consistency: float = 0.0  # weight of how little D shall mind images that are shifted and mirrored
     augment: float = 0.0  # probability of each kind of change of what D sees, see sagan/augment.py
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
-    ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
     sync_batch_norm: bool = False  # whether processes share batch statistics; needs GPUs
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
@@ -113,6 +113,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise ValueError(f"{name} is {value!r}, but must be an integer")
+        for name in ("flips", "sync_batch_norm", "deterministic"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, but must be true or false")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
         if (self.steps is None) == (self.minutes is None):
@@ -382,8 +386,7 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
-        if self.recipe.ema_ramp:
-            half_life = min(half_life, self.recipe.ema_ramp * self.images)
+        half_life = min(half_life, EMA_RAMP * self.images)
         averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
         torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (self.recipe.images_per_step / half_life))
 
@@ -941,7 +944,10 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
 
 
 def read_state_info(folder: Path) -> dict:
-    """state.json of a run's checkpoint; what older runs lack is filled in. Raises TrainingError without one."""
+    """state.json of a run's checkpoint, with what older runs lack filled in.
+
+    Raises TrainingError where the folder has none, or a damaged one.
+    """
     try:
         info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
     except checkpoint.CheckpointError:

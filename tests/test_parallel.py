@@ -187,7 +187,9 @@ def test_batch_statistics_are_shared_by_all_of_the_generators_norms_where_that_i
     monkeypatch.setattr(trainer, "resident", lambda images, _: images)
     monkeypatch.setattr(Trainer, "_place", lambda _, network: network)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    data = ImageSet(np.zeros((6, 32, 32, 3), np.uint8), *([np.arange(6) % 3, tuple("abc")] if classes else []))
+    data = ImageSet(
+        np.zeros((6, 32, 32, 3), np.uint8), *([np.arange(6) % 3, tuple("abc")] if classes else [])
+    )
     recipe = Recipe(sync_batch_norm=shared, precision="fp32")
     run = Trainer(CONFIG, recipe, data, tmp_path, "cuda", capture=False)
     kinds = [type(m) for m in run.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -512,19 +512,20 @@ def test_gammas_start_at_zero_in_both_networks_and_move(tmp_path):
 
 @pytest.mark.parametrize(
     ("ema_kimg", "ema_ramp", "d_steps"),
-    [(None, 0.05, 1), (0.02, None, 1), (0.003, 0.2, 1), (0.05, None, 2), (None, 0.5, 2)],
+    [(None, 0.05, 1), (0.02, math.inf, 1), (0.003, 0.2, 1), (0.05, math.inf, 2), (None, 0.5, 2)],
 )
-def test_the_average_follows_its_half_life_and_ramp(tmp_path, ema_kimg, ema_ramp, d_steps):
+def test_the_average_follows_its_half_life_and_ramp(tmp_path, monkeypatch, ema_kimg, ema_ramp, d_steps):
     """After as many images as the half-life, half of what was known is gone; young averages forget faster."""
-    run = make(tmp_path, steps=8, ema_kimg=ema_kimg, ema_ramp=ema_ramp, d_steps=d_steps, g_lr=0.01)
+    assert trainer.EMA_RAMP == 0.05
+    monkeypatch.setattr(trainer, "EMA_RAMP", ema_ramp)
+    run = make(tmp_path, steps=8, ema_kimg=ema_kimg, d_steps=d_steps, g_lr=0.01)
     names = [name for name, _ in run.generator.named_parameters()]
     expected = {name: value.double().clone() for name, value in run.generator.named_parameters()}
     for step in range(1, 9):
         run.train_step()
         images = 4 * d_steps
         half_life = 1000 * (4 * 10 / 32 if ema_kimg is None else ema_kimg)
-        if ema_ramp is not None:
-            half_life = min(half_life, ema_ramp * images * step)
+        half_life = min(half_life, ema_ramp * images * step)
         keep = 2 ** (-images / half_life)
         for name, value in run.generator.named_parameters():
             expected[name] = keep * expected[name] + (1 - keep) * value.detach().double()
@@ -773,8 +774,9 @@ def test_what_does_not_fall_on_an_interval_is_logged_drawn_and_saved_at_the_end(
     }
 
 
-def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path):
-    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     for name, network in (
         ("generator", shippable(run.averaged)),
@@ -787,8 +789,11 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
     assert len(Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32))) == 1
 
 
-def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(tmp_path):
-    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     stored = load_file(tmp_path / "checkpoint/spectra.safetensors")
     for name, network in (("generator", run.averaged), ("discriminator", run.discriminator)):
@@ -1799,6 +1804,9 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"loss": "lsgan"}, "loss is 'lsgan', but must be one of ('hinge', 'wgan-gp')"),
         ({"batch_size": 2.5}, "batch_size is 2.5, but must be an integer"),
         ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
+        ({"flips": "no"}, "flips is 'no', but must be true or false"),
+        ({"sync_batch_norm": 1}, "sync_batch_norm is 1, but must be true or false"),
+        ({"deterministic": None}, "deterministic is None, but must be true or false"),
         ({"precision": "fp8"}, "precision is 'fp8', but must be one of ('auto', 'fp32', 'bf16')"),
     ],
     ids=str,
