@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from sagan import checkpoint, losses, pictures, spectra
@@ -388,7 +389,8 @@ class Trainer:
         half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
         half_life = min(half_life, EMA_RAMP * self.images)
         averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (self.recipe.images_per_step / half_life))
+        decay = 0.5 ** (self.recipe.images_per_step / half_life)
+        get_ema_multi_avg_fn(decay)(averaged, live, None)
 
     # What a step is made of
 
