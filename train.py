@@ -295,7 +295,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         refuse_to_replace(options.out)
     settings = _settings(options, stored)
     start_from = vars(options).get("start_from")
-    source = _source(start_from, options, settings)
+    source, networks = _source(start_from, options, settings)
+    settings |= networks
     try:
         config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
@@ -362,6 +363,8 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
     settings = PRESETS["sagan"] | INTERVALS | stored | settings
+    if settings.keys() & {*MEASURE_OPTIONS}:
+        settings = {"measure_features": INCEPTION} | settings
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
     return settings
@@ -379,15 +382,18 @@ def _command(stored: dict) -> str:
     return f"{earlier} && {command}" if earlier else command
 
 
-def _source(given: str | None, options: argparse.Namespace, settings: dict) -> Path | None:
-    """The checkpoint folder of --start-from, whose networks join the settings."""
+def _source(
+    given: str | None, options: argparse.Namespace, settings: dict
+) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint folder of --start-from, and the settings of its networks that are not given."""
     if given is None:
-        return None
+        return None, {}
     if options.resume:
         raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
     folder = checkpoint.find(given)
     config, classes = checkpoint.load_config(folder)
     check_same_classes(folder, classes, class_names(settings.get("labels"), _label_columns(settings)))
+    networks = {}
     for name in MODEL_OPTIONS:
         value = getattr(config, name)
         if name in RESIDUAL_OPTIONS and name in settings:
@@ -402,21 +408,20 @@ def _source(given: str | None, options: argparse.Namespace, settings: dict) -> P
                 f"--{name.replace('_', '-')} is {settings[name]}, but '{given}' was trained with {value}: "
                 "leave it out."
             )
-        settings[name] = value
-    return folder
+        networks[name] = value
+    return folder, networks
 
 
 def _measurement(
     settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
 ) -> Measurement | None:
-    """What the run is measured against, with its features, if not given, in the settings; None: nothing."""
+    """What the run is measured against; None: nothing."""
     if not settings.keys() & {*MEASURE_OPTIONS}:
         return None
     if "measure_every" not in settings or "measure_reference" not in settings:
         raise TrainingError(
             "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."
         )
-    settings.setdefault("measure_features", INCEPTION)
     device = pick_device(device_name)
     features = load_features(settings["measure_features"], device)
     sources = [Path(source) for source in settings["measure_reference"]]

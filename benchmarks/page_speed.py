@@ -153,7 +153,7 @@ def report(page: Page, first_face: float, options: argparse.Namespace) -> None:
 
 
 def turn_dial(page: Page, turns: int) -> list[float]:
-    """Milliseconds of each turn of a gamma dial until its three pictures are drawn."""
+    """Milliseconds of each turn of a gamma dial until its four pictures are drawn."""
     page.locator("#dials-view summary").click()
     page.locator("#dials-view .content").scroll_into_view_if_needed()
     page.wait_for_selector("#dials-view .content[data-shown]")

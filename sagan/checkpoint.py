@@ -238,18 +238,25 @@ def load_tensors(
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of history.csv as numbers; empty where there is none."""
+    """The rows of history.csv as numbers; empty where there is none. Raises CheckpointError.
+
+    Raises FileNotFoundError where it vanishes meanwhile, as when a run replaces its checkpoint.
+    """
     path = Path(folder) / HISTORY
-    if not path.is_file():
-        return []
-    _check_file(path, MAX_TEXT_BYTES)
-    _check_place(path)
     try:
+        if not path.is_file():
+            return []
+        _check_file(path, MAX_TEXT_BYTES)
+        _check_place(path)
         with path.open(newline="") as file:
             return [
                 {key: _number(key, value) for key, value in row.items() if value}
                 for row in csv.DictReader(file)
             ]
+    except (FileNotFoundError, CheckpointError):
+        raise
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
     except (ValueError, TypeError, AttributeError, csv.Error) as error:
         raise CheckpointError(f"'{path}' is not a table of numbers: {error}.") from error
 

@@ -1,4 +1,4 @@
-"""The parts that both networks share: self-attention, spectral norm and conditional batch norm."""
+"""The parts of the networks: self-attention and spectral norm of both, conditional batch norm of G."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

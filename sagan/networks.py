@@ -64,7 +64,8 @@ class SaganConfig:
             _check(fits, name, sides, f"taken from {self.sides}")
             if name.endswith("attention"):
                 sides = set(sides)
-            _check(len(sides) <= MAX_RESIDUAL, name, sides, f"at most {MAX_RESIDUAL} sides")
+            else:
+                _check(len(sides) <= MAX_RESIDUAL, name, sides, f"at most {MAX_RESIDUAL} sides")
             object.__setattr__(self, name, tuple(sorted(sides)))
 
     @property
@@ -229,8 +230,13 @@ class Discriminator(nn.Module):
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map images (B, 3, S, S) in [-1, 1], and labels (B,) where there are classes, to scores (B,).
 
-        extras and errors are those of `Generator.forward`; the last block is "score" (B, 1, 1, 1).
+        extras and errors are those of `Generator.forward`; the last block is "score" (B, 1, 1, 1). Raises
+        ValueError too where images have another shape.
         """
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
+            wanted = f"(B, 3, {size}, {size})"
+            raise ValueError(f"images must have the shape {wanted}, but have {tuple(images.shape)}")
         _check_labels(self.config, labels, len(images))
         h = images
         collected = {}

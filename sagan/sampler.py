@@ -330,10 +330,8 @@ class Sampler:
 
     def _checked_latents(self, latents: object) -> np.ndarray:
         size = self.config.z_dim
-        try:
-            latents = np.asarray(latents, np.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"Latents must be an array of numbers of shape (N, {size}).") from error
+        wanted = f"Latents must be an array of numbers of shape (N, {size})."
+        latents = _as_array(latents, wanted, np.float32)
         if latents.ndim != 2 or latents.shape[1] != size:
             raise ValueError(f"Latents must have the shape (N, {size}), but have {latents.shape}.")
         if not np.isfinite(latents).all():
@@ -341,7 +339,8 @@ class Sampler:
         return latents
 
     def _checked_images(self, images: object) -> np.ndarray:
-        images, size = np.asarray(images), self.config.image_size
+        size = self.config.image_size
+        images = _as_array(images, f"Images must be a uint8 array of shape (N, {size}, {size}, 3).")
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"Images must be uint8 of shape (N, {size}, {size}, 3), but are {images.dtype} of shape "
@@ -357,7 +356,7 @@ class Sampler:
             return [None] * count
         if not classes:
             raise ValueError("This model has no classes, so it takes no labels.")
-        labels = np.asarray(labels)
+        labels = _as_array(labels, f"Labels must be an array of integers of shape ({count},).")
         if labels.shape != (count,):
             raise ValueError(f"{count} images need labels of shape ({count},), but got {labels.shape}.")
         if labels.size and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes):
@@ -384,10 +383,7 @@ class Sampler:
         for layer, weights in (maps or {}).items():
             self._check_layer(layer)
             places = self._sides[layer] ** 2
-            try:
-                weights = np.asarray(weights, np.float32)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"The map of {layer} must be an array of numbers.") from error
+            weights = _as_array(weights, f"The map of {layer} must be an array of numbers.", np.float32)
             if weights.shape != (places, places):
                 wanted = f"({places}, {places})"
                 raise ValueError(f"The map of {layer} must have the shape {wanted}, but has {weights.shape}.")
@@ -413,10 +409,7 @@ class Sampler:
                     f"The values of {layer} must be {{position: array}}, positions from 0 to {side**2 - 1}."
                 )
             refusal = f"The values of {layer} must be {channels} finite numbers for each position."
-            try:
-                vectors = np.asarray([*told.values()], np.float32)
-            except (TypeError, ValueError) as error:
-                raise ValueError(refusal) from error
+            vectors = _as_array([*told.values()], refusal, np.float32)
             if told and (vectors.shape != (len(told), channels) or not np.isfinite(vectors).all()):
                 raise ValueError(refusal)
             positions = torch.tensor([*told], dtype=torch.long)
@@ -431,6 +424,14 @@ class Sampler:
         if layer not in self.layers:
             there = " and ".join(self.layers) or "none"
             raise ValueError(f"There is no attention layer {layer!r}; this model has {there}.")
+
+
+def _as_array(given: object, wanted: str, dtype: type | None = None) -> np.ndarray:
+    """What was given as an array; where it is none, such as a ragged list, ValueError says what is wanted."""
+    try:
+        return np.asarray(given, dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(wanted) from error
 
 
 def _one(label: int | None) -> list[int] | None:

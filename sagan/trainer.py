@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from sagan import checkpoint, losses, pictures, spectra
@@ -48,10 +49,22 @@ DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES = ran
 
 MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
 SMALL_SIDE = 8  # fused attention is made for long rows: on a GPU, 16 of them took a tenth of a step
+EMA_RAMP = 0.05  # the half-life of the average is never more than this share of the images seen
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
+
+# What state.json must hold.
+Kind = type | tuple[type, ...] | dict[str, "Kind"]
+STATE_KINDS: dict[str, Kind] = {
+    "step": int,
+    "seconds": (int, float),
+    "recipe": {"batch_size": int, "d_steps": int},
+    "images": int,
+    "about": dict,
+    "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
+}
 
 
 class TrainingError(RuntimeError):
@@ -75,7 +88,6 @@ class Recipe:
     consistency: float = 0.0  # weight of how little D shall mind images that are shifted and mirrored
     augment: float = 0.0  # probability of each kind of change of what D sees, see sagan/augment.py
     ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
-    ema_ramp: float | None = 0.05  # never average over more than this share of the images seen
     flips: bool = True
     sync_batch_norm: bool = False  # whether processes share batch statistics; needs GPUs
     precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
@@ -102,6 +114,10 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise ValueError(f"{name} is {value!r}, but must be an integer")
+        for name in ("flips", "sync_batch_norm", "deterministic"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, but must be true or false")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
         if (self.steps is None) == (self.minutes is None):
@@ -245,7 +261,7 @@ class Trainer:
         self._is_ours = False  # what there is in `out`
         self._warm_up = BEFORE_CAPTURE  # steps left
         self._rates: dict[str, float] = {}  # of this step
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
         self._signal = 0  # the one that this process received
@@ -371,10 +387,10 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
-        if self.recipe.ema_ramp:
-            half_life = min(half_life, self.recipe.ema_ramp * self.images)
+        half_life = min(half_life, EMA_RAMP * self.images)
         averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averaged, live, 1 - 0.5 ** (self.recipe.images_per_step / half_life))
+        decay = 0.5 ** (self.recipe.images_per_step / half_life)
+        get_ema_multi_avg_fn(decay)(averaged, live, None)
 
     # What a step is made of
 
@@ -773,8 +789,7 @@ class Trainer:
         if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
             info = read_state_info(folder)
             step, seconds, earlier = info["step"], info["seconds"], info["before"]
-            recipe = info["recipe"]
-            a_step = recipe["batch_size"] * recipe.get("d_steps", 1)
+            a_step = info["recipe"]["batch_size"] * info["recipe"]["d_steps"]
             images = earlier["images"] + (step - earlier["step"]) * a_step
         digits = int(made[:12], 16)  # as many as a float64 holds
         most, least = self.processes.most(digits, -digits)
@@ -782,6 +797,7 @@ class Trainer:
             raise TrainingError(f"The run in '{folder}' saved its checkpoint meanwhile: start again.")
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
+        self._snapshot = None
 
     def _take_film(self, folder: Path) -> Film | None:
         """Go on with the film of a checkpoint, which is returned as it was saved, if there is one."""
@@ -822,6 +838,7 @@ class Trainer:
                 f"--start-from {shlex.quote(str(self.out))}."
             ) from error
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
+        self._snapshot = None
         self.history = checkpoint.read_history(folder)
         self._take_film(folder)
         self._is_ours = True
@@ -929,24 +946,28 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
 
 
 def read_state_info(folder: Path) -> dict:
-    """state.json of a run's checkpoint. Raises TrainingError where the folder has none."""
+    """state.json of a run's checkpoint, with what older runs lack filled in.
+
+    Raises TrainingError where the folder has none, or a damaged one.
+    """
     try:
         info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
     except checkpoint.CheckpointError:
         info = None
-    kinds = {
-        "step": int,
-        "seconds": (int, float),
-        "recipe": dict,
-        "images": int,
-        "about": dict,
-        "before": dict,
-    }
     if isinstance(info, dict):
-        info.setdefault("before", dict(NOTHING_BEFORE))
-    if not isinstance(info, dict) or not all(isinstance(info.get(key), kinds[key]) for key in kinds):
+        info = {"before": dict(NOTHING_BEFORE)} | info
+        if isinstance(info.get("recipe"), dict):
+            info["recipe"] = {"d_steps": 1} | info["recipe"]
+    if not _is_like(info, STATE_KINDS):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
     return info
+
+
+def _is_like(value: object, kind: Kind) -> bool:
+    """Whether a value is of this kind; a dictionary's must have these keys, and may have more."""
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
+    return isinstance(value, kind)
 
 
 def _not_compiled(error: Exception) -> TrainingError:

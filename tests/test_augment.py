@@ -80,6 +80,12 @@ def test_a_hole_is_a_grey_square_of_half_the_side_also_across_an_edge():
         torch.testing.assert_close(result[:, rest], image[:, rest])
 
 
+def test_a_hole_stays_grey_whatever_the_colours():
+    changed = augment(images(3), change(3, radius=0.25, brightness=[0.4, -0.4, 0.1], contrast=1.4))
+    quarter = SIDE // 4
+    assert (changed[:, :, quarter : 3 * quarter, quarter : 3 * quarter] == 0).all()
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_each_kind_of_change_has_its_probability_whatever_the_others_do(probability):
     numbers = drawn(probability)
@@ -109,6 +115,11 @@ def test_changes_fill_their_ranges(name, low, middle, high):
     numbers, width = drawn(1.0)[name], high - low
     assert low <= numbers.min() <= low + 0.01 * width and high - 0.01 * width <= numbers.max() <= high
     assert numbers.median() == pytest.approx(middle, abs=0.03 * width + 1e-6)
+
+
+def test_what_a_change_draws_is_independent_of_the_rest_of_it():
+    numbers = torch.stack([values for name, values in drawn(1.0).items() if name != "radius"])
+    torch.testing.assert_close(numbers.corrcoef(), torch.eye(len(numbers)), rtol=0, atol=0.05)
 
 
 def test_changes_are_those_of_their_generator():

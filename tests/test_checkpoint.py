@@ -686,6 +686,17 @@ def test_weights_of_a_type_that_has_no_conversion_are_refused(folder):
     assert refusal(checkpoint.load_generator, folder) == sentence
 
 
+def test_a_history_that_this_user_may_not_read_is_refused(folder, monkeypatch):
+    def locked(path: Path, *_, **__) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = folder / "history.csv"
+    monkeypatch.setattr(Path, "open", locked)
+    assert refusal(checkpoint.read_history, folder) == (
+        f"'{path}' cannot be read: [Errno 13] Permission denied: '{path}'."
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     ["step,images\n1,many\n", "step\n1,2,3\n", "step\n\xff\n", "step\n" + "1" * 200_000],

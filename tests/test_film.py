@@ -53,9 +53,9 @@ def steps_after(length: int, config: SaganConfig = PLAIN, stops: set[int] = froz
             saved = film.moments if step in film.steps else [*film.moments, moment(step)]
             assert len(saved) <= most_moments(config)
             film = Film(config, saved).going_on()
-        if is_moment(step) and step not in film.steps:
-            film.moments.append(moment(step))
-            film._thin()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("sagan.film.shoot", lambda generator, step, *_: moment(step))
+            film.record(step, 0, None)
     return film.steps if length in film.steps else [*film.steps, length]
 
 

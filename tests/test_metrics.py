@@ -265,12 +265,26 @@ def test_a_network_that_is_not_there_is_refused(name, sentence):
     assert sentence in str(error.value) and f"'{name}'" in str(error.value)
 
 
-def test_inception_is_the_librarys_network_of_2048_features(monkeypatch):
+def test_inception_is_the_librarys_network_of_2048_features_of_each_image_alone(monkeypatch):
+    seed = int(fresh_rng().integers(2**32))
+
+    def same_weights(network: nn.Module, _: dict) -> None:
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                nn.init.kaiming_normal_(parameter)  # else the features would be as good as zero
+
     where = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setattr(f"{where}.load_state_dict_from_url", lambda *_, **__: {})
-    monkeypatch.setattr(torch_fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-    features = load_features("inception")(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
+    monkeypatch.setattr(torch_fidelity.FeatureExtractorInceptionV3, "load_state_dict", same_weights)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    images[1] //= 2
+    features = load_features("inception")(images)
+    library = torch_fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    expected = torch.cat([library(image[None])[0] for image in images])
     assert features.shape == (2, 2048)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+    assert (features[0] - features[1]).std() > 0.01 * expected.std()
 
 
 @pytest.mark.parametrize(

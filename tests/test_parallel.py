@@ -16,6 +16,7 @@ from activations import smooth
 from randomness import fresh_rng
 from torch import Tensor, nn
 
+from sagan import trainer
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
 from sagan.parallel import ALONE, PATIENCE, Processes, processes
@@ -174,6 +175,25 @@ def test_shared_batch_statistics_want_gpus(tmp_path):
     with pytest.raises(TrainingError) as error:
         Trainer(CONFIG, Recipe(sync_batch_norm=True), data, tmp_path, "cpu")
     assert str(error.value) == "Batch statistics can be shared between GPUs, but not on 'cpu'."
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["plain", "conditional"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_batch_statistics_are_shared_by_all_of_the_generators_norms_where_that_is_wanted(
+    tmp_path, monkeypatch, shared, classes
+):
+    """As on a GPU, but that nothing is moved there."""
+    monkeypatch.setattr(trainer, "pick_device", torch.device)
+    monkeypatch.setattr(trainer, "resident", lambda images, _: images)
+    monkeypatch.setattr(Trainer, "_place", lambda _, network: network)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    data = ImageSet(
+        np.zeros((6, 32, 32, 3), np.uint8), *([np.arange(6) % 3, tuple("abc")] if classes else [])
+    )
+    recipe = Recipe(sync_batch_norm=shared, precision="fp32")
+    run = Trainer(CONFIG, recipe, data, tmp_path, "cuda", capture=False)
+    kinds = [type(m) for m in run.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert kinds == [nn.SyncBatchNorm if shared else nn.BatchNorm2d] * 5
 
 
 @pytest.mark.parametrize(

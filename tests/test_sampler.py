@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,7 +25,7 @@ from sagan.latents import from_seed
 from sagan.layers import ConditionalBatchNorm2d, SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
-from sagan.workers import WORKERS
+from sagan.workers import WORKERS, workers
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, d_attention=(8, 4))
 CLASSES = ("dark", "bright", "red")
@@ -165,24 +165,18 @@ def test_a_forked_process_answers_too(sampler):
 
 def test_a_sheet_leaves_room_for_single_faces(sampler):
     """If a long sheet queued all of its forwards at once, everybody else would wait for it."""
-    waiting, most = 0, 0
-    counting, go = threading.Lock(), threading.Event()
+    queued = []
 
     def forward(*_) -> None:
-        nonlocal waiting, most
-        with counting:
-            waiting += 1
-            most = max(most, waiting)
-        go.wait(0.01)
-        with counting:
-            waiting -= 1
+        queued.append(workers()._work_queue.qsize())
+        time.sleep(0.01)
 
     sampler._generator.register_forward_pre_hook(forward)
     with ThreadPoolExecutor(1) as pool:
         sheet = pool.submit(sampler.faces, random_latents(30 * WORKERS))
         sampler.faces(random_latents(1))
         assert not sheet.done()
-    assert most <= WORKERS
+    assert len(queued) == 30 * WORKERS + 1 and max(queued) <= WORKERS
 
 
 # What comes out
@@ -452,6 +446,13 @@ def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder
     assert later.discriminator_gammas["8x8"] - unasked.discriminator_gammas["8x8"] == pytest.approx(1)
 
 
+def test_networks_of_float64_are_sampled_in_float32():
+    expected, latents, images = make_sampler(), random_latents(1), random_images(1)
+    double = Sampler.from_parts(CONFIG, *(copy.deepcopy(network).double() for network in networks(CONFIG)))
+    assert double.faces(latents).tobytes() == expected.faces(latents).tobytes()
+    assert double.score(images).tobytes() == expected.score(images).tobytes()
+
+
 def test_networks_in_training_mode_are_sampled_in_eval_mode():
     generator, discriminator = Generator(CONFIG, spectral=False), Discriminator(CONFIG, spectral=False)
     training = Sampler.from_parts(CONFIG, generator.train(), discriminator)
@@ -560,6 +561,7 @@ def test_labels_choose_the_class_of_each_face_and_score():
         ([0.0, 1.0], "Labels must be integers from 0 to 2, but were [0.0, 1.0]."),
         ([True, False], "Labels must be integers from 0 to 2, but were [True, False]."),
         (["red", "dark"], "Labels must be integers from 0 to 2, but were ['red', 'dark']."),
+        ([0, [1]], "Labels must be an array of integers of shape (2,)."),
     ],
     ids=repr,
 )
@@ -727,6 +729,12 @@ def test_numbers_too_large_to_compute_with_are_refused(sampler):
 def test_images_that_do_not_fit_are_refused(sampler, images):
     with pytest.raises(ValueError, match=r"^Images must be uint8 of shape \(N, 32, 32, 3\), but are "):
         sampler.score(images)
+
+
+def test_images_of_several_sizes_are_refused(sampler):
+    with pytest.raises(ValueError) as refusal:
+        sampler.score([random_images(1)[0], random_images(1, 64)[0]])
+    assert str(refusal.value) == "Images must be a uint8 array of shape (N, 32, 32, 3)."
 
 
 def test_a_score_that_is_not_finite_is_refused():

@@ -666,6 +666,13 @@ def test_an_option_that_is_newer_than_the_run_is_refused_on_resume(capsys, stopp
     assert resume("--steps", 2) == 0
 
 
+def test_a_run_from_before_the_ramp_of_the_average_was_the_same_for_all_goes_on(stopped):
+    path = Path("runs/one/checkpoint/state.json")
+    path.write_text(json.dumps(stopped | {"recipe": stopped["recipe"] | {"ema_ramp": 0.05}}))
+    assert resume("--steps", 2) == 0
+    assert "ema_ramp" not in json.loads(path.read_text())["recipe"]
+
+
 def test_settings_that_are_repeated_as_they_were_are_accepted_on_resume(stopped):
     assert (
         resume(*TINY[:-4], "--d-attention", "8,4", "--betas", "0,0.9", "--preset", "sagan", "--steps", 2) == 0
@@ -724,6 +731,17 @@ def test_how_many_were_measured_is_kept(make_images):
     make_images(4), make_images(20, folder="held_out")
     assert start("--steps", 1, *MEASURE, *COLOURS) == 0
     assert json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]["measure_count"] == 10
+
+
+def test_a_run_is_measured_by_inception_where_nothing_else_is_named(make_images, monkeypatch):
+    load, named = train.load_features, []
+    monkeypatch.setattr(train, "load_features", lambda name, _: named.append(name) or load(COLOURS[1]))
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 1, *MEASURE) == 0
+    assert resume("--steps", 2) == 0
+    assert named == ["inception"] * 2
+    state = json.loads(Path("runs/one/checkpoint/state.json").read_text())
+    assert state["about"]["measure_features"] == "inception"
 
 
 def check_reference(known: list[float], floor: float, before: int = 0) -> None:

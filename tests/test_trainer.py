@@ -37,6 +37,7 @@ from sagan.trainer import (
     DISCRIMINATOR_NOISE,
     G_CHANGES,
     GENERATOR_NOISE,
+    MOVES,
     PENALTY,
     PRESETS,
     Recipe,
@@ -273,6 +274,13 @@ def test_every_update_changes_real_and_generated_images_in_ways_of_its_own(tmp_p
     assert make(tmp_path)._draw(0).changes is None
 
 
+def test_the_updates_of_a_step_draw_noise_of_their_own(tmp_path):
+    streams = (DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES)
+    assert len(set(streams)) == len(streams)
+    noise = torch.cat([draw.noise for draw in make(tmp_path, d_steps=2)._draws()])
+    assert len(noise.unique(dim=0)) == len(noise) == 3 * 4
+
+
 def test_images_are_moved_by_two_pixels_of_64_at_most_and_mirrored_only_where_flips_are_wanted(tmp_path):
     config = SaganConfig(z_dim=8, g_width=4, d_width=4)
     data = ImageSet(np.zeros((4, 64, 64, 3), np.uint8))
@@ -504,19 +512,20 @@ def test_gammas_start_at_zero_in_both_networks_and_move(tmp_path):
 
 @pytest.mark.parametrize(
     ("ema_kimg", "ema_ramp", "d_steps"),
-    [(None, 0.05, 1), (0.02, None, 1), (0.003, 0.2, 1), (0.05, None, 2), (None, 0.5, 2)],
+    [(None, 0.05, 1), (0.02, math.inf, 1), (0.003, 0.2, 1), (0.05, math.inf, 2), (None, 0.5, 2)],
 )
-def test_the_average_follows_its_half_life_and_ramp(tmp_path, ema_kimg, ema_ramp, d_steps):
+def test_the_average_follows_its_half_life_and_ramp(tmp_path, monkeypatch, ema_kimg, ema_ramp, d_steps):
     """After as many images as the half-life, half of what was known is gone; young averages forget faster."""
-    run = make(tmp_path, steps=8, ema_kimg=ema_kimg, ema_ramp=ema_ramp, d_steps=d_steps, g_lr=0.01)
+    assert trainer.EMA_RAMP == 0.05
+    monkeypatch.setattr(trainer, "EMA_RAMP", ema_ramp)
+    run = make(tmp_path, steps=8, ema_kimg=ema_kimg, d_steps=d_steps, g_lr=0.01)
     names = [name for name, _ in run.generator.named_parameters()]
     expected = {name: value.double().clone() for name, value in run.generator.named_parameters()}
     for step in range(1, 9):
         run.train_step()
         images = 4 * d_steps
         half_life = 1000 * (4 * 10 / 32 if ema_kimg is None else ema_kimg)
-        if ema_ramp is not None:
-            half_life = min(half_life, ema_ramp * images * step)
+        half_life = min(half_life, ema_ramp * images * step)
         keep = 2 ** (-images / half_life)
         for name, value in run.generator.named_parameters():
             expected[name] = keep * expected[name] + (1 - keep) * value.detach().double()
@@ -765,8 +774,9 @@ def test_what_does_not_fall_on_an_interval_is_logged_drawn_and_saved_at_the_end(
     }
 
 
-def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path):
-    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     for name, network in (
         ("generator", shippable(run.averaged)),
@@ -779,8 +789,11 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
     assert len(Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32))) == 1
 
 
-def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(tmp_path):
-    run = make(tmp_path, steps=3, ema_kimg=0.01, ema_ramp=None, g_lr=0.01)
+def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     stored = load_file(tmp_path / "checkpoint/spectra.safetensors")
     for name, network in (("generator", run.averaged), ("discriminator", run.discriminator)):
@@ -990,6 +1003,20 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     assert run.film.steps == [0, 16, 24]
     card = (tmp_path / "second" / "checkpoint" / "model_card.md").read_text()
     assert "- Images shown: 112 in 28 steps of batch 4, of which 'first' had taken 20 before\n" in card
+
+
+@pytest.mark.parametrize("way", ["start_from", "resume"])
+def test_a_snapshot_from_before_weights_were_loaded_is_not_that_of_the_run(tmp_path, way):
+    data = random_images()
+    make(tmp_path / "first", data, seed=1).save()
+    run = make(tmp_path / "first", data)
+    before = run.snapshot()
+    run.resume() if way == "resume" else run.start_from(tmp_path / "first/checkpoint", "first")
+    assert run.step == 0
+    z = torch.randn(2, CONFIG.z_dim)
+    faces = run.snapshot()(z)
+    torch.testing.assert_close(faces, shippable(run.averaged)(z))
+    assert not torch.allclose(faces, before(z), atol=1e-3)
 
 
 def test_weights_start_with_the_scale_that_they_had_before_they_were_normalised(tmp_path):
@@ -1669,16 +1696,38 @@ def test_resuming_with_other_images_or_networks_is_refused(stopped):
         other.resume()
 
 
-DAMAGED = {"step": 3, "seconds": 1.0, "recipe": [], "images": 22, "about": {}}
+SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "about": {}}
+DAMAGED = [
+    {"recipe": []},
+    {"recipe": {}},
+    {"recipe": {"batch_size": "4"}},
+    {"recipe": {"batch_size": 4, "d_steps": None}},
+    {"before": {}},
+    {"before": trainer.NOTHING_BEFORE | {"images": "0"}},
+]
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", '{"step": 3}', json.dumps(DAMAGED), "[" * 9])
-def test_resuming_without_a_sound_state_json_is_refused(stopped, text):
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", '{"step": 3}', "[" * 9, *(json.dumps(SOUND | part) for part in DAMAGED)]
+)
+def test_resuming_without_a_sound_state_json_is_refused(stopped, tmp_path, text):
     path = stopped.out / "checkpoint/state.json"
     path.unlink() if text is None else path.write_text(text)
+    sentence = f"'{path.parent}' cannot be resumed: state.json is missing or damaged."
     with pytest.raises(TrainingError) as error:
         make(stopped.out, stopped.data).resume()
-    assert str(error.value) == (f"'{path.parent}' cannot be resumed: state.json is missing or damaged.")
+    assert str(error.value) == sentence
+    if text is not None:
+        with pytest.raises(TrainingError) as error:
+            make(tmp_path / "second", stopped.data).start_from(path.parent, "first")
+        assert str(error.value) == sentence
+
+
+def test_a_state_json_of_an_older_run_is_sound(stopped):
+    (stopped.out / "checkpoint/state.json").write_text(json.dumps(SOUND))
+    run = make(stopped.out, stopped.data)
+    run.resume()
+    assert (run.step, run.images) == (1, 4)
 
 
 def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
@@ -1755,6 +1804,9 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"loss": "lsgan"}, "loss is 'lsgan', but must be one of ('hinge', 'wgan-gp')"),
         ({"batch_size": 2.5}, "batch_size is 2.5, but must be an integer"),
         ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
+        ({"flips": "no"}, "flips is 'no', but must be true or false"),
+        ({"sync_batch_norm": 1}, "sync_batch_norm is 1, but must be true or false"),
+        ({"deterministic": None}, "deterministic is None, but must be true or false"),
         ({"precision": "fp8"}, "precision is 'fp8', but must be one of ('auto', 'fp32', 'bf16')"),
     ],
     ids=str,
@@ -1795,6 +1847,15 @@ def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):
     run.train_step()
     assert seen == {torch.bfloat16}
     assert {value.dtype for value in learned(run).values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("augment", [0.0, 0.5])
+def test_in_bf16_images_are_changed_and_losses_averaged_in_float32(tmp_path, augment):
+    run = make(tmp_path, precision="bf16", augment=augment)
+    run.train_step()
+    assert {name: total.dtype for name, (total, _) in run._sums.items()} == dict.fromkeys(
+        ("d_loss", "d_real", "d_fake", "g_loss"), torch.float32
+    )
 
 
 def test_deterministic_switches_on_torchs_deterministic_algorithms(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ MOST_BYTES = 8 * 1024  # of a request's body; the page's own have less than 2,00
 OPEN = re.compile(
     r"""(?: | / | /config/? | /theme\.css | /favicon\.ico | /manifest\.json | /robots\.txt
         | /(?: assets | static | svelte )/.*
-        | /gradio_api/ (?: info/? | openapi\.json | theme\.css | app_id/? | startup-events | cancel | reset/? | queue/(?: join | data )
-            | (?: run | call | heartbeat )/.* | file=(?! (?i: https?: )).* ))""",
+        | /gradio_api/ (?: info/? | openapi\.json | theme\.css | app_id/? | startup-events | cancel | reset/?
+            | queue/(?: join | data ) | (?: run | call | heartbeat )/.* | file=(?! (?i: https?: )).* ))""",
     re.VERBOSE,
 )
 
