@@ -86,20 +86,42 @@ def face_with(sampler, seed: int, times: dict[str, float]) -> np.ndarray:
     return sampler.faces(latents.from_seed(seed, sampler.config.z_dim)[None], None, gammas)[0]
 
 
-PINS = ((3, 60), (33, 10), (33, 11))
+CHOICES = ("strongest", "uniform", "b", "masked", "told")
+OF_B = ("b", "told")
 
 
-def maps_of(sampler, z: np.ndarray, kind: str, label: int | None = None) -> dict[str, np.ndarray]:
-    """What all layers attend to with the maps of this kind, of the face of z; "masked" ones at PINS."""
+def pins_of(sampler, z: np.ndarray, label: int | None = None) -> list[tuple[int, int]]:
+    """Pixels in the three cells of the 16x16 layer that receive most in the face of z, where pins matter."""
+    best = np.argsort(-sampler.attention(z, "16x16", label).sum(0), kind="stable")[:3]
+    return [(int(at % 16 * 4 + draw.randrange(4)), int(at // 16 * 4 + draw.randrange(4))) for at in best]
+
+
+def cells_of(pins: list[tuple[int, int]], layer: str) -> list[int]:
+    cell = 64 // int(layer.split("x")[0])
+    return [y // cell * (64 // cell) + x // cell for x, y in pins]
+
+
+def altered_by(
+    sampler, z: np.ndarray, z_b: np.ndarray, kind: str, pins: list, label: int | None = None
+) -> dict[str, dict]:
+    """What a choice gives the sampler for the face of z, where that of z_b is face B."""
+    if kind != "told":
+        return {"maps": maps_of(sampler, z_b if kind == "b" else z, kind, pins, label)}
+    values = sampler.values(z_b, label)
+    return {"values": {layer: {at: values[layer][at] for at in cells_of(pins, layer)} for layer in LAYERS}}
+
+
+def maps_of(
+    sampler, z: np.ndarray, kind: str, pins: list = (), label: int | None = None
+) -> dict[str, np.ndarray]:
+    """What all layers attend to with the maps of this kind, of the face of z; "masked" ones at the pins."""
     queries_keys = sampler.queries_keys(z, label)
     maps = {layer: inside.attention(*queries_keys[layer]) for layer in LAYERS}
     if kind == "uniform":
         return {layer: np.ones_like(weights) / len(weights) for layer, weights in maps.items()}
     if kind == "masked":
         for layer in LAYERS:
-            cell = 64 // int(layer.split("x")[0])
-            keys = [y // cell * (64 // cell) + x // cell for x, y in PINS]
-            maps[layer] = inside.attention(*queries_keys[layer], keys)
+            maps[layer] = inside.attention(*queries_keys[layer], cells_of(pins, layer))
     if kind == "strongest":
         return {layer: np.eye(len(weights))[weights.argmax(1)] for layer, weights in maps.items()}
     return maps
@@ -156,7 +178,7 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     assert dialled.evaluate("sagan.lab.state.gammas") == {"16x16": 0}
 
 
-@pytest.mark.parametrize("kind", ["strongest", "uniform", "b", "masked"])
+@pytest.mark.parametrize("kind", CHOICES)
 def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, kind):
     assert part(dialled, ".maps input:checked").get_attribute("value") == "own"
     seed, seed_b = dialled.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
@@ -165,51 +187,55 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
     assert_shows(dialled, "learned", own)
     assert part(dialled, ".face").text_content() == texts.DIALS["as_learned"]
     turn(dialled, "16x16", 2)
-    for x, y in PINS:
+    pins = pins_of(sampler, z)
+    for x, y in pins:
         dialled.evaluate("([x, y]) => sagan.lab.pin(x, y)", [x, y])
     choose(dialled, kind)
     gammas = sampler.gammas | {"16x16": 2 * sampler.gammas["16x16"]}
     faces = {
-        maps: sampler.faces(z[None], None, gammas, maps_of(sampler, z_b if maps == "b" else z, maps))[0]
-        for maps in ("strongest", "uniform", "b", "masked")
+        choice: sampler.faces(z[None], None, gammas, **altered_by(sampler, z, z_b, choice, pins))[0]
+        for choice in CHOICES
     } | {"own": face_with(sampler, seed, {"16x16": 2})}
     assert_shows_of(dialled, "dialled", faces, kind)
     off = face_with(sampler, seed, dict.fromkeys(LAYERS, 0))
     assert_shows(dialled, "off", off)
-    assert_shows(dialled, "learned", sampler.faces(z_b[None])[0] if kind == "b" else own)
+    assert_shows(dialled, "learned", sampler.faces(z_b[None])[0] if kind in OF_B else own)
     change, other = (np.abs(faces[kind].astype(int) - image).mean() for image in (off, faces["own"]))
     factor = part(dialled, ".content").get_attribute("data-factor")
     said = texts.DIALS["amplified_maps"].format(factor=factor, change=f"{change:.1f}", other=f"{other:.1f}")
     assert part(dialled, ".amplified").text_content() == said
-    caption = texts.DIALS["b"].format(seed=seed_b) if kind == "b" else texts.DIALS["as_learned"]
+    caption = texts.DIALS["b"].format(seed=seed_b) if kind in OF_B else texts.DIALS["as_learned"]
     assert part(dialled, ".face").text_content() == caption
     assert part(dialled, '[data-picture="learned"]').get_attribute("aria-label") == caption
     assert part(dialled, ".how").text_content() == texts.DIALS["how"][kind]
-    pins = "_".join(f"{x}-{y}" for x, y in PINS)
-    assert dialled.evaluate("sagan.link(sagan.face)").endswith(f"&maps={kind}&pins={pins}&gamma_16x16=2")
+    linked = "_".join(f"{x}-{y}" for x, y in pins)
+    assert dialled.evaluate("sagan.link(sagan.face)").endswith(f"&maps={kind}&pins={linked}&gamma_16x16=2")
     choose(dialled, "own")
     assert_shows_of(dialled, "dialled", faces, "own")
     assert "maps" not in dialled.evaluate("sagan.link(sagan.face)")
 
 
-def test_pins_that_come_and_go_are_left_out_at_once_and_none_is_said(dialled, sampler):
-    choose(dialled, "masked")
+@pytest.mark.parametrize("kind", ["masked", "told"])
+def test_pins_that_come_and_go_count_at_once_and_none_is_said(dialled, sampler, kind):
+    choose(dialled, kind)
     assert part(dialled, ".how").text_content() == texts.DIALS["no_pins"]
     own = face_with(sampler, dialled.evaluate("sagan.face.seed_a"), {})
     assert_shows(dialled, "dialled", own)
-    z = latents.from_seed(dialled.evaluate("sagan.face.seed_a"), sampler.config.z_dim)
+    ends = dialled.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    z, z_b = (latents.from_seed(seed, sampler.config.z_dim) for seed in ends)
 
     def and_see(change: str) -> None:
         """The cards of pins stand above the dials, and come and go with them."""
         dialled.evaluate(change)
         part(dialled, ".content").scroll_into_view_if_needed()
 
-    for x, y in PINS:
+    pins = pins_of(sampler, z)
+    for x, y in pins:
         and_wait(dialled, lambda x=x, y=y: and_see(f"sagan.lab.pin({x}, {y})"))
-    assert part(dialled, ".how").text_content() == texts.DIALS["how"]["masked"]
-    masked = sampler.faces(z[None], None, None, maps_of(sampler, z, "masked"))[0]
-    assert_shows(dialled, "dialled", masked)
-    other = f"{np.abs(masked.astype(int) - own).mean():.1f} to the picture with its own maps"
+    assert part(dialled, ".how").text_content() == texts.DIALS["how"][kind]
+    changed = sampler.faces(z[None], **altered_by(sampler, z, z_b, kind, pins))[0]
+    assert_shows(dialled, "dialled", changed)
+    other = f"{np.abs(changed.astype(int) - own).mean():.1f} to the picture with “its own”"
     assert part(dialled, ".amplified").text_content().endswith(other)
     and_wait(dialled, lambda: and_see("sagan.lab.clear()"))
     assert_shows(dialled, "dialled", own)
@@ -310,26 +336,28 @@ def test_the_difference_is_amplified_as_far_as_nothing_is_clipped(largest):
     np.testing.assert_array_equal(picture, wanted)
 
 
-@pytest.mark.parametrize("kind", ["strongest", "uniform", "b", "masked"])
+@pytest.mark.parametrize("kind", CHOICES)
 def test_maps_are_of_a_face_as_learned_truncated_and_of_its_class(with_classes, kind):
     psi, label = draw.uniform(0.3, 1), draw.randrange(3)
     t = draw.choice([0, draw.uniform(0, 0.6)])
     face = CurrentFace(draw.randrange(2**32), draw.randrange(2**32), t, psi, label)
     times = [draw.uniform(1, 3) for _ in LAYERS]
-    answer = dials.compare(with_classes, face, times, kind, PINS)
-    gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
     z = face.latent(16)
+    pins = pins_of(with_classes, z, label)
+    answer = dials.compare(with_classes, face, times, kind, pins)
+    gammas = {layer: value * with_classes.gammas[layer] for layer, value in zip(LAYERS, times, strict=True)}
     z_b = latents.truncate(latents.from_seed(face.seed_b, 16), psi)
-    maps = maps_of(with_classes, z_b if kind == "b" else z, kind, label)
     labels = np.array([label])
-    wanted = with_classes.faces(z[None], labels, gammas, maps)[0]
+    wanted = with_classes.faces(
+        z[None], labels, gammas, **altered_by(with_classes, z, z_b, kind, pins, label)
+    )[0]
     np.testing.assert_array_equal(pixels(answer["dialled"]), wanted)
     own = with_classes.faces(z[None], labels, gammas)[0]
     apart = np.abs(wanted.astype(int) - own).mean()
     assert apart > 0.5 and answer["other"] == pytest.approx(apart)
-    learned = with_classes.faces((z_b if kind == "b" else z)[None], labels)[0]
+    learned = with_classes.faces((z_b if kind in OF_B else z)[None], labels)[0]
     np.testing.assert_array_equal(pixels(answer["learned"]), learned)
-    assert answer["seed_b"] == (face.seed_b if kind == "b" else None)
+    assert answer["seed_b"] == (face.seed_b if kind in OF_B else None)
 
 
 def test_its_own_maps_are_the_dialled_ones_not_those_as_learned(with_classes):
@@ -338,7 +366,7 @@ def test_its_own_maps_are_the_dialled_ones_not_those_as_learned(with_classes):
     gammas = {layer: (3, 1)[i] * with_classes.gammas[layer] for i, layer in enumerate(LAYERS)}
     z, labels = latents.from_seed(face.seed_a, 16)[None], np.array([face.label])
     np.testing.assert_array_equal(dialled, with_classes.faces(z, labels, gammas)[0])
-    learned = with_classes.faces(z, labels, gammas, maps_of(with_classes, z[0], "own", face.label))[0]
+    learned = with_classes.faces(z, labels, gammas, maps_of(with_classes, z[0], "own", label=face.label))[0]
     assert np.abs(dialled.astype(int) - learned).mean() > 1
 
 
@@ -387,14 +415,14 @@ def test_classes_are_kept_by_the_dials(with_classes):
     np.testing.assert_array_equal(pixels(answer["difference"]), wanted)
 
 
-@pytest.mark.parametrize("query", ["seed=8&seed_b=8", "seed=7&seed_b=8&t=1"])
+@pytest.mark.parametrize("query", ["seed=8&seed_b=8&maps=b", "seed=7&seed_b=8&t=1&maps=told&pins=3-4"])
 def test_where_face_b_is_the_face_itself_the_page_says_so(new_page, address, query):
-    page = new_page(f"{address}?{query}&maps=b")
+    page = new_page(f"{address}?{query}")
     page.wait_for_selector("#dials-view .fold[open]")
     assert part(page, ".how").text_content() == texts.DIALS["same"]
     page.locator("#dice").click()
     page.wait_for_function("![7, 8].includes(sagan.face.seed_a)")
-    assert part(page, ".how").text_content() == texts.DIALS["how"]["b"]
+    assert part(page, ".how").text_content() == texts.DIALS["how"]["told" if "told" in query else "b"]
 
 
 def test_the_dials_have_room_at_every_width(new_page, address):

@@ -351,7 +351,7 @@ PRIVATE = {
     "curated": ("attention-view", {"index": 1}, "index must be an integer from 0 to 2"),
     "pick": ("sheet-view", {"seed": 5}, "seed must be an integer from 0 to 4294967295"),
     "jump": ("walk-view", {"t": 0.5}, "t must be a number from 0 to 1"),
-    "go": ("tour-view", {"index": 3}, "index must be an integer from 0 to 7"),
+    "go": ("tour-view", {"index": 3}, "index must be an integer from 0 to 8"),
     "leave": ("tour-view", {}, ""),
     "want": ("dials-view", {}, ""),
 }
@@ -381,12 +381,12 @@ def test_what_a_view_tells_is_checked_on_the_server_too(address, name):
 
 
 def test_what_the_dials_tell_is_checked_on_the_server_too(address):
-    good = {"number": 1, "times": [0.5, 3], "maps": 4, "pins": [0, 63, 5, 6]}
+    good = {"number": 1, "times": [0.5, 3], "maps": 5, "pins": [0, 63, 5, 6]}
     answer = send(address, "want", good)
     assert answer.status_code == 200 and answer.json()["data"]
     for name, bad, allowed in (
-        ("maps", 5, "maps must be an integer from 0 to 4"),
-        ("maps", "b", "maps must be an integer from 0 to 4"),
+        ("maps", 6, "maps must be an integer from 0 to 5"),
+        ("maps", "b", "maps must be an integer from 0 to 5"),
         ("pins", None, "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
         ("pins", [3], "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
         ("pins", [3] * 12, "pins must be a list of 0, 2, 4, 6, 8, 10 numbers"),
