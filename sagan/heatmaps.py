@@ -20,6 +20,7 @@ COLOUR_MAP = "inferno"
 # Okabe and Ito's sky blue, vermillion, yellow, reddish purple and blue: of their seven colours, the five that
 # colour-blind people tell apart best.
 PIN_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#CC79A7", "#0072B2")
+EYE = (0.37, 0.52)  # (x, y) in shares of the picture: on an aligned face, the left eye
 FIGURE_PIXELS = 512  # of each picture in a figure
 CEILING = 64  # times uniform: where the scale that maps share ends, as on the page
 LEAST_SCALE = (

@@ -16,7 +16,6 @@ from sagan.networks import Generator
 
 FACES = 64
 ATTENTION_FACES = 8
-QUERY = (0.37, 0.52)  # (x, y) as fractions of the picture: on an aligned face, the left eye
 
 
 @torch.inference_mode()
@@ -34,9 +33,10 @@ def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()
     images, maps = generator(*shown, extras="maps")
     faces_ = to_uint8(images)
     rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
+    x, y = heatmaps.EYE
     for layer in maps.values():  # (B, n*n, n*n)
         side = int(layer.shape[1] ** 0.5)
-        position = int(QUERY[1] * side) * side + int(QUERY[0] * side)
+        position = int(y * side) * side + int(x * side)
         attended = layer[:, position].float().cpu().numpy()  # (B, n*n)
         rows.append(
             [heatmaps.overlay(f, a, position, size=128) for f, a in zip(faces_, attended, strict=True)]

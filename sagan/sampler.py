@@ -83,6 +83,7 @@ class Sampler:
         self.discriminator_gammas = {layer: learned[layer].item() for layer in self.discriminator_layers}
         self._generator, self._discriminator = generator, discriminator
         self._before = spectra.before_normalisation(source, config) if source else {}
+        self._first_vectors: dict[str, np.ndarray] = {}  # of layers whose power iteration was asked for
         self.film = Film.load(source, config) if source else None
         self.average_maps = average_maps.find(source, config) if source else None
         paths = (source / checkpoint.FILM if self.film else None, self.average_maps)
@@ -225,7 +226,10 @@ class Sampler:
         layers = spectra.layers(self._generator, self._discriminator)
         if layer not in layers:
             raise ValueError(f"There is no normalised layer {layer!r}; this model has {', '.join(layers)}.")
-        return spectra.power_iteration(spectra.matrix(layers[layer]).numpy(), steps, seed)
+        matrix = spectra.matrix(layers[layer]).numpy()
+        if layer not in self._first_vectors:
+            self._first_vectors[layer] = spectra.first_left_vectors(matrix)
+        return spectra.power_iteration(matrix, steps, seed, self._first_vectors[layer])
 
     @cached_property
     def _spectra(self) -> dict[str, dict[str, object]]:

@@ -56,13 +56,16 @@ def matrix(module: nn.Module) -> Tensor:
     return (weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight).flatten(1).double()
 
 
-def power_iteration(matrix: np.ndarray, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def power_iteration(
+    matrix: np.ndarray, steps: int, seed: int, first: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """How a power iteration comes to know the largest singular value, from a random vector on.
 
     u (rows,) starts as a random direction, the seed's. A step is v = W^T u, u = W v, each scaled to length 1;
     after it the estimate is sigma = u^T W v, and before the first one, without a v, |W^T u|. Returns the
     estimates and the angles in degrees between u and the true first left singular vector, or all of those
     that share the first singular value; both are float64 (steps + 1,), before the first step and after each.
+    first are the `first_left_vectors`, where they are known: they take longer than all else.
     Raises ValueError where steps are not 0 to 100, or the matrix is none, not finite or zero.
     """
     if isinstance(steps, bool) or not isinstance(steps, Integral) or not 0 <= steps <= MOST_STEPS:
@@ -70,7 +73,7 @@ def power_iteration(matrix: np.ndarray, steps: int, seed: int) -> tuple[np.ndarr
     matrix = _checked_matrix(matrix)
     if not matrix.any():
         raise ValueError("The matrix is zero, and so has no first singular vector.")
-    first = _first_left_vectors(matrix)
+    first = first_left_vectors(matrix) if first is None else first
     gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else None
     u = np.random.default_rng(check_seed(seed)).normal(size=len(matrix))
     u /= np.linalg.norm(u)
@@ -87,8 +90,9 @@ def power_iteration(matrix: np.ndarray, steps: int, seed: int) -> tuple[np.ndarr
     return np.array(sigmas[: steps + 1]), np.array(angles)
 
 
-def _first_left_vectors(matrix: np.ndarray) -> np.ndarray:
-    """(rows, m): the m left singular vectors that share the largest singular value."""
+def first_left_vectors(matrix: np.ndarray) -> np.ndarray:
+    """(rows, m): the m left singular vectors of a matrix that share the largest singular value."""
+    matrix = _checked_matrix(matrix)
     wide = len(matrix) <= matrix.shape[1]
     squares, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
     vectors = vectors[:, squares >= squares[-1] * (1 - SAME) ** 2]

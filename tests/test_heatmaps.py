@@ -58,6 +58,8 @@ def test_entropy_is_that_of_one_row_and_not_of_a_whole_map(rng):
     attention = np.stack([random_row(rng, 64) for _ in range(64)])
     with pytest.raises(ValueError, match="sum to 1, but these sum to 64"):
         entropy_bits(attention)
+    with pytest.raises(ValueError, match=r"sum to 1, but these sum to 1\.02\."):
+        entropy_bits(attention[0] * 1.02)
 
 
 def test_the_full_scale_of_a_nearly_uniform_row_is_four_times_uniform(rng):

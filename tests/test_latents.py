@@ -132,6 +132,10 @@ def test_between_nearly_opposite_vectors_the_way_is_an_arc_of_sensible_length(rn
     assert np.linalg.norm(halfway) == pytest.approx((length_a + length_b) / 2, rel=1e-5)
     assert abs(halfway @ a) / np.linalg.norm(halfway) / length_a < 1e-5
     assert np.argmax(halfway) == np.argmin(np.abs(a))  # towards the axis on which a is smallest
+    for t in rng.uniform(0.05, 0.95, 2):
+        first, second = slerp(a, halfway, t), slerp(halfway, b, t)
+        np.testing.assert_allclose(slerp(a, b, t / 2), first, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(slerp(a, b, (1 + t) / 2), second, rtol=1e-4, atol=1e-5)
     for t in np.linspace(0, 1, 11):
         length = np.linalg.norm(slerp(a, b, t))
         assert min(length_a, length_b) / 2 < length < 1.1 * max(length_a, length_b)
@@ -163,6 +167,7 @@ def test_a_walk_starts_at_a_ends_at_b_and_takes_equal_steps(rng):
     assert way[-1].tobytes() == b.tobytes()
     for i in range(7):
         np.testing.assert_allclose(way[i], slerp(a, b, i / 6), atol=1e-6)
+    assert walk(a, b, 2).tobytes() == np.stack([a, b]).tobytes()
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.1, math.nan], ids=repr)

@@ -281,6 +281,16 @@ def test_a_map_that_is_larger_than_a_chunk_is_computed_all_the_same(monkeypatch)
     torch.testing.assert_close(layer(x), expected)
 
 
+def test_no_more_maps_are_worked_on_at_a_time_than_fit_into_the_cache(monkeypatch):
+    seen, softmax = [], torch.softmax
+    monkeypatch.setattr(
+        torch, "softmax", lambda logits, dim: seen.append(len(logits)) or softmax(logits, dim)
+    )
+    monkeypatch.setattr(layers, "CACHED_WEIGHTS", 2 * 16 * 16)
+    attention_layer()(torch.randn(5, 16, 4, 4))
+    assert seen == [2, 2, 1]
+
+
 @pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
 def test_no_parameter_is_one_that_softmax_cancels(fused):
     """Its gradient would be rounding errors, and Adam makes full steps of those."""
@@ -511,6 +521,7 @@ def test_conditional_batch_norm_uses_running_statistics_in_eval():
 def test_conditional_batch_norm_starts_as_plain_batch_norm():
     conditional, plain = ConditionalBatchNorm2d(3, 5), nn.BatchNorm2d(3)
     assert (conditional.gain.weight == 1).all() and (conditional.bias.weight == 0).all()
+    assert dict(conditional.named_parameters()).keys() == {"gain.weight", "bias.weight"}
     x = torch.randn(6, 3, 4, 4)
     torch.testing.assert_close(conditional(x, torch.randint(5, (6,))), plain(x))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from sagan import latents
+from sagan import heatmaps, latents
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.current import CurrentFace, class_name, describe, first_class, from_link
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = latents.SEEDS - 1
 START_SEED, START_SEED_B = 1, 7
-START_QUERY = (0.37, 0.52)  # the left eye of an aligned face
+START_QUERY = heatmaps.EYE
 
 
 def any_seed() -> int:

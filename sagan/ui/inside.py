@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
-from sagan import heatmaps
+from sagan import heatmaps, inside
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
@@ -18,10 +18,7 @@ from sagan.ui.spectrum import spectral_norm
 from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, told
 
 if TYPE_CHECKING:
-    from sagan import inside
     from sagan.sampler import Sampler
-
-SHOWN = 16  # maps of a block
 
 
 def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
@@ -39,7 +36,7 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
             texts=texts.INSIDE,
             networks=networks,
             first=first,
-            cells=list(range(1, SHOWN + 1)),
+            cells=list(range(1, inside.SHOWN + 1)),
             table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
             can_open=bool(sampler.layers),
         )
@@ -143,7 +140,8 @@ def _words(sampler: "Sampler", network: str, block: dict[str, Any], first: bool)
         number = "residual" if count == 1 else "residuals"
         does = f"{does} {texts.INSIDE['does'][number].format(count=count)}"
         what = texts.INSIDE[f"and_{number}"].format(kind=what, count=count)
-    counted = texts.INSIDE["maps" if maps > SHOWN else "all_maps"].format(shown=SHOWN, all=maps)
+    how_many = "maps" if maps > inside.SHOWN else "all_maps"
+    counted = texts.INSIDE[how_many].format(shown=inside.SHOWN, all=maps)
     return {
         "title": short,
         "long": long,
@@ -187,7 +185,7 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     return json.dumps({"number": number, "seed": face.seed_a, "t": face.t, "blocks": drawn})
 
 
-def levels(block: "inside.Block") -> dict[str, Any]:
+def levels(block: inside.Block) -> dict[str, Any]:
     """The maps of a block in 256 levels, each from its smallest value `low`, level 0, to its largest `high`.
 
     A map that is the same everywhere has level 0.

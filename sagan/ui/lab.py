@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sagan import heatmaps
 from sagan.ui import texts
 from sagan.ui.work import told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
 
-MOST_PINS = 5
+MOST_PINS = len(heatmaps.PIN_COLOURS)
 MOST_TIMES = 3  # a dial goes from 0 to 3 times the learned gamma
 MAPS = ("own", "strongest", "uniform", "b", "masked", "told")  # whose maps, or values, the dials work with
 COMBINED = "combined"

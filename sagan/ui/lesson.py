@@ -53,9 +53,9 @@ STEPS = (
     Step("gamma", "#dials-view", lab={"gammas": OFF}, unfold="dials-view"),
     Step(
         "everybody",
-        "#dials-view",
+        "#attention-view .pins",
         most=True,
-        lab={"direction": "backward", "maps": "masked"},
+        lab={"direction": "backward"},
         unfold="dials-view",
     ),
     Step("meaning", "#attention-view .layers", face=2, lab={"average": True}),

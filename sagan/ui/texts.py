@@ -496,12 +496,12 @@ LESSON = {
         "everybody": {
             "title": "What everybody looks at",
             "say": "Five of the {cells} cells of the {coarse} layer receive {share} % of all its attention "
-            "in this face ({alike} % if all received alike): most places look there, whatever they ask. "
-            "They are pinned, and “pins out” takes them away. Nobody can look at them then.",
-            "do": "What changes? Then press Clear all, pin five other places by clicking a large face, and "
-            "compare: what does each of them receive in all?",
-            "see": "Without the five the picture moves by {moved} grey levels; places that receive less "
-            "change less. What all look at serves them all: a bright cell need not be about the picture "
+            "in this face ({alike} % if all received alike). They are pinned: the small maps show who looks "
+            "at each of them. What all of these find there is the same value, so the picture agrees on it.",
+            "do": "Which part of the face looks at which pin? Then choose “B at pins” below: what do these "
+            "parts take over from face B? Remove pins one by one.",
+            "see": "Each part takes its colours from the cells that it looks at. Without the five (“pins "
+            "out”) the picture moves by {moved} grey levels. So a bright cell need not be about the picture "
             "below it.",
         },
         "meaning": {

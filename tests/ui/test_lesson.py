@@ -100,7 +100,7 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert (state["chosen"]["x"], state["chosen"]["y"]) == pins[0]
         assert state["network"] == ("discriminator" if step.name == "discriminator" else "generator")
         assert state["gammas"] == (dict.fromkeys(sampler.layers, 0) if step.name == "gamma" else {})
-        assert state["maps"] == ("masked" if step.name == "everybody" else "own")
+        assert state["maps"] == "own"
         assert state["layer"] == ("combined" if step.name == "two_scales" else None)
         for view in ("dials-view", "numbers-view"):
             opened = page.locator(f"#{view} details").evaluate("details => details.open")
