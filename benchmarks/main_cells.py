@@ -179,10 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         run(options)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(refusal(error))
+    except (OSError, ValueError) as error:
+        parser.error(refusal(error) if isinstance(error, OSError) else str(error))
 
 
 if __name__ == "__main__":

@@ -498,8 +498,8 @@ LESSON = {
             "say": "Five of the {cells} cells of the {coarse} layer receive {share} % of all its attention "
             "in this face ({alike} % if all received alike). They are pinned: the small maps show who looks "
             "at each of them. What all of these find there is the same value, so the picture agrees on it.",
-            "do": "Which part of the face looks at which pin? Then choose “B at pins” below: what do these "
-            "parts take over from face B? Remove pins one by one.",
+            "do": "Which part of the face looks at which pin? Then choose “B at pins” in the Gamma dials "
+            "below: what do these parts take over from face B? Remove pins one by one.",
             "see": "Each part takes its colours from the cells that it looks at. Without the five (“pins "
             "out”) the picture moves by {moved} grey levels. So a bright cell need not be about the picture "
             "below it.",
