@@ -27,7 +27,7 @@ MAIN = 5  # cells of a face
 COMMON = 2  # cells that are among the main ones in most faces
 SHOWN = 6  # faces of a picture
 MUCH, LITTLE = 0.5, 0.05  # of a position's weight
-FEWEST = 4  # positions whose mean colour is compared
+FEWEST = 4  # positions of a mean colour, and faces of a share of the way
 
 
 def main_cells(weights: np.ndarray, count: int = MAIN) -> np.ndarray:
@@ -48,65 +48,113 @@ def explained(values: np.ndarray, groups: np.ndarray) -> float:
     return 1 - within / spread
 
 
-def toward(before: np.ndarray, after: np.ndarray, aim: np.ndarray) -> tuple[float, float]:
-    """How far colours (N, 3) have gone to where they would: the share of the way, and the correlation."""
-    way, gone = (aim - before).ravel(), (after - before).ravel()
-    return way @ gone / (way @ way), np.corrcoef(way, gone)[0, 1]
+def toward(before: np.ndarray, after: np.ndarray, aim: np.ndarray) -> tuple[float, float] | None:
+    """How far colours (N, 3) have gone to where they would: the share of the way, and the correlation.
+
+    What is not known, NaN, is left out; None where that leaves too few. Both are above 0 by chance, since
+    `before` is in both.
+    """
+    known = np.isfinite(before + after + aim)
+    if known.all(1).sum() < FEWEST:
+        return None
+    way, gone = (aim - before)[known], (after - before)[known]
+    correlation = np.corrcoef(way, gone)[0, 1] if gone.any() else 0
+    return float(way @ gone / (way @ way)), float(correlation)
 
 
-def regions(faces: np.ndarray, maps: np.ndarray) -> dict[str, float]:
-    """How much the main cells of faces (N, S, S, 3) with maps (N, n*n, n*n) receive, and from whom."""
+def colours_where(sure: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """The mean colour of the positions `sure` (N, n*n) in each of N faces: (N, 3), NaN where they are few."""
+    side = int(sure.shape[1] ** 0.5)
+    means = np.full((len(faces), 3), np.nan)
+    for mean, face, where in zip(means, faces, sure, strict=True):
+        if where.sum() >= FEWEST:
+            mean[:] = colours(face, side)[where].mean(0)
+    return means
+
+
+def regions(faces: np.ndarray, off: np.ndarray, maps: np.ndarray) -> dict[str, object]:
+    """How much the main cells of faces (N, S, S, 3) with maps (N, n*n, n*n) receive, and from whom.
+
+    off are the same faces with the layer off.
+    """
     side = int(maps.shape[1] ** 0.5)
-    main = np.array([main_cells(weights) for weights in maps])
+    ranked = np.array([main_cells(weights, 2 * MAIN) for weights in maps])
+    main, after = ranked[:, :MAIN], ranked[:, MAIN:]
     share = [weights[:, cells].sum(1).mean() for weights, cells in zip(maps, main, strict=True)]
     first = [np.isin(weights.argmax(1), cells).mean() for weights, cells in zip(maps, main, strict=True)]
-    groups = [weights[:, cells].argmax(1) for weights, cells in zip(maps, main, strict=True)]
-    below = [colours(face, side) for face in faces]
-    own = [explained(*pair) for pair in zip(below, groups, strict=True)]
-    others = [explained(*pair) for pair in zip(below, groups[-1:] + groups[:-1], strict=True)]
+
+    def told_by_groups(pictures: np.ndarray, cells: np.ndarray, before: int = 0) -> float:
+        """Median share of the variance of colours; groups of a face are those of the face so many before."""
+        groups = [weights[:, some].argmax(1) for weights, some in zip(maps, cells, strict=True)]
+        below = [colours(picture, side) for picture in pictures]
+        shares = [explained(values, groups[i - before]) for i, values in enumerate(below)]
+        return round(float(np.median(shares)), 3)
+
     often = Counter(main.ravel().tolist()).most_common(COMMON)
     return {
         "share of weight": round(float(np.median(share)), 3),
         "share of weight, 5th and 95th percentile": np.quantile(share, [0.05, 0.95]).round(3).tolist(),
         "positions with a main cell as strongest key": round(float(np.median(first)), 3),
         "commonest cells, [row, column, faces]": [[*divmod(cell, side), count] for cell, count in often],
-        "variance of colours explained": round(float(np.median(own)), 3),
-        "variance of colours explained by another face's": round(float(np.median(others)), 3),
+        "variance of colours explained": told_by_groups(faces, main),
+        "by the groups of the next five cells": told_by_groups(faces, after),
+        "by another face's groups": told_by_groups(faces, main, before=1),
+        "with the layer off": told_by_groups(off, main),
     }
 
 
-def told(
-    sampler: Sampler, faces: np.ndarray, maps: np.ndarray, latent: np.ndarray, cells: Sequence[int]
-) -> tuple[dict[str, float], np.ndarray]:
-    """What changes where `cells` tell what they tell in the face before: figures, and the faces so made."""
-    layer, side = coarsest(sampler), int(maps.shape[1] ** 0.5)
+def told(sampler: Sampler, latent: np.ndarray, cells: Sequence[int]) -> np.ndarray:
+    """The faces of latents (N, z_dim) whose `cells` tell what they tell in the face before: (N, S, S, 3)."""
+    layer = coarsest(sampler)
     values = [sampler.values(z)[layer] for z in latent]
-    made = np.stack(
-        [
-            sampler.faces(z[None], values={layer: {cell: values[i - 1][cell] for cell in cells}})[0]
-            for i, z in enumerate(latent)
-        ]
-    )
+    given = [{cell: values[i - 1][cell] for cell in cells} for i in range(len(latent))]
+    pairs = zip(latent, given, strict=True)
+    return np.stack([sampler.faces(z[None], values={layer: some})[0] for z, some in pairs])
+
+
+def changes(
+    sampler: Sampler, faces: np.ndarray, maps: np.ndarray, latent: np.ndarray, cells: Sequence[int]
+) -> tuple[dict[str, object], np.ndarray]:
+    """What changes where `cells` tell what they tell in the face before: figures, and the faces so made."""
+    side = int(maps.shape[1] ** 0.5)
+    made = told(sampler, latent, cells)
     looks = maps[:, :, list(cells)].sum(2)  # (N, n*n)
     moved = np.stack(
         [colours(np.abs(a.astype(int) - b), side).mean(1) for a, b in zip(made, faces, strict=True)]
     )
     sure = looks > MUCH
-    means = np.full((3, len(faces), 3), np.nan)  # before, after, and in the face that they are told by
-    for i in range(len(faces)):
-        if min(sure[i].sum(), sure[i - 1].sum()) >= FEWEST:
-            means[0, i] = colours(faces[i], side)[sure[i]].mean(0)
-            means[1, i] = colours(made[i], side)[sure[i]].mean(0)
-            means[2, i] = colours(faces[i - 1], side)[sure[i - 1]].mean(0)
-    known = np.isfinite(means[0, :, 0])
-    share, correlation = toward(*means[:, known])
+    before = colours_where(sure, faces)
+    aim = np.roll(before, 1, axis=0)
+    after = colours_where(sure, made)
+    by_chance = (toward(before, after, np.roll(before, shift, axis=0)) for shift in range(2, len(faces)))
+    chance = [figures for figures in by_chance if figures]
+    others = [cell for cell in range(maps.shape[1]) if cell not in cells]
+    bands = {
+        "more than half": sure,
+        "between": (looks <= MUCH) & (looks >= LITTLE),
+        "less than a twentieth": looks < LITTLE,
+    }
+    ways = {
+        "these two": (before, after, aim),
+        "all the others": (before, colours_where(sure, told(sampler, latent, others)), aim),
+        "all": (before, colours_where(sure, told(sampler, latent, range(maps.shape[1]))), aim),
+    }
     return {
-        "faces with enough who look": int(known.sum()),
-        "grey levels where more than half looks there": round(float(moved[sure].mean()), 1),
-        "grey levels where less than a twentieth does": round(float(moved[looks < LITTLE].mean()), 1),
-        "share of the way to the other's colour": round(float(share), 2),
-        "correlation": round(float(correlation), 2),
+        "faces with enough who look": int(np.isfinite(aim + before).all(1).sum()),
+        "grey levels, by the weight that goes there": {
+            name: round(float(moved[band].mean()), 1) if band.any() else None for name, band in bands.items()
+        },
+        "share of the way to the other's colour, and correlation, where these are told": {
+            name: rounded(toward(*of_three)) for name, of_three in ways.items()
+        },
+        "the same to faces that told nothing": rounded(np.mean(chance, axis=0) if chance else None),
+        "gamma": round(sampler.gammas[coarsest(sampler)], 2),
     }, made
+
+
+def rounded(figures: Sequence[float] | None) -> list[float] | None:
+    """Figures to two places, None where there are none."""
+    return None if figures is None else [round(float(figure), 2) for figure in figures]
 
 
 def coarsest(sampler: Sampler) -> str:
@@ -158,10 +206,11 @@ def run(options: argparse.Namespace) -> None:
     latent = np.stack([latents.from_seed(seed, sampler.config.z_dim) for seed in range(FACES)])
     faces = sampler.faces(latent)
     maps = np.stack([sampler.attention(z, coarsest(sampler)) for z in latent])
-    figures = regions(faces, maps)
+    off = sampler.faces(latent, gammas={coarsest(sampler): 0})
+    figures = regions(faces, off, maps)
     side = int(maps.shape[1] ** 0.5)
     cells = [row * side + column for row, column, _ in figures["commonest cells, [row, column, faces]"]]
-    changed, made = told(sampler, faces, maps, latent, cells)
+    changed, made = changes(sampler, faces, maps, latent, cells)
     text = json.dumps(figures | changed, indent=2)
     print(text)
     checkpoint.replace_file(options.out / "figures.json", lambda new: new.write_text(f"{text}\n"))

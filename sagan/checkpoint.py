@@ -44,7 +44,7 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
-MAX_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 24  # the history, a text too, may have 100,000 rows of a run's own
+MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
 
@@ -115,7 +115,8 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
     except Exception:  # no network, or no such repository: the download knows, and may have been made before
         return
     for file in files:
-        max_bytes = MAX_BYTES if file.rfilename.endswith(".safetensors") else MAX_TEXT_BYTES
+        kinds = {".safetensors": MAX_BYTES, ".csv": MAX_HISTORY_BYTES}
+        max_bytes = kinds.get(Path(file.rfilename).suffix, MAX_TEXT_BYTES)
         if file.rfilename in wanted and (file.size or 0) > max_bytes:
             raise _too_large(f"{name}/{file.rfilename}", max_bytes)
 
@@ -246,7 +247,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     try:
         if not path.is_file():
             return []
-        _check_file(path, MAX_TEXT_BYTES)
+        _check_file(path, MAX_HISTORY_BYTES)
         _check_place(path)
         with path.open(newline="") as file:
             return [

@@ -227,9 +227,13 @@ class Sampler:
         if layer not in layers:
             raise ValueError(f"There is no normalised layer {layer!r}; this model has {', '.join(layers)}.")
         matrix = spectra.matrix(layers[layer]).numpy()
-        if layer not in self._first_vectors:
-            self._first_vectors[layer] = spectra.first_left_vectors(matrix)
-        return spectra.power_iteration(matrix, steps, seed, self._first_vectors[layer])
+
+        def first_vectors() -> np.ndarray:
+            if layer not in self._first_vectors:
+                self._first_vectors[layer] = spectra.first_left_vectors(matrix)
+            return self._first_vectors[layer]
+
+        return spectra.power_iteration(matrix, steps, seed, first_vectors)
 
     @cached_property
     def _spectra(self) -> dict[str, dict[str, object]]:

@@ -7,7 +7,7 @@ companion file that a run writes with each checkpoint, holds float32 (k,), desce
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def matrix(module: nn.Module) -> Tensor:
 
 
 def power_iteration(
-    matrix: np.ndarray, steps: int, seed: int, first: np.ndarray | None = None
+    matrix: np.ndarray, steps: int, seed: int, first_vectors: Callable[[], np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """How a power iteration comes to know the largest singular value, from a random vector on.
 
@@ -65,7 +65,7 @@ def power_iteration(
     after it the estimate is sigma = u^T W v, and before the first one, without a v, |W^T u|. Returns the
     estimates and the angles in degrees between u and the true first left singular vector, or all of those
     that share the first singular value; both are float64 (steps + 1,), before the first step and after each.
-    first are the `first_left_vectors`, where they are known: they take longer than all else.
+    first_vectors gives the `first_left_vectors` who keeps them: they take longer than all else.
     Raises ValueError where steps are not 0 to 100, or the matrix is none, not finite or zero.
     """
     if isinstance(steps, bool) or not isinstance(steps, Integral) or not 0 <= steps <= MOST_STEPS:
@@ -73,7 +73,7 @@ def power_iteration(
     matrix = _checked_matrix(matrix)
     if not matrix.any():
         raise ValueError("The matrix is zero, and so has no first singular vector.")
-    first = first_left_vectors(matrix) if first is None else first
+    first = first_vectors() if first_vectors else first_left_vectors(matrix)
     gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else None
     u = np.random.default_rng(check_seed(seed)).normal(size=len(matrix))
     u /= np.linalg.norm(u)
@@ -92,7 +92,6 @@ def power_iteration(
 
 def first_left_vectors(matrix: np.ndarray) -> np.ndarray:
     """(rows, m): the m left singular vectors of a matrix that share the largest singular value."""
-    matrix = _checked_matrix(matrix)
     wide = len(matrix) <= matrix.shape[1]
     squares, vectors = np.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
     vectors = vectors[:, squares >= squares[-1] * (1 - SAME) ** 2]

@@ -255,7 +255,7 @@ def on_hub(monkeypatch) -> dict[str, int | None]:
         ("generator.safetensors", 1024),
         ("checkpoint/film.safetensors", 1024),
         ("config.json", 16),
-        ("history.csv", 16),
+        ("history.csv", 64),
         ("checkpoint/model_card.md", 16),
     ],
 )
@@ -609,12 +609,7 @@ def test_a_file_larger_than_a_gibibyte_is_refused_unread(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "load"),
-    [
-        ("config.json", checkpoint.load_config),
-        ("model_card.md", checkpoint.read_card),
-        ("history.csv", checkpoint.read_history),
-    ],
+    ("name", "load"), [("config.json", checkpoint.load_config), ("model_card.md", checkpoint.read_card)]
 )
 def test_a_text_larger_than_16_mebibytes_is_refused_unread(folder, name, load):
     os.truncate(folder / name, (1 << 24) + 1)
@@ -684,6 +679,14 @@ def test_weights_of_a_type_that_has_no_conversion_are_refused(folder):
     change_tensors(path, change)
     sentence = f"'{path}' holds weights of a type that is not read."
     assert refusal(checkpoint.load_generator, folder) == sentence
+
+
+def test_a_history_larger_than_64_mebibytes_is_refused_unread(folder):
+    path = folder / "history.csv"
+    os.truncate(path, (1 << 26) + 1)
+    assert (
+        refusal(checkpoint.read_history, folder) == f"'{path}' is larger than 64 MiB, the most that is read."
+    )
 
 
 def test_a_history_that_this_user_may_not_read_is_refused(folder, monkeypatch):

@@ -10,7 +10,7 @@ from PIL import Image
 from randomness import fresh_rng
 
 from benchmarks import main_cells
-from benchmarks.main_cells import colours, explained, main, regions, told, toward
+from benchmarks.main_cells import changes, colours, colours_where, explained, main, regions, told, toward
 from sagan import checkpoint
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -54,6 +54,21 @@ def test_how_far_colours_have_gone_is_a_share_of_the_way() -> None:
     before, aim = fresh_rng().uniform(0, 255, (2, 40, 3))
     assert toward(before, before + 0.3 * (aim - before), aim) == pytest.approx((0.3, 1))
     assert toward(before, before - 0.5 * (aim - before), aim) == pytest.approx((-0.5, -1))
+    unknown = np.full((2, 3), np.nan)
+    more = (np.concatenate([part, unknown]) for part in (before, before + 0.3 * (aim - before), aim))
+    assert toward(*more) == pytest.approx((0.3, 1))
+    assert toward(unknown, unknown, unknown) is None
+
+
+def test_mean_colours_are_known_where_enough_positions_are_sure() -> None:
+    rng = fresh_rng()
+    faces = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    sure = np.zeros((2, 16), bool)
+    sure[0, rng.permutation(16)[:5]] = True
+    sure[1, :3] = True
+    means = colours_where(sure, faces)
+    np.testing.assert_allclose(means[0], colours(faces[0], 4)[sure[0]].sum(0) / 5)
+    assert np.isnan(means[1]).all()
 
 
 def test_regions_of_a_picture_that_is_made_of_what_its_parts_look_at() -> None:
@@ -66,13 +81,18 @@ def test_regions_of_a_picture_that_is_made_of_what_its_parts_look_at() -> None:
             of_face[position, 15] = 0.05
     faces = np.zeros((2, 8, 8, 3), np.uint8)
     faces[:, :, 4:] = 200
-    figures = regions(faces, maps)
+    figures = regions(faces, np.zeros_like(faces) + faces[:1] // 2, maps)
     assert figures["share of weight"] == pytest.approx(0.95)  # the last of four alike is left out
     assert figures["positions with a main cell as strongest key"] == 1
     assert figures["commonest cells, [row, column, faces]"][0] == [0, 3, 2]
-    assert figures["variance of colours explained"] == 1
-    faces[0] = fresh_rng().integers(0, 256, (8, 8, 3))
-    assert regions(faces[:1], maps[:1])["variance of colours explained"] < 0.9
+    assert figures["variance of colours explained"] == figures["with the layer off"] == 1
+    assert figures["by another face's groups"] == 1  # its parts are the same
+    maps[1] = maps[1][fresh_rng().permutation(16)]
+    faces[1] = fresh_rng().integers(0, 256, (8, 8, 3))
+    alone = regions(faces[:1], faces[1:], maps[:1])
+    assert alone["variance of colours explained"] == 1 and alone["with the layer off"] < 0.9
+    both = regions(faces, faces, maps)
+    assert both["by another face's groups"] < 0.95
 
 
 def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
@@ -80,13 +100,21 @@ def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
     latent = fresh_rng().normal(size=(4, 12)).astype(np.float32)
     faces = sampler.faces(latent)
     maps = np.stack([sampler.attention(z, "8x8") for z in latent])
-    figures, made = told(sampler, faces, maps, latent, range(64))
+    figures, made = changes(sampler, faces, maps, latent, range(64))
+    np.testing.assert_array_equal(made, told(sampler, latent, range(64)))
     values = sampler.values(latent[1])["8x8"]
     wanted = sampler.faces(latent[2][None], values={"8x8": dict(enumerate(values))})[0]
     np.testing.assert_array_equal(made[2], wanted)
     assert figures["faces with enough who look"] == 4
     moved = np.abs(made.astype(int) - faces).mean()
-    assert figures["grey levels where more than half looks there"] == pytest.approx(moved, abs=0.06)
+    bands = figures["grey levels, by the weight that goes there"]
+    assert bands["more than half"] == pytest.approx(moved, abs=0.06)
+    before, after = (pictures.reshape(4, -1, 3).astype(float).mean(1) for pictures in (faces, made))
+    ways = figures["share of the way to the other's colour, and correlation, where these are told"]
+    assert ways["these two"] == pytest.approx(toward(before, after, np.roll(before, 1, 0)), abs=0.006)
+    assert ways["all"] == ways["these two"] and ways["all the others"] == pytest.approx([0, 0], abs=0.006)
+    chance = [toward(before, after, np.roll(before, shift, 0)) for shift in (2, 3)]
+    assert figures["the same to faces that told nothing"] == pytest.approx(np.mean(chance, 0), abs=0.006)
 
 
 def test_the_command_writes_figures_and_pictures(
@@ -105,6 +133,17 @@ def test_the_command_writes_figures_and_pictures(
     for name in ("looked_at.png", "told.png"):
         with Image.open(tmp_path / "new" / "out" / name) as picture:
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_where_nobody_looks_there_no_figure_is_given() -> None:
+    sampler = Sampler.from_parts(CONFIG, *networks(CONFIG))
+    latent = fresh_rng().normal(size=(4, 12)).astype(np.float32)
+    maps = np.full((4, 64, 64), 1 / 64)
+    figures, _ = changes(sampler, sampler.faces(latent), maps, latent, [3, 5])
+    assert figures["faces with enough who look"] == 0
+    assert figures["grey levels, by the weight that goes there"]["more than half"] is None
+    ways = figures["share of the way to the other's colour, and correlation, where these are told"]
+    assert set(ways.values()) == {None} and figures["the same to faces that told nothing"] is None
 
 
 @pytest.mark.parametrize(

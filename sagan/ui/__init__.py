@@ -66,7 +66,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
     keep_cleaning(app)
     take_no_files(app)
     app.queue(max_size=64, api_open=False)
-    share_queue(app, SESSIONS)
+    share_queue(app)
     return app
 
 

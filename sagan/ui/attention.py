@@ -138,7 +138,7 @@ def attention_tab(controls: Controls) -> None:
 
 
 def told_score(history: list[dict[str, float]]) -> str:
-    """The sentence on a score, and what real and generated pictures had when training ended, if known."""
+    """The sentence on a score, and what real and generated pictures had at the end of training, if known."""
     last = history[-1] if history else {}
     means = {name: last.get(f"d_{name}", math.nan) for name in ("real", "fake")}
     if not all(map(math.isfinite, means.values())):

@@ -191,9 +191,9 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         index = told(event, "index", len(chosen) - 1)
         step = chosen[index]
         seed, _ = _face_of(sampler, step)
-        face = CurrentFace(seed, seed_b, label=label)
+        face = CurrentFace(seed, seed_b, label=first_class(sampler) if step.most else label)
         shown = await controls.describe(asked, face, step=index)
-        return gr.Tabs(selected=step.tab), seed, 0, 1, shown
+        return gr.Tabs(selected=step.tab), seed, 0, 1, face.label, shown
 
     async def leave(event: gr.EventData, asked: float) -> tuple:
         classes = sampler.config.num_classes
@@ -212,7 +212,7 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
 
     card.go(
         go,
-        outputs=[tabs, controls.seed, controls.t, controls.psi, controls.face],
+        outputs=[tabs, controls.seed, controls.t, controls.psi, controls.label, controls.face],
         **controls.asking(controls.seed_b, controls.label),
         **CHOICE,
     ).failure(None, js=failed(card))

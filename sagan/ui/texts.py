@@ -125,7 +125,8 @@ LAB = {
     "makes them.",
     "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
     "is no border.",
-    "score_known": "When training ended, real pictures had {real} on average and generated ones {fake}.",
+    "score_known": "When these weights were saved, real pictures had {real} on average and generated ones "
+    "{fake}.",
     "failed": "No answer came. Try again.",
     "saving": "Making the file …",
     "view_forward": "what the marked point looks at",
@@ -193,9 +194,9 @@ DIALS = {
         "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
         "masked": "Nobody can look at the pinned places, and the other shares of each map of the unaltered "
         "face grow until they sum to 1 again. Pin those that receive most, then any others.",
-        "told": "Every place looks where it looked; but what it finds at the pinned places are the values "
-        "that they have in the unaltered face B. The parts of the picture that look there take over B’s "
-        "colours.",
+        "told": "In the first layer every place looks where it looked; but what it finds at the pinned "
+        "places are the values that they have in the unaltered face B. Do the parts of the picture that "
+        "look there take over B’s colours?",
     },
     "no_gammas": "All gammas are 0, so that maps change nothing: turn a dial first.",
     "no_pins": "Nothing is pinned, so nothing changes. Pin a place on a picture above.",
@@ -276,8 +277,8 @@ TRAINING = {
     "Two sets of real ones differ as well.",
     "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
     "training had it.",
-    "joined": "Dotted lines: here another run went on from what there was, with high learning rates again, "
-    "which disturb what had settled.",
+    "joined": "Dotted lines: here training went on with higher learning rates again, which disturb what had "
+    "settled.",
     "penalty": "The discriminator’s loss contains the gradient penalty.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
     "one kept no film at that time; the same latents give other faces there. The curves are of this one.",
@@ -500,9 +501,9 @@ LESSON = {
             "at each of them. What all of these find there is the same value, so the picture agrees on it.",
             "do": "Which part of the face looks at which pin? Then choose “B at pins” in the Gamma dials "
             "below: what do these parts take over from face B? Remove pins one by one.",
-            "see": "Each part takes its colours from the cells that it looks at. Without the five (“pins "
-            "out”) the picture moves by {moved} grey levels. So a bright cell need not be about the picture "
-            "below it.",
+            "see": "In the model that comes with this page, parts take much of their colour from the cells "
+            "that they look at. Here, without the five (“pins out”) the picture moves by {moved} grey "
+            "levels. A bright cell need not be about the picture below it.",
         },
         "meaning": {
             "title": "When a map means little",

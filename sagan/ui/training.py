@@ -19,7 +19,7 @@ from sagan.ui.footer import metric
 from sagan.ui.work import CHOICE, failed, in_worker, served, told
 
 POINTS = 300  # of a curve, at most: about one for each pixel
-RISE = 1.5  # times: where a learning rate rises by so much, another run began
+RISE = 1.5  # times: where a learning rate rises by so much, training began anew
 KIMG = 1000
 
 Row = dict[str, float]
@@ -136,7 +136,7 @@ def points(history: list[Row], column: str) -> Points:
 
 
 def joined(history: list[Row]) -> list[float]:
-    """After how many images shown another run went on from what there was: the learning rate rises there."""
+    """After how many images shown training went on with a higher learning rate, as another run's."""
     rows = [row for row in _known(history) if math.isfinite(row.get("g_lr", math.nan))]
     return [before["images"] for before, row in pairwise(rows) if row["g_lr"] > RISE * before["g_lr"]]
 

@@ -14,7 +14,7 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+from gradio.utils import LRUCache, get_upload_folder
 
 from sagan.checkpoint import replace_file
 from sagan.ui import texts
@@ -142,13 +142,22 @@ def take_no_files(app: gr.Blocks) -> None:
         block.async_move_resource_to_block_cache = refuse
 
 
-def share_queue(app: gr.Blocks, sessions: int) -> None:
+class _Unread(LRUCache):
+    """What sessions have not read yet. Messages to one that is forgotten meanwhile go nowhere."""
+
+    def __missing__(self, session: str) -> asyncio.Queue:
+        """Gradio's queue would stop for everybody at a KeyError."""
+        return asyncio.Queue()
+
+
+def share_queue(app: gr.Blocks) -> None:
     """Leave room in the queue for other turns when one is full, and keep few answers that nobody reads.
 
-    Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread.
+    Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread: of
+    these it forgets the one that came first, also while it waits for an answer.
     """
     queue, push = app._queue, app._queue.push
-    queue.pending_messages_per_session.max_size = sessions
+    sessions = queue.pending_messages_per_session = _Unread(queue.pending_messages_per_session.max_size)
 
     async def push_if_room(body: Any, **rest: Any) -> tuple:
         session, function = body.session_hash or "", app.fns.get(body.fn_index)
@@ -157,7 +166,9 @@ def share_queue(app: gr.Blocks, sessions: int) -> None:
         turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
         if turn and len(turn.queue) >= MOST_IN_TURN:
             return False, texts.TOO_BUSY, "queue_full"
-        unread = queue.pending_messages_per_session.get(session)
+        unread = sessions.get(session)
+        if unread is not None:
+            sessions.move_to_end(session)
         while unread and unread.qsize() > MOST_UNREAD:
             unread.get_nowait()
         return await push(body=body, **rest)

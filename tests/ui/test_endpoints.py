@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gradio import processing_utils
 from gradio.data_classes import PredictBodyInternal
+from gradio.server_messages import EstimationMessage
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -27,7 +28,7 @@ from starlette.testclient import TestClient
 
 from sagan import latents
 from sagan.sampler import Sampler
-from sagan.ui import SESSIONS, api, build_app, texts, work
+from sagan.ui import api, build_app, texts, work
 from sagan.ui.gate import Gate
 
 NOTHING = "There is nothing at this address."
@@ -165,13 +166,19 @@ def test_a_session_that_reads_no_answers_keeps_the_newest(sampler, monkeypatch):
     assert all(waiting.unread(session) == [event] for session, event in others.items())
 
 
-def test_the_queue_keeps_answers_of_no_more_sessions_than_the_page(sampler, monkeypatch):
-    monkeypatch.setattr(work, "MOST_IN_TURN", 10**6)
+def test_a_session_that_is_forgotten_while_it_waits_stops_nobody(sampler):
     waiting = Waiting(sampler)
-    waiting.queue.max_size = None
-    for i in range(SESSIONS + 5):
-        assert waiting.push("faces", f"session {i}")[0]
-    assert len(waiting.queue.pending_messages_per_session) == SESSIONS
+    sessions = waiting.queue.pending_messages_per_session
+    assert sessions.max_size >= 1000
+    sessions.max_size = 3
+    for name in ("a", "b", "c", "a", "d"):  # b is the one that asked longest ago
+        assert waiting.push("faces", name)[0]
+    assert list(sessions) == ["c", "a", "d"]
+    (turn,) = (turn for turn in waiting.queue.event_queue_per_concurrency_id.values() if turn.queue)
+    assert [event.session_hash for event in turn.queue] == ["a", "b", "c", "a", "d"]
+    for event in turn.queue:  # as Gradio tells all that wait how long it will take
+        waiting.queue.send_message(event, EstimationMessage(queue_size=5))
+    assert "b" not in sessions and len(waiting.unread("d")) == 2
 
 
 def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):

@@ -153,6 +153,19 @@ def test_what_everybody_looks_at_is_told_with_what_changes_without_it(sampler, w
         assert lesson.setting(model, step)["pins"] == pins
 
 
+def test_what_everybody_looks_at_is_told_of_the_class_that_is_shown(new_page, serve, with_classes):
+    page = new_page(f"{serve(with_classes)}?class=2")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    everybody = next(index for index, step in enumerate(lesson.STEPS) if step.name == "everybody")
+    begin(page, everybody)
+    assert page.evaluate("sagan.face.label") == 0
+    assert page.evaluate("sagan.values()[4]") == 0
+    pins = [(pin["x"], pin["y"]) for pin in page.evaluate("sagan.lab.state.pins")]
+    assert pins == receive_most(with_classes, START_SEED, "16x16", 0)[0]
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.label === 2")
+
+
 def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, with_classes):
     step = next(step for step in lesson.STEPS if step.name == "two_scales")
     for model, name in ((sampler, "seed 12"), (with_classes, f"seed {START_SEED}, none,")):

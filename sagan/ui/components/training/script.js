@@ -92,8 +92,8 @@ function drawAxis(chart) {
     tick.style.left = `${across(images)}%`;
     return tick;
   }));
-  const lines = (all, kind) => all.map((images) => `<line class="${kind}" x1="${across(images)}" x2="${across(images)}" y2="100"/>`).join('');
-  chart.querySelector('.grid').innerHTML = lines(ticks.slice(1, -1), 'tick') + lines(props.joints, 'joint');
+  const lines = (all, kind = '') => all.map((images) => `<line class="${kind}" x1="${across(images)}" x2="${across(images)}" y2="100"/>`).join('');
+  chart.querySelector('.grid').innerHTML = lines(ticks.slice(1, -1)) + lines(props.joints, 'joint');
 }
 
 /** The newest point of a line that is not later than the moment. */
