@@ -8,6 +8,7 @@ const dials = props.dials.map(({ name, gamma }) => {
   const dial = [...element.querySelectorAll('.dial')].find(({ dataset }) => dataset.dial === name);
   return { name, gamma, dial, slider: dial.querySelector('input'), said: dial.querySelector('output') };
 });
+const AT_PINS = ['masked', 'told'], OF_B = ['b', 'told']; // choices that have to do with pins, and with face B
 const choices = [...element.querySelectorAll('.maps input')];
 const times = () => props.dials.map(({ name }) => lab.state.gammas[name] ?? 1);
 const fresh = sagan.keepFresh(content, texts.failed, ask, 0);
@@ -31,9 +32,9 @@ for (const { name, dial, slider } of dials) {
 
 // Face B may be the face itself: at the end of a walk, or where both have one seed. Perhaps nothing is pinned, or all is off.
 function sayHow() {
-  const { face } = sagan, { maps, pins } = lab.state, atPins = ['masked', 'told'].includes(maps);
-  const same = ['b', 'told'].includes(maps) && face && (face.t === 1 || face.seed_a === face.seed_b);
-  const off = maps !== 'own' && times().every((value) => value === 0), nothing = atPins && !pins.length;
+  const { face } = sagan, { maps, pins } = lab.state;
+  const same = OF_B.includes(maps) && face && (face.t === 1 || face.seed_a === face.seed_b);
+  const off = maps !== 'own' && times().every((value) => value === 0), nothing = AT_PINS.includes(maps) && !pins.length;
   part('.how').textContent = off ? texts.no_gammas : same ? texts.same : nothing ? texts.no_pins : texts.how[maps];
 }
 
@@ -41,7 +42,7 @@ for (const choice of choices) choice.addEventListener('change', () => lab.set({ 
 
 lab.on((state, changes) => {
   const dialled = 'gammas' in changes || 'maps' in changes;
-  if (!dialled && !('pins' in changes && ['masked', 'told'].includes(state.maps))) return;
+  if (!dialled && !('pins' in changes && AT_PINS.includes(state.maps))) return;
   for (const choice of choices) choice.checked = choice.value === state.maps;
   sayHow();
   times().forEach((value, i) => {
