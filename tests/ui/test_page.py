@@ -491,8 +491,9 @@ def tab_on_screen(page) -> str:
 def test_a_page_that_is_loaded_again_opens_the_tab_that_it_showed(page):
     open_tab(page, "Walk")
     page.wait_for_function("() => new URLSearchParams(location.search).get('tab') === 'walk'")
+    page.wait_for_selector("#walk-view .play:enabled")  # the way is here: nothing is on its way any more
     page.reload()
-    page.wait_for_selector("#walk-view .play")
+    page.wait_for_selector("#walk-view .play:enabled")
     assert tab_on_screen(page) == "Walk"
     open_tab(page, "Attention")  # on which a visit begins, so that no link needs to say it
     page.wait_for_function("() => location.search.includes('seed=') && !location.search.includes('tab=')")
