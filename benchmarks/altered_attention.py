@@ -250,16 +250,34 @@ def _parts(faces: Tensor) -> dict[str, Tensor]:
     return {"light": light, "detail": faces - light}
 
 
-def sheet(faces: dict[str, Tensor], path: Path) -> None:
-    """Save one row of faces, uint8 (N, 3, S, S), for each name."""
-    figure = Figure(figsize=(1.7 + SHOWN, 1.02 * len(faces)), layout="constrained")
+def sheet(faces: dict[str, np.ndarray], path: Path) -> None:
+    """Save one row of faces, uint8 (N, S, S, 3), for each name; all have as many."""
+    (columns,) = {len(some) for some in faces.values()}
+    figure = Figure(figsize=(1.7 + columns, 1.02 * len(faces)), layout="constrained")
     every_axes = figure.subplots(len(faces))
     for axes, (name, some) in zip(every_axes, faces.items(), strict=True):
-        axes.imshow(heatmaps.sheet(some[:SHOWN].permute(0, 2, 3, 1).numpy(), columns=SHOWN))
+        axes.imshow(heatmaps.sheet(some, columns=columns))
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=70, bbox_inches="tight"))
+
+
+def carry_out(
+    run: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+) -> None:
+    """Run a command on a checkpoint that writes into a folder; what cannot be done is said in a sentence."""
+    parser.add_argument("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(refusal(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -268,19 +286,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
-    add("--out", type=Path, required=True, metavar="FOLDER")
     add("--reference", nargs="+", type=Path, metavar="SOURCE", help="held-out images; without, no figures")
     add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
     add("--count", type=int, metavar="N", help="images on each side, as there")
     add("--device", default="auto")
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(refusal(error))
+    carry_out(run, parser, arguments)
 
 
 @torch.inference_mode()
@@ -318,7 +328,8 @@ def run(options: argparse.Namespace) -> None:
         checkpoint.write_history(options.out / "table.csv", table)
     unlike = against(pictures["as learned"].roll(1, 0), pictures["as learned"])
     checkpoint.write_history(options.out / "table.csv", [*table, {"maps": "faces of other seeds"} | unlike])
-    sheet(pictures, options.out / "sheet.png")
+    shown = {name: some[:SHOWN].permute(0, 2, 3, 1).numpy() for name, some in pictures.items()}
+    sheet(shown, options.out / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from benchmarks.altered_attention import carry_out, sheet
 from sagan import checkpoint, heatmaps, latents
-from sagan.data import refusal
 from sagan.sampler import Sampler
 
 FACES = 64  # seeds 0 to 63
@@ -28,11 +28,6 @@ COMMON = 2  # cells that are among the main ones in most faces
 SHOWN = 6  # faces of a picture
 MUCH, LITTLE = 0.5, 0.05  # of a position's weight
 FEWEST = 4  # positions of a mean colour, and faces of a share of the way
-
-
-def main_cells(weights: np.ndarray, count: int = MAIN) -> np.ndarray:
-    """The positions that receive most of a map (n*n, n*n), the first of them most: (count,)."""
-    return np.argsort(-weights.sum(0), kind="stable")[:count]
 
 
 def colours(face: np.ndarray, side: int) -> np.ndarray:
@@ -78,7 +73,7 @@ def regions(faces: np.ndarray, off: np.ndarray, maps: np.ndarray) -> dict[str, o
     off are the same faces with the layer off.
     """
     side = int(maps.shape[1] ** 0.5)
-    ranked = np.array([main_cells(weights, 2 * MAIN) for weights in maps])
+    ranked = np.array([heatmaps.receiving_most(weights, 2 * MAIN) for weights in maps])
     main, after = ranked[:, :MAIN], ranked[:, MAIN:]
     share = [weights[:, cells].sum(1).mean() for weights, cells in zip(maps, main, strict=True)]
     first = [np.isin(weights.argmax(1), cells).mean() for weights, cells in zip(maps, main, strict=True)]
@@ -103,10 +98,14 @@ def regions(faces: np.ndarray, off: np.ndarray, maps: np.ndarray) -> dict[str, o
     }
 
 
-def told(sampler: Sampler, latent: np.ndarray, cells: Sequence[int]) -> np.ndarray:
-    """The faces of latents (N, z_dim) whose `cells` tell what they tell in the face before: (N, S, S, 3)."""
+def told(
+    sampler: Sampler, latent: np.ndarray, values: Sequence[np.ndarray], cells: Sequence[int]
+) -> np.ndarray:
+    """The faces of latents (N, z_dim) whose `cells` tell what they tell in the face before: (N, S, S, 3).
+
+    values are what the positions of the coarsest layer tell in each face, (n*n, C).
+    """
     layer = coarsest(sampler)
-    values = [sampler.values(z)[layer] for z in latent]
     given = [{cell: values[i - 1][cell] for cell in cells} for i in range(len(latent))]
     pairs = zip(latent, given, strict=True)
     return np.stack([sampler.faces(z[None], values={layer: some})[0] for z, some in pairs])
@@ -117,7 +116,8 @@ def changes(
 ) -> tuple[dict[str, object], np.ndarray]:
     """What changes where `cells` tell what they tell in the face before: figures, and the faces so made."""
     side = int(maps.shape[1] ** 0.5)
-    made = told(sampler, latent, cells)
+    values = [sampler.values(z)[coarsest(sampler)] for z in latent]
+    made = told(sampler, latent, values, cells)
     looks = maps[:, :, list(cells)].sum(2)  # (N, n*n)
     moved = np.stack(
         [colours(np.abs(a.astype(int) - b), side).mean(1) for a, b in zip(made, faces, strict=True)]
@@ -136,8 +136,8 @@ def changes(
     }
     ways = {
         "these two": (before, after, aim),
-        "all the others": (before, colours_where(sure, told(sampler, latent, others)), aim),
-        "all": (before, colours_where(sure, told(sampler, latent, range(maps.shape[1]))), aim),
+        "all the others": (before, colours_where(sure, told(sampler, latent, values, others)), aim),
+        "all": (before, colours_where(sure, told(sampler, latent, values, range(maps.shape[1]))), aim),
     }
     return {
         "faces with enough who look": int(np.isfinite(aim + before).all(1).sum()),
@@ -169,7 +169,7 @@ def draw_looked_at(faces: np.ndarray, maps: np.ndarray, path: Path) -> None:
     grid = figure.subplots(len(faces), 1 + MAIN, squeeze=False)
     for row, face, weights in zip(grid, faces, maps, strict=True):
         row[0].imshow(face)
-        for axes, cell in zip(row[1:], main_cells(weights), strict=True):
+        for axes, cell in zip(row[1:], heatmaps.receiving_most(weights, MAIN), strict=True):
             axes.imshow(face // 3)
             y, x = (at * size / side for at in divmod(int(cell), side))
             extent = (-0.5, size - 0.5, size - 0.5, -0.5)
@@ -181,18 +181,6 @@ def draw_looked_at(faces: np.ndarray, maps: np.ndarray, path: Path) -> None:
     for axes in grid.flat:
         axes.set_axis_off()
     checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=70))
-
-
-def draw_told(faces: np.ndarray, made: np.ndarray, path: Path) -> None:
-    """Save three rows: faces, those before them, and the faces told by these. All are (N, S, S, 3)."""
-    rows = {"face": faces[1:], "another": faces[:-1], "told by it": made[1:]}
-    figure = Figure(figsize=(1.2 + len(faces), 3.3), layout="constrained")
-    for axes, (name, shown) in zip(figure.subplots(3), rows.items(), strict=True):
-        axes.imshow(heatmaps.sheet(shown, columns=len(shown)))
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=80, bbox_inches="tight"))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -215,7 +203,9 @@ def run(options: argparse.Namespace) -> None:
     print(text)
     checkpoint.replace_file(options.out / "figures.json", lambda new: new.write_text(f"{text}\n"))
     draw_looked_at(faces[:SHOWN], maps[:SHOWN], options.out / "looked_at.png")
-    draw_told(faces[: 2 * SHOWN], made[: 2 * SHOWN], options.out / "told.png")
+    shown, before = slice(1, 2 * SHOWN), slice(2 * SHOWN - 1)
+    rows = {"face": faces[shown], "another": faces[before], "told by it": made[shown]}
+    sheet(rows, options.out / "told.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -223,13 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (OSError, ValueError) as error:
-        parser.error(refusal(error) if isinstance(error, OSError) else str(error))
+    carry_out(run, parser, arguments)
 
 
 if __name__ == "__main__":

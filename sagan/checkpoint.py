@@ -114,8 +114,8 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
         files = model_info(name, files_metadata=True, timeout=10).siblings or ()
     except Exception:  # no network, or no such repository: the download knows, and may have been made before
         return
+    kinds = {".safetensors": MAX_BYTES, ".csv": MAX_HISTORY_BYTES}
     for file in files:
-        kinds = {".safetensors": MAX_BYTES, ".csv": MAX_HISTORY_BYTES}
         max_bytes = kinds.get(Path(file.rfilename).suffix, MAX_TEXT_BYTES)
         if file.rfilename in wanted and (file.size or 0) > max_bytes:
             raise _too_large(f"{name}/{file.rfilename}", max_bytes)

@@ -86,6 +86,11 @@ def _offsets(row: np.ndarray, query: int, side: int) -> tuple[np.ndarray, np.nda
     return rows - query // side, columns - query % side
 
 
+def receiving_most(attention: np.ndarray, count: int) -> np.ndarray:
+    """The keys of a map (n*n, n*n) that receive most from all queries, the first of them most: (count,)."""
+    return np.argsort(-attention.sum(0), kind="stable")[:count]
+
+
 def check_query(query: object, positions: int) -> int:
     """The query as an int. Raises ValueError where it is none of the positions 0 to positions - 1."""
     if isinstance(query, bool) or not isinstance(query, Integral) or not 0 <= query < positions:

@@ -313,8 +313,8 @@ def _attend(
         collected[name] = h
     if name not in attention:
         return h
-    given = {"gamma": gammas, "maps": maps, "values": values}
-    given = {word: (by_name or {}).get(name) for word, by_name in given.items()}
+    by_layer = {"gamma": gammas, "maps": maps, "values": values}
+    given = {word: (of_layer or {}).get(name) for word, of_layer in by_layer.items()}
     if extras is None:
         return attention[name](h, **given)
     if extras == "activations":

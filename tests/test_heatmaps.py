@@ -20,6 +20,7 @@ from sagan.heatmaps import (
     full_scale,
     mean_distance,
     overlay,
+    receiving_most,
     share_outside,
     sheet,
     times_uniform,
@@ -352,3 +353,11 @@ def test_a_figure_of_what_cannot_be_shown_is_refused(pins, maps, words):
     with pytest.raises(ValueError) as refusal:
         attention_figure(flat_face(90), pins, maps)
     assert words in str(refusal.value)
+
+
+def test_the_keys_that_receive_most_come_first_and_of_equals_the_lower(rng):
+    attention = rng.dirichlet(np.ones(9), 9)
+    attention[:, 7] = attention[:, 2]
+    received = [sum(row[key] for row in attention) for key in range(9)]
+    wanted = sorted(range(9), key=lambda key: (-round(received[key], 9), key))
+    assert receiving_most(attention, 4).tolist() == wanted[:4]

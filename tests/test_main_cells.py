@@ -101,7 +101,8 @@ def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
     faces = sampler.faces(latent)
     maps = np.stack([sampler.attention(z, "8x8") for z in latent])
     figures, made = changes(sampler, faces, maps, latent, range(64))
-    np.testing.assert_array_equal(made, told(sampler, latent, range(64)))
+    of_all = [sampler.values(z)["8x8"] for z in latent]
+    np.testing.assert_array_equal(made, told(sampler, latent, of_all, range(64)))
     values = sampler.values(latent[1])["8x8"]
     wanted = sampler.faces(latent[2][None], values={"8x8": dict(enumerate(values))})[0]
     np.testing.assert_array_equal(made[2], wanted)

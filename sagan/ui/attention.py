@@ -11,7 +11,7 @@ from sagan.checkpoint import AVERAGE_MAPS
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, labels_of, layers_of, side_of
+from sagan.ui.current import CurrentFace, labels_of, layers_of, side_of, signed
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import MOST_PINS, told_pins
 from sagan.ui.numbers import the_numbers
@@ -143,7 +143,7 @@ def told_score(history: list[dict[str, float]]) -> str:
     means = {name: last.get(f"d_{name}", math.nan) for name in ("real", "fake")}
     if not all(map(math.isfinite, means.values())):
         return texts.LAB["score"]
-    known = {name: f"{mean:.2f}".replace("-", "−") for name, mean in means.items()}
+    known = {name: signed(mean) for name, mean in means.items()}
     return f"{texts.LAB['score']} {texts.LAB['score_known'].format(**known)}"
 
 

@@ -145,3 +145,8 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
         "model": sampler.sha256,
     }
     return json.dumps({**asdict(face), **about, **extra})
+
+
+def signed(value: float) -> str:
+    """A number in two places, with a true minus."""
+    return f"{value:.2f}".replace("-", "−")

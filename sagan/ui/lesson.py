@@ -140,10 +140,10 @@ def _receiving_most(sampler: "Sampler", step: Step) -> tuple[list[Pin], float]:
     (seed, _), layer = _face_of(sampler, step), min(sampler.layers, key=side_of)
     side, size = side_of(layer), sampler.config.image_size
     latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
-    received = sampler.attention(latent, layer, first_class(sampler)).mean(0)  # (n*n,)
-    most = np.argsort(-received, kind="stable")[:MOST_PINS]
+    attention = sampler.attention(latent, layer, first_class(sampler))  # (n*n, n*n)
+    most = heatmaps.receiving_most(attention, MOST_PINS)
     pins = [pixel_of(((at % side + 0.5) / side, (at // side + 0.5) / side), size) for at in most]
-    return pins, float(received[most].sum())
+    return pins, float(attention[:, most].sum(1).mean())
 
 
 def _without_most(sampler: "Sampler", step: Step) -> dict[str, str]:

@@ -166,11 +166,10 @@ def share_queue(app: gr.Blocks) -> None:
         turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
         if turn and len(turn.queue) >= MOST_IN_TURN:
             return False, texts.TOO_BUSY, "queue_full"
-        unread = sessions.get(session)
-        if unread is not None:
+        if (unread := sessions.get(session)) is not None:
             sessions.move_to_end(session)
-        while unread and unread.qsize() > MOST_UNREAD:
-            unread.get_nowait()
+            while unread.qsize() > MOST_UNREAD:
+                unread.get_nowait()
         return await push(body=body, **rest)
 
     queue.push = push_if_room

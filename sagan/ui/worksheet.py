@@ -11,7 +11,7 @@ import numpy as np
 from sagan import heatmaps
 from sagan.latents import from_seed
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, side_of
+from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, side_of, signed
 from sagan.ui.lab import Pin, cell_of, pixel_of
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def figures(sampler: "Sampler", seed: int, pixel: Pin) -> dict[str, str]:
         "coarse_all": f"{side_of(coarse) ** 2:,}",
         "nine": f"{900 / side_of(fine) ** 2:.2g}",
         "outside": _percent(heatmaps.share_outside(row, query(fine), side_of(fine))),
-        "first": _signed(first),
-        "fifth": _signed(fifth),
+        "first": signed(first),
+        "fifth": signed(fifth),
         "gap": f"{gap:.2f}",
         "ratio": f"{math.exp(gap):,.3g}",
         "first_share": f"{computed.weights[0]:.3g}",
@@ -92,7 +92,7 @@ def figures(sampler: "Sampler", seed: int, pixel: Pin) -> dict[str, str]:
         "change": f"{np.abs(with_fine - without).mean():.1f}",
         "bits": f"{math.log2(side_of(fine) ** 2):g}",
         "entropy": f"{heatmaps.entropy_bits(row):.1f}",
-        "scores": ", ".join(f"{seed}: {_signed(score)}" for seed, score in scores.items()),
+        "scores": ", ".join(f"{seed}: {signed(score)}" for seed, score in scores.items()),
         "best": str(max(scores, key=scores.get)) if scores else "",
     }
 
@@ -109,7 +109,3 @@ def _scores(sampler: "Sampler") -> dict[int, float]:
 def _percent(share: float) -> str:
     """As the page says it (static/panel.js): softmax leaves no place out, so never 100."""
     return "> 99.9" if share > 0.9995 else f"{100 * share:.1f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

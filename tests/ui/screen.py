@@ -80,6 +80,10 @@ def in_space(open_page: Callable, address: str, width: int, height: int, highest
     return window, page
 
 
+def chosen_tab(page) -> str:
+    return page.locator('#tabs [role="tab"][aria-selected="true"]').text_content()
+
+
 def until(window, holds: Callable) -> None:
     """Wait until something holds; at its last try it tells what does not."""
     for _ in range(100):

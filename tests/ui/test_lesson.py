@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from randomness import draw
+from screen import chosen_tab
 
 from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -60,10 +61,6 @@ def no_faces(sampler: Sampler) -> Iterator[None]:
             yield
         finally:
             over.set()
-
-
-def chosen_tab(page) -> str:
-    return page.locator('#tabs [role="tab"][aria-selected="true"]').text_content()
 
 
 def random_model(**options) -> Sampler:

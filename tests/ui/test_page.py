@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import gamma_text
+from screen import chosen_tab, gamma_text
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -484,22 +484,18 @@ def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
     assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
 
 
-def tab_on_screen(page) -> str:
-    return page.locator('[role=tab][aria-selected="true"]').text_content().strip()
-
-
 def test_a_page_that_is_loaded_again_opens_the_tab_that_it_showed(page):
     open_tab(page, "Walk")
     page.wait_for_function("() => new URLSearchParams(location.search).get('tab') === 'walk'")
     page.wait_for_selector("#walk-view .play:enabled")  # the way is here: nothing is on its way any more
     page.reload()
     page.wait_for_selector("#walk-view .play:enabled")
-    assert tab_on_screen(page) == "Walk"
+    assert chosen_tab(page) == "Walk"
     open_tab(page, "Attention")  # on which a visit begins, so that no link needs to say it
     page.wait_for_function("() => location.search.includes('seed=') && !location.search.includes('tab=')")
     page.reload()
     page.wait_for_selector("#attention-view [data-drawn]")
-    assert tab_on_screen(page) == "Attention"
+    assert chosen_tab(page) == "Attention"
 
 
 def test_a_copied_link_opens_the_tab_that_it_was_copied_on(page, new_page):
@@ -510,7 +506,7 @@ def test_a_copied_link_opens_the_tab_that_it_was_copied_on(page, new_page):
     assert link.endswith("&tab=inside")
     other = new_page(link)
     other.wait_for_selector("#inside-view")
-    assert tab_on_screen(other) == "Inside"
+    assert chosen_tab(other) == "Inside"
     assert other.locator("#face-view .notice").text_content() == ""
 
 
