@@ -190,6 +190,11 @@ def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):
         return httpx.post(f"{address}gradio_api/queue/join", json=body)
 
     assert join(64).status_code == 200
+    told = {"session_hash": "x" * 64}
+    with httpx.stream("GET", f"{address}gradio_api/queue/data", params=told, timeout=60) as messages:
+        assert any(
+            "process_completed" in line for line in messages.iter_lines()
+        )  # and its picture is written
     answer = join(65)
     said = "The name of a session may have 64 characters at most."
     assert (answer.status_code, answer.json()) == (400, {"detail": said})
