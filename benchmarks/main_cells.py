@@ -4,8 +4,9 @@
 
 Of the coarsest attention layer of a trained generator. figures.json says how much of all weight the five main
 cells of a face receive, how far the parts of the picture that look at them differ in colour, and what becomes
-of the colours of those who look at the two commonest ones when these tell what they tell in another face.
-looked_at.png and told.png show it.
+of the colours of those who look at the two commonest ones when these tell what they tell in another face;
+and of all layers what becomes of their maps if weights count times the lengths of values. looked_at.png
+and told.png show it.
 """
 
 import argparse
@@ -96,6 +97,51 @@ def regions(faces: np.ndarray, off: np.ndarray, maps: np.ndarray) -> dict[str, o
         "by another face's groups": told_by_groups(faces, main, before=1),
         "with the layer off": told_by_groups(off, main),
     }
+
+
+def lengths(sampler: Sampler, latent: np.ndarray) -> dict[str, object]:
+    """What becomes of maps if each weight counts times the length of what its key tells.
+
+    Weights alone do not say how much comes from a place (Kobayashi et al. 2020, arXiv:2004.10102). Medians
+    over the faces of latents (N, z_dim), by layer: how much of the weight then lies elsewhere, also with what
+    all values share left out, in how many rows the strongest key stays, and how long the values of the main
+    cells are, as a multiple of the mean.
+    """
+    by_layer = {layer: [] for layer in sampler.layers}
+    for z in latent:
+        for layer, values in sampler.values(z).items():
+            weights = sampler.attention(z, layer)
+            sizes = np.linalg.norm(values, axis=1)
+            counted = times(weights, sizes)
+            apart = times(weights, np.linalg.norm(values - values.mean(0), axis=1))
+            by_layer[layer].append(
+                {
+                    "weight that lies elsewhere": elsewhere(weights, counted),
+                    "without what all values share": elsewhere(weights, apart),
+                    "rows whose strongest key stays": (counted.argmax(1) == weights.argmax(1)).mean(),
+                    "length of main cells' values": sizes[heatmaps.receiving_most(weights, MAIN)].mean()
+                    / sizes.mean(),
+                }
+            )
+    return {
+        layer: {name: round(float(np.median([face[name] for face in faces])), 3) for name in faces[0]}
+        for layer, faces in by_layer.items()
+    }
+
+
+def times(weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Rows (N, n*n) whose weights count times the sizes (n*n,) of their keys; they sum to 1 again.
+
+    A row of which nothing is left, because all its keys have the size 0, stays as it is.
+    """
+    counted = weights * sizes
+    total = counted.sum(1, keepdims=True)
+    return np.divide(counted, total, out=np.array(weights, float), where=total > 0)
+
+
+def elsewhere(a: np.ndarray, b: np.ndarray) -> float:
+    """Which share of their weight rows (N, n*n) that sum to 1 have in other places: 0 alike, 1 apart."""
+    return float(np.abs(a - b).sum(1).mean() / 2)
 
 
 def told(
@@ -199,7 +245,8 @@ def run(options: argparse.Namespace) -> None:
     side = int(maps.shape[1] ** 0.5)
     cells = [row * side + column for row, column, _ in figures["commonest cells, [row, column, faces]"]]
     changed, made = changes(sampler, faces, maps, latent, cells)
-    text = json.dumps(figures | changed, indent=2)
+    counted = {"if weights count times the lengths of values": lengths(sampler, latent)}
+    text = json.dumps(figures | changed | counted, indent=2)
     print(text)
     checkpoint.replace_file(options.out / "figures.json", lambda new: new.write_text(f"{text}\n"))
     draw_looked_at(faces[:SHOWN], maps[:SHOWN], options.out / "looked_at.png")

@@ -10,7 +10,19 @@ from PIL import Image
 from randomness import fresh_rng
 
 from benchmarks import main_cells
-from benchmarks.main_cells import changes, colours, colours_where, explained, main, regions, told, toward
+from benchmarks.main_cells import (
+    changes,
+    colours,
+    colours_where,
+    elsewhere,
+    explained,
+    lengths,
+    main,
+    regions,
+    times,
+    told,
+    toward,
+)
 from sagan import checkpoint
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -118,6 +130,48 @@ def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
     assert figures["the same to faces that told nothing"] == pytest.approx(np.mean(chance, 0), abs=0.006)
 
 
+def test_weights_that_count_times_a_size() -> None:
+    rows = np.array([[0.5, 0.25, 0.25], [0, 1, 0]])
+    counted = times(rows, np.array([1, 2, 4]))
+    np.testing.assert_allclose(counted, [[0.25, 0.25, 0.5], [0, 1, 0]])
+    np.testing.assert_array_equal(times(rows, np.zeros(3)), rows)
+    assert elsewhere(rows, counted) == pytest.approx(
+        0.125
+    )  # a quarter of the first row, nothing of the other
+    assert elsewhere(rows, rows) == 0
+    assert elsewhere(np.eye(3), np.eye(3)[::-1][:, [1, 0, 2]]) == 1
+
+
+def test_what_becomes_of_maps_if_weights_count_times_the_lengths_of_values() -> None:
+    """Each figure from one forward of each face by hand; values all alike change nothing."""
+    generator, discriminator = networks(CONFIG)
+    sampler = Sampler.from_parts(CONFIG, generator, discriminator)
+    latent = fresh_rng().normal(size=(3, 12)).astype(np.float32)
+    figures = lengths(sampler, latent)
+    assert list(figures) == list(sampler.layers)
+    for layer, said in figures.items():
+        faces = []
+        for z in latent:
+            weights, values = sampler.attention(z, layer).astype(np.float64), sampler.values(z)[layer]
+            sizes = np.sqrt((values.astype(np.float64) ** 2).sum(1))
+            apart = np.sqrt(((values - values.astype(np.float64).mean(0)) ** 2).sum(1))
+            moved, stays = [], 0
+            for row in weights:
+                new, other = row * sizes / (row @ sizes), row * apart / (row @ apart)
+                moved.append([abs(new - row).sum() / 2, abs(other - row).sum() / 2])
+                stays += new.argmax() == row.argmax()
+            main_cells_of_face = np.argsort(-weights.sum(0))[:5]
+            ratio = sizes[main_cells_of_face].mean() / sizes.mean()
+            faces.append([*np.mean(moved, 0), stays / len(weights), ratio])
+        assert list(said.values()) == pytest.approx(np.median(faces, 0), abs=6e-4)
+    for layer in generator.attention.values():
+        torch.nn.init.zeros_(layer.value.weight)
+    alike = lengths(Sampler.from_parts(CONFIG, generator, discriminator), latent)
+    for said in alike.values():
+        assert said["weight that lies elsewhere"] == 0 and said["rows whose strongest key stays"] == 1
+        assert said["length of main cells' values"] == 1
+
+
 def test_the_command_writes_figures_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -131,6 +185,8 @@ def test_the_command_writes_figures_and_pictures(
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "new" / "out" / "figures.json").read_text())
     assert 5 / 64 < printed["share of weight"] < 1
+    counted = printed["if weights count times the lengths of values"]
+    assert set(counted) == {"8x8", "16x16"} and 0 < counted["8x8"]["weight that lies elsewhere"] < 1
     for name in ("looked_at.png", "told.png"):
         with Image.open(tmp_path / "new" / "out" / name) as picture:
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
