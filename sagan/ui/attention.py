@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -10,10 +11,10 @@ from sagan import heatmaps
 from sagan.checkpoint import AVERAGE_MAPS
 from sagan.ui import save, texts
 from sagan.ui.components import view
-from sagan.ui.controls import START_QUERY, Controls
-from sagan.ui.current import CurrentFace, labels_of, layers_of, side_of, signed
+from sagan.ui.controls import START_QUERY, Controls, other_end
+from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, side_of, signed
 from sagan.ui.dials import gamma_dials
-from sagan.ui.lab import MOST_PINS, told_pins
+from sagan.ui.lab import COMBINED, MOST_PINS, told_pins
 from sagan.ui.numbers import the_numbers
 from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, served, told, told_list
 
@@ -35,49 +36,39 @@ def layer_props(sampler: "Sampler") -> dict[str, Any]:
 
 
 def lab_props(sampler: "Sampler") -> dict[str, Any]:
-    """The same for the lab: the layers of both networks, which take turns, and their combined maps."""
-    networks = {"generator": sampler.layers, "discriminator": sampler.discriminator_layers}
-    layers = []
-    for network, names in networks.items():
-        shown = [_layer(name) for name in names]
-        if len(names) > 1:
-            side = max(layer["side"] for layer in shown)
-            shown.append(
-                {
-                    "name": "combined",
-                    "side": side,
-                    "title": texts.LAB["combined"],
-                    "short": texts.LAB["combined"],
-                    "label": texts.LAB["combined_picture"],
-                    "combined": texts.LAB["combined_how"].format(side=side),
-                }
-            )
-        for layer in shown:
-            name = layer["name"]
-            of_other = network == "discriminator"
-            layer["id"] = texts.LAB["discriminator"].format(name=name) if of_other else name
-            layers.append(layer | {"network": network, "hidden": of_other})
-    switches = {
-        "direction": ("direction", ["forward", "backward"]),
-        "scale": ("scale_switch", ["shared", "own"]),
-        "network": ("network", ["generator", "discriminator"]),
-    }
-    if not sampler.discriminator_layers:
-        del switches["network"]
-    return layer_props(sampler) | {
-        "layers": layers,
-        "lab": True,
-        "switches": [
-            {
-                "name": name,
-                "title": texts.LAB[title],
-                "choices": [
-                    {"value": value, "text": texts.LAB.get(f"{name}_{value}") or texts.LAB[value]}
-                    for value in values
-                ],
-            }
-            for name, (title, values) in switches.items()
-        ],
+    """The same for the lab: the layers of both networks, which take turns, and its switches."""
+    layers = [
+        *_lab_layers("generator", sampler.layers),
+        *_lab_layers("discriminator", sampler.discriminator_layers),
+    ]
+    switches = [
+        {"name": name, **words}
+        for name, words in texts.LAB_SWITCHES.items()
+        if name != "network" or sampler.discriminator_layers
+    ]
+    return layer_props(sampler) | {"layers": layers, "lab": True, "switches": switches}
+
+
+def _lab_layers(network: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The attention layers of a network and, where these are several, their combined maps."""
+    layers = [_layer(name) for name in names]
+    if len(layers) > 1:
+        layers.append(_combined(max(layer["side"] for layer in layers)))
+    of_generator = network == "generator"
+    identity = "{name}" if of_generator else texts.LAB["discriminator"]
+    own = {"network": network, "hidden": not of_generator}
+    return [layer | own | {"id": identity.format(name=layer["name"])} for layer in layers]
+
+
+def _combined(side: int) -> dict[str, Any]:
+    title = texts.LAB["combined"]
+    return {
+        "name": COMBINED,
+        "side": side,
+        "title": title,
+        "short": title,
+        "label": texts.LAB["combined_picture"],
+        "combined": texts.LAB["combined_how"].format(side=side),
     }
 
 
@@ -118,17 +109,12 @@ def attention_tab(controls: Controls) -> None:
         gamma_dials(controls)
         the_numbers(controls)
 
-    async def curated(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
+    async def curated(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         seed, query, text = sampler.curated[told(event, "index", len(sampler.curated) - 1)]
-        face = CurrentFace(seed, seed_b, label=label)
-        return seed, 0, 1, await controls.describe(asked, face, query=query, text=text)
+        face = CurrentFace(seed, other_end(sampler, seed, seed_b), label=first_class(sampler))
+        return *face.values, await controls.describe(asked, face, query=query, text=text)
 
-    attention.curated(
-        curated,
-        outputs=[controls.seed, controls.t, controls.psi, controls.face],
-        **controls.asking(controls.seed_b, controls.label),
-        **CHOICE,
-    ).failure(None, js=controls.unanswered)
+    controls.new_face(attention.curated, curated, [controls.seed_b], controls.inputs, **CHOICE)
     opacity.change(
         None,
         opacity,
@@ -154,10 +140,7 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
     """
     sampler = controls.sampler
 
-    async def discriminator(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict[str, Any]:
-        face = CurrentFace(seed, seed_b, t, psi, label)
+    async def discriminator(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
         number = told(event, "number")
         return {"kind": "discriminator", "number": number} | await in_worker(judged, sampler, face)
 
@@ -166,23 +149,19 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         file = await in_worker(served, attention, averages, AVERAGE_MAPS)
         return {"kind": "average", "number": number, "file": file}
 
-    async def figure(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict[str, Any]:
+    async def figure(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
         number, layer = told(event, "number"), layers[told(event, "layer", len(layers) - 1)]
         colours = told_list(event, "colours", MOST_PINS - 1, range(1, MOST_PINS + 1))
         count = len(colours)
         pins = told_pins(event, sampler.config.image_size, range(count, count + 1))
         backward, own, svg = (bool(told(event, name, 1)) for name in ("backward", "own", "svg"))
         wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
-        face, kind = CurrentFace(seed, seed_b, t, psi, label), "svg" if svg else "png"
+        kind = "svg" if svg else "png"
         made = await in_worker(save.figure, sampler, face, wanted, kind)
         return await as_file(number, made, f"sagan-figure-{face.name}.{kind}")
 
-    async def maps(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict[str, Any]:
-        number, face = told(event, "number"), CurrentFace(seed, seed_b, t, psi, label)
+    async def maps(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
+        number = told(event, "number")
         made = await in_worker(save.raw_maps, sampler, face)
         return await as_file(number, made, f"sagan-maps-{face.name}.npz")
 
@@ -190,15 +169,10 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
         file = await in_worker(served, attention, data, name)
         return {"kind": "file", "number": number, "file": file}
 
-    asked_of_face = {"inputs": controls.inputs, "js": "() => sagan.values()"}
-    for function, options in (
-        (discriminator, {**asked_of_face, **CHOICE}),
-        (average, CHOICE),
-        (figure, {**asked_of_face, **HEAVY}),
-        (maps, {**asked_of_face, **HEAVY}),
-    ):
-        listen = getattr(attention, function.__name__)
-        listen(function, outputs=attention, **options).failure(None, js=failed(attention))
+    controls.about_face(attention.discriminator, discriminator, attention, **CHOICE)
+    controls.about_face(attention.figure, figure, attention, **HEAVY)
+    controls.about_face(attention.maps, maps, attention, **HEAVY)
+    attention.average(average, None, attention, **CHOICE).failure(None, js=failed(attention))
 
 
 def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
@@ -207,7 +181,7 @@ def judged(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
     (image,) = sampler.faces(z[None], labels_of(label))
     score, vectors = sampler.score_and_queries_keys(image, label)
     return {
-        "of": [face.seed_a, face.seed_b, face.t, face.psi, face.label],
+        "of": list(face.values),
         "score": score,
         "layers": layers_of(vectors, sampler.discriminator_gammas),
     }

@@ -1,7 +1,9 @@
 """The controls that describe the current face, shared by all tabs, and the column that holds it."""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -69,15 +71,35 @@ class Controls:
     def inputs(self) -> list[gr.components.Component]:
         return [self.seed, self.seed_b, self.t, self.psi, self.label]
 
-    def asking(self, *inputs: gr.components.Component) -> dict[str, Any]:
-        """For an event whose answer is a face: `inputs` after the number of the request, and how it runs."""
-        inputs = (self.asked, *inputs)
-        return {"inputs": inputs, "js": f"(...values) => sagan.numbered(({within(inputs)})(...values))"}
+    def new_face(
+        self,
+        listen: Callable,
+        function: Callable,
+        inputs: Sequence[gr.components.Component] = (),
+        outputs: Sequence[gr.components.Component] = (),
+        teller: gr.HTML | None = None,
+        **how: Any,
+    ) -> None:
+        """Let an event make another face the current one.
 
-    @property
-    def unanswered(self) -> str:
-        """`js` for such a request that failed."""
-        return failed(self.face)
+        `function` gets the number of the request and then `inputs`; it answers `outputs` and then the face. A
+        request that failed is told by `teller`, or else where the face stands.
+        """
+        inputs = (self.asked, *inputs)
+        js = f"(...values) => sagan.numbered(({within(inputs)})(...values))"
+        asked = listen(function, inputs, [*outputs, self.face], js=js, **how)
+        asked.failure(None, js=failed(teller or self.face))
+
+    def about_face(self, listen: Callable, function: Callable, view: gr.HTML, **how: Any) -> None:
+        """Let an event of a view ask about the face on screen, even while a control is elsewhere.
+
+        `function` gets the event and the face; what it answers goes to the view.
+        """
+
+        async def answer(event: gr.EventData, *values: Any) -> Any:
+            return await function(event, CurrentFace(*values))
+
+        listen(answer, self.inputs, view, js="() => sagan.values()", **how).failure(None, js=failed(view))
 
     async def describe(self, asked: float, face: CurrentFace, **extra: Any) -> str:
         """A face as the browser wants it, which keeps the one that it asked for last."""
@@ -103,6 +125,12 @@ def start(sampler: "Sampler") -> CurrentFace:
     return CurrentFace(seed, seed_b, label=first_class(sampler))
 
 
+def other_end(sampler: "Sampler", seed: int, seed_b: int) -> int:
+    """A seed B to go with a face that was chosen for the visitor: theirs, or where that is it another one."""
+    others = (face.seed for face in sampler.curated)
+    return next((other for other in (seed_b, *others, START_SEED_B, START_SEED) if other != seed), seed_b)
+
+
 def classes(sampler: "Sampler") -> list[tuple[str, int]]:
     """The classes to choose from, by what they are called; of those that were not learned it says so."""
     names = [(class_name(sampler, label), label) for label in range(sampler.config.num_classes)]
@@ -115,7 +143,7 @@ def classes(sampler: "Sampler") -> list[tuple[str, int]]:
 def to_light(sampler: "Sampler", face: CurrentFace) -> dict:
     """What a page lights in the face that it opens with: of a curated one its query and its sentence."""
     for seed, query, text in sampler.curated:
-        if (seed, 0, 1) == (face.seed_a, face.t, face.psi):
+        if (seed, 0, 1, first_class(sampler)) == (face.seed_a, face.t, face.psi, face.label):
             return {"query": query, "text": text}
     return {"query": START_QUERY, "text": ""}
 
@@ -146,23 +174,11 @@ def current_face(sampler: "Sampler") -> Controls:
         return chosen, *await controls.show_seed(asked, chosen, seed_b, psi, label)
 
     # `input` misses the reset button of a slider, and `release` misses the keyboard.
-    gr.on(
-        [seed.input, seed.release],
-        controls.show_seed,
-        outputs=[t, face],
-        **controls.asking(seed, seed_b, psi, label),
-        **INTERACTIVE,
-    ).failure(None, js=controls.unanswered)
-    gr.on(
-        [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release],
-        controls.show,
-        outputs=face,
-        **controls.asking(*controls.inputs),
-        **INTERACTIVE,
-    ).failure(None, js=controls.unanswered)
-    dice.click(roll, outputs=[seed, t, face], **controls.asking(seed_b, psi, label), **INTERACTIVE).failure(
-        None, js=controls.unanswered
-    )
+    seeds = partial(gr.on, [seed.input, seed.release])
+    controls.new_face(seeds, controls.show_seed, [seed, seed_b, psi, label], [t], **INTERACTIVE)
+    others = [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release]
+    controls.new_face(partial(gr.on, others), controls.show, controls.inputs, **INTERACTIVE)
+    controls.new_face(dice.click, roll, [seed_b, psi, label], [seed, t], **INTERACTIVE)
     face.late(None, controls.inputs, controls.inputs, js="(...now) => sagan.returned(now)")
     return controls
 
@@ -190,6 +206,7 @@ def open_link(controls: Controls, tabs: gr.Tabs, app: gr.Blocks) -> None:
             lit = {**lit, "text": ""}
         description = await controls.describe(0, face, notice=notice, view=view, **lit)
         shown = gr.Tabs(selected=tab) if tab in names else gr.skip()
-        return face.seed_a, face.seed_b, face.t, face.psi, face.label, description, shown
+        return *face.values, description, shown
 
-    app.load(opened, None, [*controls.inputs, controls.face, tabs], **INTERACTIVE)
+    shown = [*controls.inputs, controls.face, tabs]
+    app.load(opened, None, shown, **INTERACTIVE).failure(None, js=failed(controls.face))

@@ -26,6 +26,11 @@ class CurrentFace:
     label: int | None = None
 
     @property
+    def values(self) -> tuple[int, int, float, float, int | None]:
+        """What the controls say of it, in the order of `Controls.inputs`."""
+        return self.seed_a, self.seed_b, self.t, self.psi, self.label
+
+    @property
     def name(self) -> str:
         """What files call it: its seed or, between two, both and how far along in percent; its class."""
         ends = {0: str(self.seed_a), 1: str(self.seed_b)}

@@ -18,7 +18,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, check_label, labels_of, side_of
 from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, told_pins
-from sagan.ui.work import CHOICE, failed, in_worker, told, told_list
+from sagan.ui.work import CHOICE, in_worker, told, told_list
 
 if TYPE_CHECKING:
     from sagan.sampler import QueriesKeys, Sampler
@@ -43,19 +43,14 @@ def gamma_dials(controls: Controls) -> None:
 
     count = len(sampler.layers)
 
-    async def want(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict[str, Any]:
+    async def want(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
         number = told(event, "number")
         times = told_list(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
         maps = MAPS[told(event, "maps", len(MAPS) - 1)]
         pins = told_pins(event, sampler.config.image_size, range(MOST_PINS + 1))
-        face = CurrentFace(seed, seed_b, t, psi, label)
         return {"number": number} | await in_worker(compare, sampler, face, times, maps, pins)
 
-    dials.want(want, controls.inputs, dials, js="() => sagan.values()", **CHOICE).failure(
-        None, js=failed(dials)
-    )
+    controls.about_face(dials.want, want, dials, **CHOICE)
 
 
 def compare(

@@ -49,12 +49,8 @@ def faces_tab(controls: Controls) -> None:
 
     wanted = [first, count, controls.psi, controls.label]
     sheet.want(want, wanted, sheet, js=within(wanted), **HEAVY).failure(None, js=failed(sheet))
-    sheet.pick(
-        pick,
-        outputs=[controls.seed, controls.t, controls.face],
-        **controls.asking(controls.seed_b, controls.psi, controls.label),
-        **CHOICE,
-    ).failure(None, js=controls.unanswered)
+    others = [controls.seed_b, controls.psi, controls.label]
+    controls.new_face(sheet.pick, pick, others, [controls.seed, controls.t], **CHOICE)
     dice.click(any_seed, None, first, **INTERACTIVE)
     usable = f"first !== null && 1 <= count && count <= {MOST}"  # not while it is being retyped
     gr.on(

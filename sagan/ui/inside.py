@@ -15,7 +15,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of
 from sagan.ui.spectrum import spectral_norm
-from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, told
+from sagan.ui.work import CHOICE, INTERACTIVE, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -43,16 +43,10 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
         # In the discriminator, since what it bounds there no batch norm sets anew.
         spectral_norm(sampler, networks, last[sampler.config.d_spectral_norm])
 
-    async def want(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> str:
-        face = CurrentFace(seed, seed_b, t, psi, label)
+    async def want(event: gr.EventData, face: CurrentFace) -> str:
         return await in_worker(activations, sampler, face, told(event, "number"))
 
-    # Of the face that is shown, even while a control is already elsewhere.
-    blocks.want(want, controls.inputs, blocks, js="() => sagan.values()", **CHOICE).failure(
-        None, js=failed(blocks)
-    )
+    controls.about_face(blocks.want, want, blocks, **CHOICE)
     blocks.attend(lambda: gr.Tabs(selected="attention"), None, tabs, **INTERACTIVE)
 
 

@@ -32,13 +32,13 @@ def view_from_link(query: Mapping[str, str], sampler: "Sampler") -> tuple[dict[s
     if not sampler.layers:
         return {}, []
     names = {"generator": sampler.layers, "discriminator": sampler.discriminator_layers}
-    network = query.get("network", "generator")
+    layers = names.get(query.get("network", "generator"), sampler.layers)
     choices = {
         "direction": ("forward", "backward"),
         "scale": ("shared", "own"),
         "network": [network for network, layers in names.items() if layers],
         "maps": MAPS,
-        "layer": (*names.get(network, sampler.layers), COMBINED),
+        "layer": layers if len(layers) < 2 else (*layers, COMBINED),
     }
     view = {name: query[name] for name, allowed in choices.items() if query.get(name) in allowed}
     ignored = [f"{name}={query[name]}" for name in choices if name in query and name not in view]

@@ -10,7 +10,7 @@ import numpy as np
 from sagan import heatmaps
 from sagan.ui import texts, worksheet
 from sagan.ui.components import view
-from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls
+from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls, other_end
 from sagan.ui.current import CurrentFace, class_name, first_class, side_of
 from sagan.ui.dials import compare
 from sagan.ui.lab import COMBINED, MOST_PINS, Pin, pixel_of
@@ -106,10 +106,8 @@ def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
         "fine_cell": size // max(sides),
     }
     words = dict(texts.LESSON["steps"][step.name])
-    if "{farther}" in words["see"]:
-        known |= _compared(sampler, step)
-    if step.most:
-        known |= _without_most(sampler, step)
+    if find_out := OF_MODEL.get(step.name):
+        known |= find_out(sampler, step)
     without = words.pop("do_without_average", None)
     if without and sampler.average_maps is None:
         words["do"] = without
@@ -160,6 +158,9 @@ def _without_most(sampler: "Sampler", step: Step) -> dict[str, str]:
     }
 
 
+OF_MODEL = {"two_scales": _compared, "everybody": _without_most}  # what their words say of the model's faces
+
+
 def tour(sampler: "Sampler") -> gr.HTML:
     """The card that leads through the steps; it stands above the tabs and is hidden until somebody starts."""
     return view(
@@ -185,17 +186,17 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         index = told(event, "index", len(chosen) - 1)
         step = chosen[index]
         seed, _ = _face_of(sampler, step)
+        seed_b = other_end(sampler, seed, seed_b)
         face = CurrentFace(seed, seed_b, label=first_class(sampler) if step.most else label)
         shown = await controls.describe(asked, face, step=index)
-        return gr.Tabs(selected=step.tab), seed, 0, 1, face.label, shown
+        return gr.Tabs(selected=step.tab), *face.values, shown
 
     async def leave(event: gr.EventData, asked: float) -> tuple:
         classes = sampler.config.num_classes
         seeds = [told(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
         shares = [told(event, name, 1, whole=False) for name in ("t", "psi")]
         face = CurrentFace(*seeds, *shares, told(event, "label", classes - 1) if classes else None)
-        values = (face.seed_a, face.seed_b, face.t, face.psi, face.label)
-        return gr.Tabs(selected="lesson"), *values, await controls.describe(asked, face)
+        return gr.Tabs(selected="lesson"), *face.values, await controls.describe(asked, face)
 
     @cache  # the same for everybody
     def sheet() -> str:
@@ -204,13 +205,8 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
     async def want(event: gr.EventData) -> dict[str, Any]:
         return {"number": told(event, "number"), "html": await in_worker(sheet)}
 
-    card.go(
-        go,
-        outputs=[tabs, controls.seed, controls.t, controls.psi, controls.label, controls.face],
-        **controls.asking(controls.seed_b, controls.label),
-        **CHOICE,
-    ).failure(None, js=failed(card))
-    card.leave(leave, outputs=[tabs, *controls.inputs, controls.face], **controls.asking(), **CHOICE).failure(
-        None, js=failed(card)
+    controls.new_face(
+        card.go, go, [controls.seed_b, controls.label], [tabs, *controls.inputs], card, **CHOICE
     )
+    controls.new_face(card.leave, leave, outputs=[tabs, *controls.inputs], teller=card, **CHOICE)
     lesson.want(want, None, lesson, **CHOICE).failure(None, js=failed(lesson))

@@ -9,7 +9,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, side_of
-from sagan.ui.work import CHOICE, failed, in_worker, told
+from sagan.ui.work import CHOICE, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -30,18 +30,13 @@ def the_numbers(controls: Controls) -> None:
         channels=CHANNELS,
     )
 
-    async def want(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict[str, Any]:
+    async def want(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
         number, layer = told(event, "number"), told(event, "layer", len(layers) - 1)
         query = told(event, "query", sides[layer] ** 2 - 1)
-        face = CurrentFace(seed, seed_b, t, psi, label)
         answer = await in_worker(computed, sampler, face, sampler.layers[layer], query)
         return {"number": number, "layer": layer, "query": query} | answer
 
-    numbers.want(want, controls.inputs, numbers, js="() => sagan.values()", **CHOICE).failure(
-        None, js=failed(numbers)
-    )
+    controls.about_face(numbers.want, want, numbers, **CHOICE)
 
 
 def computed(sampler: "Sampler", face: CurrentFace, layer: str, query: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FACE = {
     "seed": "Seed {seed}",
     "between": "{percent} % from {seed_a} to {seed_b}",
     "download": "Download PNG",
+    "none": "No face came. Load the page again to try once more.",
 }
 SEED = "Seed"
 DICE = "New face"
@@ -37,8 +38,8 @@ SHEET = {
     "waiting": "A face that is being made",
     "help": "Choose a face: it becomes the current one on every tab. A seed draws the latent, the random "
     "numbers that a face is made from; neighbouring seeds have nothing in common. Truncation multiplies "
-    "them: a little below 1 faces are cleaner and more alike; far below, latents are shorter than any that "
-    "the generator learned from, and faces fall apart.",
+    "the latent: a little below 1 faces are cleaner and more alike; far below, latents are shorter than any "
+    "that the generator learned from, and faces fall apart.",
     "download": "Download sheet",
     "failed": "The sheet could not be made. Choose another first seed to try again.",
 }
@@ -84,7 +85,7 @@ ATTENTION = {
     "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds (− is no less: the values can turn as well)",
+    "gamma_help": "how much of what it gathers the layer adds; a minus is not less, only the size counts",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
@@ -103,7 +104,7 @@ ATTENTION = {
     "outside_value": "{outside} %",
     "total": "receives in all",
     "total_value": "{total} × average",
-    "spread": "as much entropy as {places} of {all} places alike",
+    "spread": "as spread out as {places} equal places of {all}",
     "scale": "weight, times uniform (1/N): one scale for all maps",
     "scale_own": "weight, each map from 0 to its own maximum: {tops} uniform",
     "largest": "max",
@@ -124,7 +125,7 @@ LAB = {
     "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
     "makes them.",
     "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
-    "is no border.",
+    "is no dividing line.",
     "score_known": "When these weights were saved, real pictures had {real} on average and generated ones "
     "{fake}.",
     "failed": "No answer came. Try again.",
@@ -132,15 +133,6 @@ LAB = {
     "view_forward": "what the marked point looks at",
     "view_backward": "who looks at the marked point",
     "tools": "What the maps show",
-    "direction": "This point",
-    "forward": "looks at",
-    "backward": "is looked at by",
-    "scale_switch": "Colours",
-    "shared": "one scale",
-    "own": "own maximum",
-    "network": "Network",
-    "network_generator": "generator",
-    "network_discriminator": "discriminator",
     "compare": "Compare with",
     "every_face": "every face",
     "save": "Save",
@@ -162,6 +154,26 @@ LAB = {
     "pin_remove": "Remove pin {number}",
     "pin_says": "{name}: {times} ×, {bits} bits",
 }
+LAB_SWITCHES = {
+    "direction": {
+        "title": "This point",
+        "choices": [
+            {"value": "forward", "text": "looks at"},
+            {"value": "backward", "text": "is looked at by"},
+        ],
+    },
+    "scale": {
+        "title": "Colours",
+        "choices": [{"value": "shared", "text": "one scale"}, {"value": "own", "text": "own maximum"}],
+    },
+    "network": {
+        "title": "Network",
+        "choices": [
+            {"value": "generator", "text": "generator"},
+            {"value": "discriminator", "text": "discriminator"},
+        ],
+    },
+}
 OPACITY = "Heatmap opacity"
 FIGURE_UNIT = ("{layer}, times uniform", "{layer}, who looks at the point, times uniform")
 DIALS = {
@@ -175,8 +187,8 @@ DIALS = {
     "as_learned": "unaltered",
     "difference": "difference",
     "amplified": "mean difference {change} of 255 grey levels, drawn × {factor}",
-    "amplified_maps": "mean difference {change} of 255 grey levels, drawn × {factor}; {other} to the "
-    "picture with “its own”",
+    "amplified_maps": "mean difference {change} of 255 grey levels, drawn × {factor}; {other} from "
+    "the picture with “its own”",
     "whose": "Maps or values",
     "maps": {
         "own": "its own",
@@ -427,13 +439,13 @@ TOUR = {
     "next": "Next",
     "finish": "Finish",
     "leave": "Leave",
-    "leave_help": "Leave the tour; the page becomes what it was before",
+    "leave_help": "Leave the tour; your face and settings come back",
     "failed": "No answer came. Try again.",
 }
 LESSON = {
     "title": "How a GAN pays attention, step by step",
     "what": "A tour through this page and the model behind it. Each step takes a minute: something to read, "
-    "and something to try. Leave whenever you like: the page becomes what it was before.",
+    "and something to try. Leave whenever you like: your face and settings come back.",
     "start": "Start the tour",
     "open": "Step {number}: {title}",
     "worksheet": "For a class",
@@ -501,7 +513,7 @@ LESSON = {
             "at each of them. What all of these find there is the same value, so the picture agrees on it.",
             "do": "Which part of the face looks at which pin? Then choose “B at pins” in the Gamma dials "
             "below: what do these parts take over from face B? Remove pins one by one.",
-            "see": "In the model that comes with this page, parts take much of their colour from the cells "
+            "see": "In the face model of this project, parts take much of their colour from the cells "
             "that they look at. Here, without the five (“pins out”) the picture moves by {moved} grey "
             "levels. A bright cell need not be about the picture below it.",
         },
@@ -611,8 +623,9 @@ WORKSHEET = {
             "ask": "Note the discriminator’s scores of the seeds 1 to 6. Which face looks most real to it, "
             "and which to you? What does each network learn to do with such scores? Is one below 0 bad?",
             "answer": "{scores}. The highest has seed {best}. The generator learns to raise them; the "
-            "discriminator learns to lower them, and to raise those of real pictures. 0 is no border: real "
-            "pictures can be below it too. Neither network judges as we do.",
+            "discriminator learns to lower them, and to raise those of real pictures. 0 is no dividing "
+            "line: real pictures can be below it too. Neither network judges as we do.",
+            "of_scores": "yes",
         },
     ],
 }

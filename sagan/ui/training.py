@@ -87,12 +87,8 @@ def training_tab(controls: Controls) -> None:
         return seed, 0, 1, face.label, await controls.describe(asked, face)
 
     training.want(want, None, training, **CHOICE).failure(None, js=failed(training))
-    training.pick(
-        pick,
-        outputs=[controls.seed, controls.t, controls.psi, controls.label, controls.face],
-        **controls.asking(controls.seed_b),
-        **CHOICE,
-    ).failure(None, js=controls.unanswered)
+    picked = [controls.seed, controls.t, controls.psi, controls.label]
+    controls.new_face(training.pick, pick, [controls.seed_b], picked, **CHOICE)
 
 
 def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:

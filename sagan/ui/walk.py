@@ -9,8 +9,8 @@ from sagan import latents
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, inline_button
-from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told
+from sagan.ui.current import CurrentFace, pictures_of
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -33,25 +33,17 @@ def walk_tab(controls: Controls) -> None:
             dice = inline_button(texts.SEED_B_DICE, "dice-b")
             swap = inline_button(texts.SWAP, "swap", min_width=140)
 
-    def make(number: int, seed_a: int, seed_b: int, _t: float, psi: float, label: int | None) -> dict:
+    def make(number: int, face: CurrentFace) -> dict:
+        ends = {"seed_a": face.seed_a, "seed_b": face.seed_b, "psi": face.psi, "label": face.label}
         try:
-            frames = way(sampler, seed_a, seed_b, FRAMES, psi, label)
+            frames = way(sampler, steps=FRAMES, **ends)
         except ValueError as error:
             return {"number": number, "error": str(error)}
-        return {
-            "number": number,
-            "seed_a": seed_a,
-            "seed_b": seed_b,
-            "psi": psi,
-            "label": label,
-            "frames": FRAMES,
-            "image": pictures.webp_uri(np.concatenate(frames)),
-        }
+        image = pictures.webp_uri(np.concatenate(frames))
+        return {"number": number, "frames": FRAMES, "image": image} | ends
 
-    async def want(
-        event: gr.EventData, seed: int, seed_b: int, t: float, psi: float, label: int | None
-    ) -> dict:
-        return await in_worker(make, told(event, "number"), seed, seed_b, t, psi, label)
+    async def want(event: gr.EventData, face: CurrentFace) -> dict:
+        return await in_worker(make, told(event, "number"), face)
 
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
@@ -69,22 +61,12 @@ def walk_tab(controls: Controls) -> None:
 
     seed, seed_b, t, psi, label = controls.inputs
     ends = [seed, seed_b, psi, label]
-    # The way of the face that is shown, even while a control is already elsewhere.
-    walk.want(want, controls.inputs, walk, js="() => sagan.values()", **HEAVY).failure(None, js=failed(walk))
-    walk.jump(jump, outputs=[t, controls.face], **controls.asking(*ends), **CHOICE).failure(
-        None, js=controls.unanswered
-    )
+    controls.about_face(walk.want, want, walk, **HEAVY)
+    controls.new_face(walk.jump, jump, ends, [t], **CHOICE)
     # While the way plays, only the browser moves the slider; a tick that comes after the end moves nothing.
     walk.tick(None, t, t, js="(t) => sagan.t ?? t")
-    dice.click(
-        roll, outputs=[seed_b, controls.face], **controls.asking(seed, t, psi, label), **INTERACTIVE
-    ).failure(None, js=controls.unanswered)
-    swap.click(
-        turn,
-        outputs=[seed, seed_b, t, controls.face],
-        **controls.asking(*controls.inputs),
-        **INTERACTIVE,
-    ).failure(None, js=controls.unanswered)
+    controls.new_face(dice.click, roll, [seed, t, psi, label], [seed_b], **INTERACTIVE)
+    controls.new_face(swap.click, turn, controls.inputs, [seed, seed_b, t], **INTERACTIVE)
 
 
 def way(

@@ -33,7 +33,7 @@ def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
     exercises = [
         {part: text.format(**known) for part, text in exercise.items()}
         for exercise in texts.WORKSHEET["exercises"]
-        if sampler.discriminator_layers or "{scores}" not in exercise["answer"]
+        if sampler.discriminator_layers or not exercise.get("of_scores")
     ]
     filled = {
         "query": f"?seed={seed}&psi=1&pins={pixel[0]}-{pixel[1]}" + (f"&class={label}" if of_class else ""),

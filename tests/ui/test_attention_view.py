@@ -1,5 +1,6 @@
 """What the browser draws over the face, against numpy in float64 from the sampler's queries and keys."""
 
+import copy
 import math
 import time
 
@@ -200,6 +201,32 @@ def test_a_curated_face_is_shown_in_the_view_that_its_sentence_speaks_of(page, s
     say_something(page, sampler)
     assert page.evaluate("[sagan.lab.state.network, sagan.lab.state.direction]") == ["generator", "forward"]
     assert page.locator('#attention-view input[value="generator"]').is_checked()
+
+
+def test_a_curated_face_that_is_face_b_walks_to_another_one(page, sampler):
+    first, second = (face.seed for face in sampler.curated[:2])
+    page.locator("#attention-view .choices button").nth(1).click()
+    page.wait_for_selector(f'#attention-view [data-seed="{second}"]')
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]") == [second, first]
+    page.locator("#attention-view .choices button").nth(2).click()
+    page.wait_for_selector(f'#attention-view [data-seed="{sampler.curated[2].seed}"]')
+    assert page.evaluate("sagan.face.seed_b") == first  # what is another one stays
+    page.get_by_role("tab", name="Walk", exact=True).click()
+    assert page.locator("#seed-b input[type=number]").input_value() == str(first)
+
+
+def test_a_sentence_is_of_the_class_that_its_face_was_chosen_in(new_page, serve, with_classes, sampler):
+    model = copy.copy(with_classes)
+    model.curated = sampler.curated
+    seed, _, text = model.curated[0]
+    page = new_page(f"{serve(model)}?seed={seed}&class=2")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    caption = page.locator("#attention-view .caption")
+    assert text not in caption.text_content()
+    page.locator("#attention-view .choices button").first.click()
+    page.wait_for_function("sagan.face.label === 0")
+    assert page.evaluate("sagan.face.seed_a") == seed and caption.text_content().startswith(text)
+    page.wait_for_function("document.querySelector('#label input').value === 'none'")
 
 
 @pytest.mark.parametrize("word", ["network=discriminator", "direction=backward"])

@@ -235,7 +235,7 @@ def test_pins_that_come_and_go_count_at_once_and_none_is_said(dialled, sampler, 
     assert part(dialled, ".how").text_content() == texts.DIALS["how"][kind]
     changed = sampler.faces(z[None], **altered_by(sampler, z, z_b, kind, pins))[0]
     assert_shows(dialled, "dialled", changed)
-    other = f"{np.abs(changed.astype(int) - own).mean():.1f} to the picture with “its own”"
+    other = f"{np.abs(changed.astype(int) - own).mean():.1f} from the picture with “its own”"
     assert part(dialled, ".amplified").text_content().endswith(other)
     and_wait(dialled, lambda: and_see("sagan.lab.clear()"))
     assert_shows(dialled, "dialled", own)

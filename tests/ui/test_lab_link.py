@@ -1,5 +1,7 @@
 """What a link says of the lab, without a browser."""
 
+import copy
+
 import pytest
 from randomness import draw
 
@@ -62,6 +64,15 @@ def test_all_that_is_valid_is_taken_over(sampler):
 def test_a_bad_value_is_named_and_left_out(sampler, name, value):
     good = {} if name == "direction" else {"direction": "backward"}
     assert view_from_link(good | {name: value}, sampler) == (good, [f"{name}={value}"])
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_combined_maps_are_of_two_layers_at_least(sampler, network):
+    query = {"network": network, "layer": "combined"}
+    assert view_from_link(query, sampler) == (query, [])
+    one = copy.copy(sampler)
+    one.layers, one.discriminator_layers = sampler.layers[:1], sampler.discriminator_layers[:1]
+    assert view_from_link(query, one) == ({"network": network}, ["layer=combined"])
 
 
 def test_of_many_pins_the_first_five_in_the_picture_are_taken(sampler):

@@ -433,6 +433,17 @@ def test_a_step_that_fails_says_so_and_can_be_asked_for_again(context, address, 
     page.close()
 
 
+def test_a_step_whose_face_is_face_b_gets_another_b_until_the_tour_is_left(new_page, address, sampler):
+    first, second = (face.seed for face in sampler.curated[:2])
+    page = new_page(f"{address}?seed={second}&seed_b={first}")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page)
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]") == [first, second]
+    card(page, ".leave").click()
+    page.wait_for_function("seed => sagan.face.seed_a === seed", arg=second)
+    assert page.evaluate("sagan.face.seed_b") == first
+
+
 def test_a_worksheet_that_arrives_leaves_what_is_said_of_a_step(context, serve, sampler, monkeypatch):
     address, written = serve(sampler), threading.Event()
     monkeypatch.setattr(worksheet, "page", lambda *_: written.wait(60) and "<p>A sheet</p>")

@@ -14,7 +14,7 @@ from screen import chosen_tab, gamma_text
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import SESSIONS, build_app, faces, launch_options, texts, walk
+from sagan.ui import SESSIONS, build_app, controls, faces, launch_options, texts, walk
 from sagan.ui.current import CurrentFace
 
 
@@ -847,6 +847,21 @@ def test_files_of_a_class_name_it(new_page, serve, with_classes):
     with page.expect_download() as download:
         page.locator("#sheet-view .download").click()
     assert download.value.suggested_filename == "sagan-sheet-0-class-2.png"
+
+
+def test_a_first_face_that_does_not_come_is_told_of_and_stays_in_the_address(context, address, monkeypatch):
+    page = context.new_page()  # the failure is also an error in the browser's console
+    with monkeypatch.context() as broken:
+        broken.setattr(controls, "from_link", lambda *_: 1 / 0)
+        page.goto(f"{address}?seed=5&pins=3-4")
+        page.wait_for_selector("#face-view .notice:not(:empty)")
+    assert page.locator("#face-view .notice").text_content() == texts.FACE["none"]
+    page.wait_for_timeout(800)  # longer than the page waits before it writes the address
+    assert page.url.endswith("?seed=5&pins=3-4")
+    page.reload()
+    page.wait_for_selector('#face-view [data-seed="5"]')
+    assert page.locator("#face-view .notice").text_content() == ""
+    page.close()
 
 
 @pytest.mark.parametrize("faces_chosen", [False, True])

@@ -34,6 +34,7 @@ sagan.on('face', () => wait(sagan.pending()));
 sagan.on('failed', () => {
   if (sagan.pending()) return;
   wait(false);
+  if (!sagan.face) notice.textContent = texts.none; // the address still says which one was wanted
   if (sagan.face && sagan.t === null) sagan.draw(canvas, sagan.face.picture); // in the place of a way's last picture
 });
 
