@@ -40,15 +40,7 @@ def training_tab(controls: Controls) -> None:
         words |= {"face": words["face_plain"], "help": words["help_plain"]}
     if labels:
         words |= {"help": f"{words['help']} {words['classes']}"}
-    columns = {name for row in sampler.history for name in row}
-    drawn = {chart["id"] for chart in charts}
-    of_losses = {"hinge": "penalty" not in columns} | {name: name in columns for name in PENALTIES}
-    notes = [name for name, holds in of_losses.items() if holds and "losses" in drawn]
-    if "metric" in drawn and metric(sampler.history) == "fid":
-        notes.append("fid")
     joints = joined(sampler.history) if charts else []
-    if joints:
-        notes.append("joined")
     with gr.Tab(texts.TRAINING_TAB, id="training"):
         training = view(
             "training",
@@ -64,7 +56,7 @@ def training_tab(controls: Controls) -> None:
             side=sampler.config.image_size,
             has_layers=filmed and attends,
             joints=joints,
-            notes=" ".join(words[name] for name in notes),
+            notes=" ".join(words[name] for name in notes(sampler.history, charts, joints)),
             charts=[{**chart, "lines": [line["name"] for line in chart["lines"]]} for chart in charts],
         )
 
@@ -110,6 +102,17 @@ def curves(history: list[Row], layers: tuple[str, ...]) -> list[dict[str, Any]]:
         if lines := [line for line in lines if len(line["points"]) > 1]:
             drawn.append({"id": chart, "title": title, "lines": lines})
     return drawn
+
+
+def notes(history: list[Row], charts: list[dict[str, Any]], joints: list[float]) -> list[str]:
+    """The names of the texts that explain what these charts and joints of a history show."""
+    columns = {name for row in history for name in row}
+    drawn = {chart["id"] for chart in charts}
+    of_losses = {"hinge": "penalty" not in columns} | {name: name in columns for name in PENALTIES}
+    names = [name for name, holds in of_losses.items() if holds and "losses" in drawn]
+    if "metric" in drawn and metric(history) == "fid":
+        names.append("fid")
+    return [*names, "joined"] if joints else names
 
 
 def points(history: list[Row], column: str) -> Points:
