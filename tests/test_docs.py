@@ -5,8 +5,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import torch
 
 import train
+from sagan.layers import SelfAttention
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("checkpoints/**/*.md"))]
@@ -55,6 +57,31 @@ def test_broken_links_are_seen(tmp_path):
     good = ["a.md", "a.md#one", "a.md#the-second-with-stress", "#b"]
     bad = ["c.md", "a.md#two", "#one"]
     assert [link for link in good + bad if broken(page, link)] == bad
+
+
+CODE = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, code in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_python_in_the_documents_runs(code, monkeypatch):
+    """The lines on attention get a layer's parts, and do what the layer does."""
+    monkeypatch.chdir(ROOT)
+    layer, x = SelfAttention(16), torch.randn(2, 16, 5, 7)
+    torch.nn.init.normal_(layer.gamma)
+    layer.eval()
+    known = {"torch": torch, "x": x, "gamma": layer.gamma}
+    known |= {name: getattr(layer, name) for name in ("query", "key", "value")}
+    exec(code, known)
+    if "y" in known:
+        torch.testing.assert_close(known["y"], layer(x))
+    else:
+        assert known["face"].shape == (64, 64, 3)
 
 
 def test_every_page_of_the_documents_is_linked_from_the_readme():
