@@ -53,6 +53,8 @@ EMA_RAMP = 0.05  # the half-life of the average is never more than this share of
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
+MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
+
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 # What state.json must hold.
@@ -183,7 +185,8 @@ class Trainer:
         """about: plain data for the model card (command, sources, crop).
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
-        the run; returns figures by name, the first of them better when lower.
+        the run; returns figures by name, the first of them better when lower. What a signal or a crash left
+        unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`.
 
         compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
         as "inductor"; they compute the same up to rounding. None: as they are.
@@ -554,7 +557,20 @@ class Trainer:
                 written[what] = self.step
                 logged_at += time.monotonic() - begun
 
+        def keep_if_best(figures: dict[str, float]) -> None:
+            if self._is_best(next(iter(figures))):
+                write(self.keep_as_best)
+                write(self.save)
+
         try:
+            # All of them look before the first one may save what they resume from.
+            if self.measure is not None and any(self.processes.most(self._owes_figures())):
+                with self.processes.leader_first():
+                    if leads:
+                        figures = self.measure(self.snapshot())
+                        self._add_figures(figures)
+                        keep_if_best(figures)
+                clock = logged_at = time.monotonic()
             while self.progress < 1 and self.stopped_by is None:
                 if is_moment(self.step):
                     write(record)
@@ -580,9 +596,8 @@ class Trainer:
                     self._log(bar, speed * self.recipe.images_per_step, figures)
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
-                if leads and measuring and self._is_best(next(iter(figures))):
-                    write(self.keep_as_best)
-                    write(self.save)
+                if leads and measuring:
+                    keep_if_best(figures)
                 if self.step % sample_every == 0:
                     write(self.draw)
                 if self.step % save_every == 0:
@@ -614,6 +629,20 @@ class Trainer:
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
 
+    def _owes_figures(self) -> bool:
+        """Whether the run was left at its end, or beyond another measure_kimg, and not measured there."""
+        measured = (row.get("images", 0) for row in self.history if MEASURED in row)
+        latest, every = max([self.before["images"], *measured]), 1000 * self.measure_kimg
+        return self.images // every > latest // every or (self.progress == 1 and self.images > latest)
+
+    def _add_figures(self, figures: dict[str, float]) -> None:
+        """Put the figures of this step into the history, whose last row is of this step or an earlier one."""
+        if not self.history or self.history[-1].get("step") != self.step:
+            self.history.append({"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)})
+        self.history[-1] |= figures
+        self._columns = []  # a row that was written has changed
+        self._write_history()
+
     def _is_best(self, figure: str) -> bool:
         """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
         folder = self.out / checkpoint.RUN_BEST
@@ -644,9 +673,7 @@ class Trainer:
         self.history.append(row)
         if not self.processes.leads:
             return
-        with self._writing("history.csv"):
-            path = self.out / checkpoint.HISTORY
-            self._columns = checkpoint.add_to_history(path, self.history, self._columns)
+        self._write_history()
 
         shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
         if self.recipe.minutes is not None:
@@ -655,6 +682,11 @@ class Trainer:
         shown |= {"D(real)": f"{means['d_real']:.2f}", "D(fake)": f"{means['d_fake']:.2f}"}
         shown["gamma"] = " ".join(f"{value:.3f}" for name, value in learned.items() if name.startswith("g_"))
         bar.set_postfix(shown, refresh=False)
+
+    def _write_history(self) -> None:
+        with self._writing("history.csv"):
+            path = self.out / checkpoint.HISTORY
+            self._columns = checkpoint.add_to_history(path, self.history, self._columns)
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
