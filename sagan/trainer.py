@@ -491,14 +491,15 @@ class Trainer:
     ) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
-        The intervals are in steps. Returns whether the run is complete. Raises TrainingError where there is
-        another run in the folder that was not resumed, a loss is no longer finite, the disk refuses a file or
-        another process is gone; the last good checkpoint stays.
+        Called again, it goes on. The intervals are in steps. Returns whether the run is complete. Raises
+        TrainingError where there is another run in the folder that was not resumed, a loss is no longer
+        finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
         """
         if min(log_every, sample_every, save_every) < 1:
             raise ValueError(
                 f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
             )
+        self.stopped_by, self._signal = None, 0  # those of an earlier call
         if not self._is_ours:
             refuse_to_replace(self.out)
         self._is_ours = True

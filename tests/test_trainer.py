@@ -1589,11 +1589,18 @@ def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_a_run_stopped_before_its_first_step_can_be_resumed(tmp_path):
+def test_a_trainer_that_a_signal_stopped_goes_on_when_it_is_called_again(tmp_path):
+    run = make(tmp_path, steps=4)
+    after_each_step(run, lambda: run.step in (1, 2) and signal.raise_signal(signal.SIGINT))
+    for step in (1, 2):
+        assert not run.train()
+        assert (run.step, run.stopped_by) == (step, signal.SIGINT)
+    assert run.train() and (run.step, run.stopped_by) == (4, None)
+
+
+def test_a_run_that_was_saved_before_its_first_step_can_be_resumed(tmp_path):
     data = random_images()
-    run = make(tmp_path, data, steps=2)
-    run.stopped_by = signal.SIGINT
-    assert not run.train()
+    make(tmp_path, data, steps=2).save()
     resumed = make(tmp_path, data, steps=2)
     resumed.resume()
     assert (resumed.step, resumed.history) == (0, [])
