@@ -46,18 +46,25 @@ def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()
 
 
 def curves(history: list[dict[str, float]], path: Path) -> None:
-    """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed."""
+    """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed.
+
+    Rows without a step or a number of images are left out. Where no row tells any of these, nothing is saved.
+    """
+    history = [row for row in history if row.keys() >= {"step", "images"}]
     measured = [row for row in history if "frechet_distance" in row]
+    columns = dict.fromkeys(name for row in history for name in row)
     panels = {
-        "loss": (history, [name for name in history[-1] if name.endswith("_loss") or name in PENALTIES]),
-        "score": (history, ["d_real", "d_fake"]),
-        "gamma": (history, [name for name in history[-1] if "_gamma_" in name]),
+        "loss": (history, [name for name in columns if name.endswith("_loss") or name in PENALTIES]),
+        "score": (history, [name for name in ("d_real", "d_fake") if name in columns]),
+        "gamma": (history, [name for name in columns if "_gamma_" in name]),
+        "distance": (measured, [name for name in ("frechet_distance",) if name in columns]),
+        "share": (measured, [name for name in ("precision", "recall") if name in columns]),
     }
-    if measured:
-        panels |= {"distance": (measured, ["frechet_distance"]), "share": (measured, ["precision", "recall"])}
-    panels = {title: (rows, names) for title, (rows, names) in panels.items() if names}  # gammas: if any
+    panels = {title: (rows, names) for title, (rows, names) in panels.items() if rows and names}
+    if not panels:
+        return
     figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
-    every_axes = figure.subplots(len(panels), sharex=True)
+    every_axes = figure.subplots(len(panels), sharex=True, squeeze=False).flat
     for axes, (title, (rows, names)) in zip(every_axes, panels.items(), strict=True):
         kimg = [row["images"] / 1000 for row in rows]
         for name in names:

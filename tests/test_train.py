@@ -756,6 +756,8 @@ def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
+    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], before={"step": 0})
+    train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
     for known in ([1.0], [5.0, 1.0]):
         with pytest.raises(train.TrainingError):
             check_reference(known, 1.05)
