@@ -42,6 +42,7 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
 FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "average_maps.safetensors"
 CURATED = "curated.json"
+COMPANIONS = (FILM, SPECTRA, AVERAGE_MAPS, CURATED)
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
@@ -90,7 +91,7 @@ def find_local(folder: Path) -> Path | None:
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    files = (*SHIPPED, FILM, SPECTRA, AVERAGE_MAPS, CURATED, RAW_GENERATOR, STATE_INFO)
+    files = (*SHIPPED, *COMPANIONS, RAW_GENERATOR, STATE_INFO)
     # By their names: another repository may hold hundreds of gigabytes of weights, also as safetensors.
     wanted = [f"{folder}{file}" for folder in ("", f"{RUN_CHECKPOINT}/") for file in files]
     _check_on_hub(name, wanted)
