@@ -53,6 +53,7 @@ MODEL_OPTIONS = (
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
+PATH_OPTIONS = ("--data", "--out", "--labels", "--start-from", "--measure-reference")
 SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
 # On --resume: the length, where the images lie, and what never changes what is learned.
 MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)
@@ -232,7 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
         received.append(number)
         sys.exit(128 + number)
 
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(words, argparse.Namespace(words=words))
     # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
     usual = signal.signal(signal.SIGTERM, leave)
     try:
@@ -316,7 +318,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
             _label_columns(settings),
             options.workers,
         )
-    about = {"command": _command(stored)}
+    about = {"command": _command(options.words, stored)}
     about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
     if measurement is not None:
@@ -374,9 +376,10 @@ def _label_columns(settings: dict) -> list[str]:
     return [name.strip() for name in (settings.get("label_columns") or "").split(",") if name.strip()]
 
 
-def _command(stored: dict) -> str:
-    """This command after those that the run had before, for the model card."""
-    command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
+def _command(words: Sequence[str], stored: dict) -> str:
+    """This command after those that the run had before, for the model card; a repeated one stands once."""
+    program = Path(__file__).name
+    command, earlier = shlex.join(["python", program, *_without_folders(words)]), stored.get("command") or ""
     if command in earlier.split(" && "):
         return earlier
     return f"{earlier} && {command}" if earlier else command
@@ -507,10 +510,21 @@ def _stored(out: Path) -> dict:
     return recipe | model | about
 
 
-def _without_folders(word: str) -> str:
-    """--out=/somewhere/run -> --out=run: a model card names no places of this machine."""
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{Path(value).name if os.sep in value else value}"
+def _without_folders(words: Sequence[str]) -> Iterator[str]:
+    """--out=/somewhere/run -> --out=run: a model card names no places of this machine.
+
+    Only what stands at an option that takes a path, and is one there, is shortened.
+    """
+    named = ""
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        named = option or named
+        is_place = any(path.startswith(named) for path in PATH_OPTIONS) and os.sep in value  # "--measure-r"
+        yield f"{option}{equals}{_last_part(value) if is_place and Path(value).exists() else value}"
+
+
+def _last_part(path: str) -> str:
+    return Path(os.path.abspath(path)).name or path  # noqa: PTH100 - what a link is called, not what it leads to
 
 
 def _count(text: str) -> int:
