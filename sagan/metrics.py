@@ -35,7 +35,7 @@ from sagan.networks import Generator
 
 INCEPTION = "inception"
 BATCH = 100
-ATTENTION_FACES, ATTENTION_BATCH = 64, 8  # whose maps are looked at
+ATTENTION_FACES = 64  # whose maps are looked at
 LEAST_COUNT, MOST_BY_DEFAULT = 10, 5000  # images on each side
 COPIED_FACES, NEIGHBOURS = 16, 7
 PICTURE = "neighbours.png"
@@ -310,10 +310,9 @@ def attention_figures(
         for name, layer in generator.attention.items()
     ]
     try:
-        for start in range(0, len(seeds), ATTENTION_BATCH):
-            part = slice(start, start + ATTENTION_BATCH)
-            of_part = None if labels is None else labels[part]
-            generator(*inputs(generator, seeds[part], truncation, of_part), extras="maps")
+        for i, seed in enumerate(seeds):  # one at a time: at 64x64 a map takes 64 MiB
+            label = None if labels is None else labels[i : i + 1]
+            generator(*inputs(generator, [seed], truncation, label), extras="maps")
     finally:
         for hook in hooks:
             hook.remove()

@@ -29,20 +29,19 @@ def faces(generator: Generator, path: Path, class_counts: Sequence[int] = ()) ->
 @torch.inference_mode()
 def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
-    shown = inputs(generator, range(ATTENTION_FACES), class_counts=class_counts)
-    images, maps = generator(*shown, extras="maps")
-    faces_ = to_uint8(images)
-    rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
     x, y = heatmaps.EYE
-    for layer in maps.values():  # (B, n*n, n*n)
-        side = int(layer.shape[1] ** 0.5)
-        position = int(y * side) * side + int(x * side)
-        attended = layer[:, position].float().cpu().numpy()  # (B, n*n)
-        rows.append(
-            [heatmaps.overlay(f, a, position, size=128) for f, a in zip(faces_, attended, strict=True)]
-        )
-    sheet = np.concatenate([np.concatenate([np.asarray(p.convert("RGB")) for p in row], 1) for row in rows])
-    _save(Image.fromarray(sheet), path)
+    columns = []
+    for seed in range(ATTENTION_FACES):  # one at a time: at 64x64 a map takes 64 MiB
+        images, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
+        (face,) = to_uint8(images)
+        column = [heatmaps.enlarge(face, 128)]
+        for layer in maps.values():  # (1, n*n, n*n)
+            side = int(layer.shape[1] ** 0.5)
+            position = int(y * side) * side + int(x * side)
+            attended = layer[0, position].float().cpu().numpy()  # (n*n,)
+            column.append(heatmaps.overlay(face, attended, position, size=128))
+        columns.append(np.concatenate([np.asarray(picture.convert("RGB")) for picture in column]))
+    _save(Image.fromarray(np.concatenate(columns, 1)), path)
 
 
 def curves(history: list[dict[str, float]], path: Path) -> None:

@@ -73,6 +73,14 @@ def test_under_eight_faces_lie_their_maps_of_one_query_a_row_for_each_layer(tmp_
             assert difference.max() <= 4 and difference.mean() < 0.5  # a colour map can double a rounding
 
 
+def test_maps_are_made_of_one_face_at_a_time(tmp_path):
+    generator = make_generator(PLAIN)
+    seen = []
+    generator.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    pictures.attention(generator, tmp_path / "attention.png")
+    assert seen == [1] * 8
+
+
 def test_classes_without_training_images_are_in_neither_picture(tmp_path):
     generator = make_generator(CONDITIONAL)
     pictures.faces(generator, tmp_path / "faces.png", (3, 0, 1))
