@@ -38,9 +38,9 @@ def face(generator: Generator, seed: int, extras: str | None = None, classes=(0,
     return pixels.astype(np.uint8), collected
 
 
-def close(one: np.ndarray, other: np.ndarray) -> bool:
-    """Equal up to one grey level, which a batch can cost."""
-    return bool((np.abs(one.astype(int) - other.astype(int)) <= 1).all())
+def close(one: np.ndarray, other: np.ndarray, levels: int = 1) -> bool:
+    """Equal up to one grey level, which a batch can cost, or two, which enlarging can make of one."""
+    return bool((np.abs(one.astype(int) - other.astype(int)) <= levels).all())
 
 
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
@@ -64,7 +64,7 @@ def test_under_eight_faces_lie_their_maps_of_one_query_a_row_for_each_layer(tmp_
         pixels, maps = face(generator, seed, "maps")
         column = sheet[:, 128 * seed : 128 * (seed + 1)]
         plain = Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC)
-        assert close(column[:128], np.asarray(plain))
+        assert close(column[:128], np.asarray(plain), 2)
         for row, (name, attention) in enumerate(maps.items(), start=1):
             side = int(name.partition("x")[0])
             query = int(0.52 * side) * side + int(0.37 * side)  # the left eye of an aligned face
@@ -92,7 +92,7 @@ def test_classes_without_training_images_are_in_neither_picture(tmp_path):
         x = 2 + 34 * seed
         assert close(sheet[2:34, x : x + 32], expected), seed
         plain = Image.fromarray(expected).resize((128, 128), Image.Resampling.BICUBIC)
-        assert close(attention[:128, 128 * seed : 128 * (seed + 1)], np.asarray(plain)), seed
+        assert close(attention[:128, 128 * seed : 128 * (seed + 1)], np.asarray(plain), 2), seed
 
 
 def test_a_generator_without_attention_has_its_faces_alone(tmp_path):
