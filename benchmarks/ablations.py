@@ -2,7 +2,8 @@
 
     python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
 
-Runs that are complete are not trained again, and one that was stopped goes on. Every variant leaves a run
+Runs that are complete are not trained again, and one that was stopped goes on; one of another length, whose
+rates fell or would fall elsewhere, is refused. Every variant leaves a run
 folder; beside them table.csv holds how long a training step takes for each image, as a multiple of the
 fastest variant's, what attention does, and the figures of `python -m sagan.metrics`; and NAME.png the faces
 of each, from the same seeds for all. Differences between runs of other seeds are the yardstick: repeat one
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
-from sagan.trainer import Recipe, Trainer
+from sagan.trainer import Recipe, Trainer, TrainingError, read_state_info
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant
@@ -48,6 +50,10 @@ class Variant:
         arguments = ["--out", "-", *self.options]
         return getattr(train.build_parser().parse_args(arguments), "batch_size", 64)
 
+    def steps(self, kimg: float) -> int:
+        """Over how many steps it is shown so many thousand images."""
+        return round(1000 * kimg / self.batch_size())
+
 
 VARIANTS = (
     Variant("tutorial", ("--preset", "tutorial"), raw=True),
@@ -61,7 +67,7 @@ VARIANTS = (
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, train what is not trained yet, measure everything."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -82,17 +88,32 @@ def main() -> None:
         metavar="NAME",
         help=f"some of {', '.join(v.name for v in VARIANTS)} (default all)",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [v for v in VARIANTS if options.only is None or v.name in options.only]
+    try:
+        for variant in chosen:  # before the first one trains for hours
+            check_length(variant, options)
+    except (ValueError, TrainingError) as error:
+        parser.error(str(error))
     for variant in chosen:
         run(variant, options)
     compare(chosen, options)
 
 
+def check_length(variant: Variant, options: argparse.Namespace) -> None:
+    """Raise ValueError where a variant was trained for another --kimg, which --resume does not mind."""
+    folder, steps = checkpoint.find_local(options.out / variant.name), variant.steps(options.kimg)
+    if folder and (there := read_state_info(folder)["recipe"].get("steps")) != steps:
+        raise ValueError(
+            f"The run in '{options.out / variant.name}' is one of {there} steps, but --kimg {options.kimg:g} "
+            f"makes {steps}: name another --out."
+        )
+
+
 def run(variant: Variant, options: argparse.Namespace) -> None:
     """Train one variant, as far as it is not trained yet."""
     out = options.out / variant.name
-    steps = round(1000 * options.kimg / variant.batch_size())
+    steps = variant.steps(options.kimg)
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
     # A run that has another seed, other options or other images is refused.
     arguments += ["--seed", str(options.seed), "--data", *options.data, *variant.options]
