@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
-from sagan.data import labels_in_proportion, load_images, refusal
+from sagan.data import labels_in_proportion, load_images, refusal, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
-from sagan.film import inputs, to_uint8
+from sagan.film import inputs
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
-from sagan.networks import Generator
+from sagan.networks import Generator, side_of
 
 INCEPTION = "inception"
 BATCH = 100
@@ -412,7 +412,7 @@ def table(result: dict) -> str:
     for name, title in titles.items():
         lines.append(f"{title:18}{result[name]:12.5g}{result[f'floor_{name}']:12.5g}")
     for layer in (name.removeprefix("strength_") for name in result if name.startswith("strength_")):
-        bits = math.log2(math.prod(map(int, layer.split("x"))))
+        bits = math.log2(side_of(layer) ** 2)
         lines.append(
             f"attention {layer}: adds {result[f'strength_{layer}']:.2f} of its input's length; "
             f"entropy of a row {result[f'entropy_{layer}']:.1f} of {bits:.0f} bits (medians)"

@@ -262,6 +262,16 @@ def layer_name(side: int) -> str:
     return f"{side}x{side}"
 
 
+def side_of(layer: str) -> int:
+    """The side of the feature map that a layer of this name is on: "16x16" -> 16."""
+    return int(layer.partition("x")[0])
+
+
+def discriminator_key(layer: str) -> str:
+    """What a layer of the discriminator is called beside those of the generator: "discriminator 8x8"."""
+    return f"discriminator {layer}"
+
+
 def includes(sides: Iterable[int], others: Iterable[int]) -> bool:
     """Whether all of these others are among the sides, those that are named twice twice."""
     return not Counter(others) - Counter(sides)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
-from sagan.film import inputs, to_uint8
+from sagan.data import to_uint8
+from sagan.film import inputs
 from sagan.losses import PENALTIES
-from sagan.networks import Generator
+from sagan.networks import Generator, side_of
 
 FACES = 64
 ATTENTION_FACES = 8
@@ -29,16 +30,15 @@ def faces(generator: Generator, path: Path, class_counts: Sequence[int] = ()) ->
 @torch.inference_mode()
 def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
-    x, y = heatmaps.EYE
     columns = []
     for seed in range(ATTENTION_FACES):  # one at a time: at 64x64 a map takes 64 MiB
         images, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
         (face,) = to_uint8(images)
         column = [heatmaps.enlarge(face, 128)]
-        for layer in maps.values():  # (1, n*n, n*n)
-            side = int(layer.shape[1] ** 0.5)
-            position = int(y * side) * side + int(x * side)
-            attended = layer[0, position].float().cpu().numpy()  # (n*n,)
+        for layer, (weights,) in maps.items():  # (n*n, n*n)
+            x, y = heatmaps.cell(heatmaps.EYE, side_of(layer))
+            position = y * side_of(layer) + x
+            attended = weights[position].float().cpu().numpy()  # (n*n,)
             column.append(heatmaps.overlay(face, attended, position, size=128))
         columns.append(np.concatenate([np.asarray(picture.convert("RGB")) for picture in column]))
     _save(Image.fromarray(np.concatenate(columns, 1)), path)
