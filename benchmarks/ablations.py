@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 import train
-from benchmarks.train_speed import elapsed, random_images
+from benchmarks.common import elapsed, random_images
 from sagan import checkpoint, film, heatmaps
 from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
