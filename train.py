@@ -17,11 +17,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,6 +43,8 @@ from sagan.trainer import (
     read_state_info,
     refuse_to_replace,
 )
+
+Made = TypeVar("Made")
 
 LOCK = ".lock"  # in the run folder, held while a run trains there
 RESIDUAL_OPTIONS = ("g_residual", "d_residual")
@@ -308,8 +310,12 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         raise TrainingError(str(error)) from error
     if recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
+    measurement = _by_leader(
+        team,
+        partial(_measurement, settings, config, options, device),
+        "The reference images cannot be used; the first process says why.",
+    )
     with team.leader_first():
-        measurement = _measurement(settings, config, options, device)
         data = load_images(
             [Path(source) for source in settings["data"]],
             config.image_size,
@@ -321,12 +327,11 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     about = {"command": _command(options.words, stored)}
     about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
+    if "measure_every" in settings:
+        measuring["measure_kimg"] = settings["measure_every"]
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
-        measuring = {
-            "measure": partial(measurement, class_counts=data.class_counts),
-            "measure_kimg": settings["measure_every"],
-        }
+        measuring["measure"] = partial(measurement, class_counts=data.class_counts)
     compiler = "inductor" if options.compile else None
     trainer = Trainer(
         config,
@@ -342,7 +347,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     )
     if options.resume:
         trainer.resume()
-        _check_reference(trainer, measurement)
+        refused = "The reference images are others than before, as the first process says."
+        _by_leader(team, partial(_check_reference, trainer, measurement), refused)
     elif source:
         named = Path(start_from).resolve().name if Path(start_from).exists() else start_from
         trainer.start_from(source, named)
@@ -432,22 +438,28 @@ def _measurement(
     return Measurement(features, reference.images, settings.get("measure_count"), device)
 
 
+def _by_leader(team: Processes, make: Callable[[], Made], refused: str) -> Made | None:
+    """What the first process makes; the others have None, and leave with this sentence where it fails."""
+    made = failure = None
+    if team.leads:
+        try:
+            made = make()
+        except Exception as error:
+            failure = error
+    if any(team.most(failure is not None)):
+        raise failure or TrainingError(refused)
+    return made
+
+
 @contextmanager
 def _alone_in(out: Path, team: Processes) -> Iterator[None]:
     """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
 
     The first process does it, and all of them learn how it went. New folders that stay empty are removed.
     """
-    refused = None
+    refused = f"'{out}' is not for this run; the first process says why."
     with ExitStack() as held:
-        if team.leads:
-            try:
-                held.enter_context(_locked(out))
-            except TrainingError as error:
-                refused = error
-        (failed,) = team.most(float(refused is not None))
-        if failed:
-            raise refused or TrainingError(f"'{out}' is not for this run; the first process says why.")
+        _by_leader(team, lambda: held.enter_context(_locked(out)), refused)
         yield
 
 

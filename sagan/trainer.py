@@ -178,7 +178,7 @@ class Trainer:
         about: dict | None = None,
         processes: Processes = ALONE,
         measure: Callable[[Generator], dict[str, float]] | None = None,
-        measure_kimg: float = 100.0,
+        measure_kimg: float | None = None,
         compiler: str | Callable | None = None,
         capture: bool | None = None,
     ) -> None:
@@ -186,7 +186,8 @@ class Trainer:
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
         the run; returns figures by name, the first of them better when lower. What a signal or a crash left
-        unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`.
+        unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`. Only the
+        first process calls it; all must be given the same measure_kimg, without which nothing is measured.
 
         compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
         as "inductor"; they compute the same up to rounding. None: as they are.
@@ -197,6 +198,8 @@ class Trainer:
         The classes are those of the data, whatever the config says. Raises TrainingError for what does not go
         together.
         """
+        if measure and not measure_kimg:
+            raise ValueError("measure is called after so many images as measure_kimg says: give both")
         if compiler and recipe.loss == "wgan-gp":
             raise TrainingError(
                 "wgan-gp needs derivatives of derivatives, which compiled networks lack: leave out --compile."
@@ -565,7 +568,7 @@ class Trainer:
 
         try:
             # All of them look before the first one may save what they resume from.
-            if self.measure is not None and any(self.processes.most(self._owes_figures())):
+            if self.measure_kimg and any(self.processes.most(self._owes_figures())):
                 with self.processes.leader_first():
                     if leads:
                         figures = self.measure(self.snapshot())
@@ -624,7 +627,7 @@ class Trainer:
 
     def _time_to_measure(self) -> bool:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
-        if self.measure is None or self.stopped_by is not None:
+        if not self.measure_kimg or self.stopped_by is not None:
             return False
         before = self.images - self.recipe.images_per_step
         every = 1000 * self.measure_kimg

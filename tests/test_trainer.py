@@ -929,6 +929,11 @@ def test_a_run_is_measured_whenever_so_many_images_were_shown_and_at_its_end(tmp
     assert all((row["recall"], row["floor_frechet_distance"]) == (0.25, 0.5) for row in rows)
 
 
+def test_a_measurement_without_an_interval_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="measure_kimg says: give both"):
+        Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", measure=lambda _: {})
+
+
 def test_rows_between_measurements_have_none(tmp_path):
     run = without_best(without_files(make(tmp_path, steps=4)))
     measuring(run, 0.008)
@@ -940,6 +945,7 @@ def test_the_averaged_generator_is_measured_as_it_is_shipped(tmp_path):
     run = without_best(without_files(make(tmp_path, steps=1, g_lr=0.01)))
     seen = []
     run.measure = lambda generator: seen.append(generator) or {"frechet_distance": 1.0}
+    run.measure_kimg = 100
     run.train()
     expected = shippable(run.averaged).state_dict()
     assert_same(seen[0].state_dict(), expected)
