@@ -237,7 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     words = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(words, argparse.Namespace(words=words))
-    # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
+    # Until training starts, SIGTERM raises SystemExit, so that context managers clean up; from then on
+    # `Trainer.train` saves and leaves.
     usual = signal.signal(signal.SIGTERM, leave)
     try:
         with processes(options.device) as (team, device):

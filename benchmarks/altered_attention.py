@@ -106,7 +106,7 @@ def main_swapped(maps: Tensor) -> Tensor:
 def _main_and_others(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The five keys that receive most in each face, (B, 5), and the others, (B, n - 5), in random order.
 
-    The order is drawn anew for each batch, alike for batches of one size.
+    Each face of a batch has an order of its own; batches of one size have the same ones.
     """
     received = maps.sum(1)
     main = received.topk(MAIN).indices

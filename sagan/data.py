@@ -243,7 +243,7 @@ def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None
 
 
 def refusal(error: OSError) -> str:
-    """What to say of a path that this user may not see."""
+    """What to say where the system refuses: of a path, or of something else that went wrong."""
     return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
 
 

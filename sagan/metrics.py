@@ -233,7 +233,7 @@ def generate(
 class Measurement:
     """What generators are measured against; call it with one in eval mode to get its figures and the floors.
 
-    images are uint8 (M, S, S, 3). Two disjoint halves of `count` of them are described here, once: one to
+    images are uint8 (M, S, S, 3). Two disjoint sets of `count` images each are described here, once: one to
     compare with, one for the floor. Raises MetricsError where they are too few.
     """
 

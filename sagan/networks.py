@@ -130,9 +130,10 @@ class Generator(nn.Module):
         gammas replaces learned gammas by layer name ("16x16"), maps the attention, and values what some
         positions tell, as `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra})
         with what that returns; with extras="activations", (images, {block: its output}) of all blocks in the
-        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those that are residual
-        belong to the one they follow. Raises ValueError where labels are missing, not wanted or not one for
-        each latent, where there is no layer of a gamma's, map's or value's name, or maps have another shape.
+        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; a residual block has no
+        entry of its own: its output stands under the convolution before it. Raises ValueError where labels
+        are missing, not wanted or not one for each latent, where there is no layer of a gamma's, map's or
+        value's name, or maps have another shape.
         """
         _check_labels(self.config, labels, len(z))
         for name in (*(gammas or ()), *(maps or ()), *(values or ())):

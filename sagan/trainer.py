@@ -75,7 +75,12 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run trains; together with the SaganConfig and the data it determines the result."""
+    """How a run trains.
+
+    Together with the SaganConfig and the data it determines the result, for one number of processes on one
+    kind of hardware, which also decides what precision "auto" means; of a run of so many minutes, the clock
+    has its part too.
+    """
 
     batch_size: int = 64  # over all processes
     steps: int | None = 50_000
@@ -165,7 +170,9 @@ class Trainer:
     out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
     only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
     resumed run goes on bit for bit on the CPU. (But in one of so many minutes, the rates follow the clock.)
-    Building one sets PyTorch's global seed to the recipe's.
+    Building one changes this process: PyTorch's global seed becomes the recipe's, on a GPU cuDNN looks for
+    the fastest convolutions, on a CPU malloc keeps freed memory, and a deterministic recipe lets PyTorch use
+    deterministic algorithms only.
     """
 
     def __init__(
@@ -264,7 +271,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
         self.film = Film(self.config)
-        self._is_ours = False  # what there is in `out`
+        self._may_replace = False  # what there is in `out`
         self._warm_up = BEFORE_CAPTURE  # steps left
         self._rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
@@ -503,9 +510,9 @@ class Trainer:
                 f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
             )
         self.stopped_by, self._signal = None, 0  # those of an earlier call
-        if not self._is_ours:
+        if not self._may_replace:
             refuse_to_replace(self.out)
-        self._is_ours = True
+        self._may_replace = True
         try:
             return self._train(log_every, sample_every, save_every)
         except TrainingError:  # a RuntimeError too, and said already
@@ -795,10 +802,11 @@ class Trainer:
         """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
 
         `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. Weights
-        get back the scale that they had before they were normalised, where the checkpoint tells: it grows in
-        training, and so the same rates turn them less and less. A discriminator of another kind of loss, with
-        or without spectral norm, starts anew, as do residual blocks that the checkpoint lacks. Raises
-        CheckpointError, or TrainingError where the networks are other ones, or a run saved meanwhile.
+        get back the scale that they had before they were normalised, where the checkpoint tells, the raw
+        generator's that of the averaged one: it grows in training, and so the same rates turn them less and
+        less. A discriminator of another kind of loss, with or without spectral norm, starts anew, as do
+        residual blocks that the checkpoint lacks. Raises CheckpointError, or TrainingError where the networks
+        are other ones, or a run saved meanwhile.
         """
         made = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
@@ -877,7 +885,7 @@ class Trainer:
         self._snapshot = None
         self.history = checkpoint.read_history(folder)
         self._take_film(folder)
-        self._is_ours = True
+        self._may_replace = True
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
