@@ -17,11 +17,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -44,6 +44,8 @@ from sagan.trainer import (
     refuse_to_replace,
 )
 
+Made = TypeVar("Made")
+
 LOCK = ".lock"  # in the run folder, held while a run trains there
 RESIDUAL_OPTIONS = ("g_residual", "d_residual")
 MODEL_OPTIONS = (
@@ -53,6 +55,7 @@ MODEL_OPTIONS = (
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
 MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
+PATH_OPTIONS = ("--data", "--out", "--labels", "--start-from", "--measure-reference")
 SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
 # On --resume: the length, where the images lie, and what never changes what is learned.
 MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)
@@ -232,8 +235,10 @@ def main(arguments: list[str] | None = None) -> int:
         received.append(number)
         sys.exit(128 + number)
 
-    options = build_parser().parse_args(arguments)
-    # Until the steps begin, which end with a saved run: whatever was begun is cleared away.
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(words, argparse.Namespace(words=words))
+    # Until training starts, SIGTERM raises SystemExit, so that context managers clean up; from then on
+    # `Trainer.train` saves and leaves.
     usual = signal.signal(signal.SIGTERM, leave)
     try:
         with processes(options.device) as (team, device):
@@ -306,8 +311,12 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         raise TrainingError(str(error)) from error
     if recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
+    measurement = _by_leader(
+        team,
+        partial(_measurement, settings, config, options, device),
+        "The reference images cannot be used; the first process says why.",
+    )
     with team.leader_first():
-        measurement = _measurement(settings, config, options, device)
         data = load_images(
             [Path(source) for source in settings["data"]],
             config.image_size,
@@ -316,15 +325,14 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
             _label_columns(settings),
             options.workers,
         )
-    about = {"command": _command(stored)}
+    about = {"command": _command(options.words, stored)}
     about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
     measuring = {}
+    if "measure_every" in settings:
+        measuring["measure_kimg"] = settings["measure_every"]
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
-        measuring = {
-            "measure": partial(measurement, class_counts=data.class_counts),
-            "measure_kimg": settings["measure_every"],
-        }
+        measuring["measure"] = partial(measurement, class_counts=data.class_counts)
     compiler = "inductor" if options.compile else None
     trainer = Trainer(
         config,
@@ -340,7 +348,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     )
     if options.resume:
         trainer.resume()
-        _check_reference(trainer, measurement)
+        refused = "The reference images are others than before, as the first process says."
+        _by_leader(team, partial(_check_reference, trainer, measurement), refused)
     elif source:
         named = Path(start_from).resolve().name if Path(start_from).exists() else start_from
         trainer.start_from(source, named)
@@ -374,9 +383,10 @@ def _label_columns(settings: dict) -> list[str]:
     return [name.strip() for name in (settings.get("label_columns") or "").split(",") if name.strip()]
 
 
-def _command(stored: dict) -> str:
-    """This command after those that the run had before, for the model card."""
-    command, earlier = shlex.join(["python", *map(_without_folders, sys.argv)]), stored.get("command") or ""
+def _command(words: Sequence[str], stored: dict) -> str:
+    """This command after those that the run had before, for the model card; a repeated one stands once."""
+    program = Path(__file__).name
+    command, earlier = shlex.join(["python", program, *_without_folders(words)]), stored.get("command") or ""
     if command in earlier.split(" && "):
         return earlier
     return f"{earlier} && {command}" if earlier else command
@@ -429,22 +439,28 @@ def _measurement(
     return Measurement(features, reference.images, settings.get("measure_count"), device)
 
 
+def _by_leader(team: Processes, make: Callable[[], Made], refused: str) -> Made | None:
+    """What the first process makes; the others have None, and leave with this sentence where it fails."""
+    made = failure = None
+    if team.leads:
+        try:
+            made = make()
+        except Exception as error:
+            failure = error
+    if any(team.most(failure is not None)):
+        raise failure or TrainingError(refused)
+    return made
+
+
 @contextmanager
 def _alone_in(out: Path, team: Processes) -> Iterator[None]:
     """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
 
     The first process does it, and all of them learn how it went. New folders that stay empty are removed.
     """
-    refused = None
+    refused = f"'{out}' is not for this run; the first process says why."
     with ExitStack() as held:
-        if team.leads:
-            try:
-                held.enter_context(_locked(out))
-            except TrainingError as error:
-                refused = error
-        (failed,) = team.most(float(refused is not None))
-        if failed:
-            raise refused or TrainingError(f"'{out}' is not for this run; the first process says why.")
+        _by_leader(team, lambda: held.enter_context(_locked(out)), refused)
         yield
 
 
@@ -477,7 +493,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
     """Refuse a reference of other images than the run was measured against: the best could not be told."""
-    own = (row for row in trainer.history if row["step"] > trainer.before["step"])
+    own = (row for row in trainer.history if row.get("step", 0) > trainer.before["step"])
     floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
     if measurement is None or not floors:
         return
@@ -507,10 +523,21 @@ def _stored(out: Path) -> dict:
     return recipe | model | about
 
 
-def _without_folders(word: str) -> str:
-    """--out=/somewhere/run -> --out=run: a model card names no places of this machine."""
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{Path(value).name if os.sep in value else value}"
+def _without_folders(words: Sequence[str]) -> Iterator[str]:
+    """--out=/somewhere/run -> --out=run: a model card names no places of this machine.
+
+    Only what stands at an option that takes a path, and is one there, is shortened.
+    """
+    named = ""
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        named = option or named
+        is_place = any(path.startswith(named) for path in PATH_OPTIONS) and os.sep in value  # "--measure-r"
+        yield f"{option}{equals}{_last_part(value) if is_place and Path(value).exists() else value}"
+
+
+def _last_part(path: str) -> str:
+    return Path(os.path.abspath(path)).name or path  # noqa: PTH100 - what a link is called, not what it leads to
 
 
 def _count(text: str) -> int:

@@ -2,37 +2,43 @@
 
     python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
 
-Runs that are complete are not trained again, and one that was stopped goes on. Every variant leaves a run
-folder; beside them table.csv holds how long a training step takes for each image, as a multiple of the
-fastest variant's, what attention does, and the figures of `python -m sagan.metrics`; and NAME.png the faces
+Runs that are complete are not trained again, and one that was stopped goes on; one of another length, whose
+rates fell or would fall elsewhere, is refused. Every variant leaves a run folder; beside them table.csv holds
+how long a training step takes for each image, as a multiple of the fastest variant's, the gammas, and the
+figures of `python -m sagan.metrics`, or without a reference those of attention alone; and NAME.png the faces
 of each, from the same seeds for all. Differences between runs of other seeds are the yardstick: repeat one
 with --seed.
 """
 
 import argparse
-import csv
 import math
-import statistics
 import subprocess
 import sys
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import train
-from benchmarks.train_speed import elapsed, random_images
-from sagan import checkpoint, film, heatmaps
+from benchmarks.common import elapsed, random_images
+from sagan import checkpoint, heatmaps
 from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
-from sagan.metrics import INCEPTION, Measurement, generate, load_features
-from sagan.networks import Generator
-from sagan.trainer import Recipe, Trainer
+from sagan.metrics import (
+    ATTENTION_FACES,
+    INCEPTION,
+    Measurement,
+    attention_figures,
+    generate,
+    load_features,
+)
+from sagan.networks import gammas
+from sagan.trainer import Recipe, Trainer, TrainingError, read_state_info
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant
-ATTENTION_FACES = 100  # that its attention is measured over
+SEEDS = range(ATTENTION_FACES)  # whose attention is measured where nothing else is
 TIMED_STEPS = 6
 
 
@@ -46,7 +52,11 @@ class Variant:
 
     def batch_size(self) -> int:
         arguments = ["--out", "-", *self.options]
-        return getattr(train.build_parser().parse_args(arguments), "batch_size", 64)
+        return getattr(train.build_parser().parse_args(arguments), "batch_size", Recipe().batch_size)
+
+    def steps(self, kimg: float) -> int:
+        """Over how many steps it is shown so many thousand images."""
+        return round(1000 * kimg / self.batch_size())
 
 
 VARIANTS = (
@@ -61,7 +71,7 @@ VARIANTS = (
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, train what is not trained yet, measure everything."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -82,17 +92,32 @@ def main() -> None:
         metavar="NAME",
         help=f"some of {', '.join(v.name for v in VARIANTS)} (default all)",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [v for v in VARIANTS if options.only is None or v.name in options.only]
+    try:
+        for variant in chosen:  # before the first one trains for hours
+            check_length(variant, options)
+    except (ValueError, TrainingError) as error:
+        parser.error(str(error))
     for variant in chosen:
         run(variant, options)
     compare(chosen, options)
 
 
+def check_length(variant: Variant, options: argparse.Namespace) -> None:
+    """Raise ValueError where a variant was trained for another --kimg, which --resume does not mind."""
+    folder, steps = checkpoint.find_local(options.out / variant.name), variant.steps(options.kimg)
+    if folder and (there := read_state_info(folder)["recipe"].get("steps")) != steps:
+        raise ValueError(
+            f"The run in '{options.out / variant.name}' is one of {there} steps, but --kimg {options.kimg:g} "
+            f"makes {steps}: name another --out."
+        )
+
+
 def run(variant: Variant, options: argparse.Namespace) -> None:
     """Train one variant, as far as it is not trained yet."""
     out = options.out / variant.name
-    steps = round(1000 * options.kimg / variant.batch_size())
+    steps = variant.steps(options.kimg)
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
     # A run that has another seed, other options or other images is refused.
     arguments += ["--seed", str(options.seed), "--data", *options.data, *variant.options]
@@ -118,18 +143,16 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
                 images = load_images(list(map(Path, options.reference)), generator.config.image_size).images
                 features = load_features(options.features, device)
                 measurement = Measurement(features, images, options.count, device)
-            figures = measurement(generator) if measurement else {}
             known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
-            rows.append(known | {"time": times[variant.name]} | attention(generator) | figures)
+            known |= {"time": times[variant.name]}
+            known |= {f"gamma_{layer}": round(gamma.item(), 3) for layer, gamma in gammas(generator).items()}
+            figures = measurement(generator) if measurement else attention_figures(generator, SEEDS)
+            rows.append(known | figures)
             print(rows[-1], flush=True)
             faces = torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy()
             picture = variant.name + ("-raw" if weights == "raw" else "")
             heatmaps.sheet(faces, columns=FACES // 2).save(options.out / f"{picture}.png")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (options.out / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    checkpoint.write_history(options.out / "table.csv", rows)
 
 
 def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str, float]:
@@ -149,28 +172,6 @@ def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str
         for variant, step in steps.items():
             best[variant] = min(best[variant], elapsed(step, 1, device) / variant.batch_size())
     return {variant.name: round(time / min(best.values()), 2) for variant, time in best.items()}
-
-
-@torch.inference_mode()
-def attention(generator: Generator) -> dict[str, float]:
-    """Of each layer its gamma and, over 100 faces, two medians: share and bits.
-
-    The share is |gamma * attended| / |x|, one number a face; the bits are the entropy of the rows.
-    """
-    shares, bits = defaultdict(list), defaultdict(list)
-    for seed in range(ATTENTION_FACES):
-        _, parts = generator(*film.inputs(generator, [seed]), extras="parts")
-        for layer, (x, q, k, v) in parts.items():
-            maps = torch.softmax(q @ k.transpose(1, 2), dim=-1)  # (1, n*n, n*n)
-            attended = generator.attention[layer].gamma * (maps @ v)
-            shares[layer].append((attended.norm() / x.norm()).item())
-            bits[layer].append(torch.special.entr(maps).sum(-1).median().item() / math.log(2))
-    figures = {}
-    for layer, module in generator.attention.items():
-        figures[f"{layer} gamma"] = round(module.gamma.item(), 3)
-        figures[f"{layer} share"] = round(statistics.median(shares[layer]), 3)
-        figures[f"{layer} bits"] = round(statistics.median(bits[layer]), 2)
-    return figures
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from sagan import average_maps, checkpoint, heatmaps
-from sagan.data import labels_in_proportion, learned_classes, load_images, refusal
+from benchmarks.common import carry_out, sheet
+from sagan import average_maps, checkpoint
+from sagan.data import labels_in_proportion, learned_classes, load_images
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.film import labels_in_turn
@@ -106,7 +106,7 @@ def main_swapped(maps: Tensor) -> Tensor:
 def _main_and_others(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The five keys that receive most in each face, (B, 5), and the others, (B, n - 5), in random order.
 
-    The order is drawn anew for each batch, alike for batches of one size.
+    Each face of a batch has an order of its own; batches of one size have the same ones.
     """
     received = maps.sum(1)
     main = received.topk(MAIN).indices
@@ -248,36 +248,6 @@ def _parts(faces: Tensor) -> dict[str, Tensor]:
     faces = faces.float() - faces.float().mean(0)
     light = F.interpolate(F.avg_pool2d(faces, SQUARE), scale_factor=SQUARE)
     return {"light": light, "detail": faces - light}
-
-
-def sheet(faces: dict[str, np.ndarray], path: Path) -> None:
-    """Save one row of faces, uint8 (N, S, S, 3), for each name; all have as many."""
-    (columns,) = {len(some) for some in faces.values()}
-    figure = Figure(figsize=(1.7 + columns, 1.02 * len(faces)), layout="constrained")
-    every_axes = figure.subplots(len(faces))
-    for axes, (name, some) in zip(every_axes, faces.items(), strict=True):
-        axes.imshow(heatmaps.sheet(some, columns=columns))
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=70, bbox_inches="tight"))
-
-
-def carry_out(
-    run: Callable[[argparse.Namespace], None],
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
-) -> None:
-    """Run a command on a checkpoint that writes into a folder; what cannot be done is said in a sentence."""
-    parser.add_argument("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(refusal(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

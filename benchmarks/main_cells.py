@@ -19,8 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from benchmarks.altered_attention import carry_out, sheet
+from benchmarks.common import carry_out, sheet
 from sagan import checkpoint, heatmaps, latents
+from sagan.networks import side_of
 from sagan.sampler import Sampler
 
 FACES = 64  # seeds 0 to 63
@@ -205,7 +206,7 @@ def rounded(figures: Sequence[float] | None) -> list[float] | None:
 
 def coarsest(sampler: Sampler) -> str:
     """The layer with the fewest positions."""
-    return min(sampler.layers, key=lambda name: int(name.partition("x")[0]))
+    return min(sampler.layers, key=side_of)
 
 
 def draw_looked_at(faces: np.ndarray, maps: np.ndarray, path: Path) -> None:

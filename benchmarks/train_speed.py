@@ -22,7 +22,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
@@ -35,13 +34,13 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
 from sagan.device import has_native_bf16, pick_device
 from sagan.networks import SaganConfig
 from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
 
-IMAGES = 2048
 WARM_UP = BEFORE_CAPTURE + 2  # steps
 TUTORIAL_BATCH = 64
 
@@ -74,10 +73,6 @@ CONTESTANTS = {
     "ours": our_step,
     "compiled": partial(our_step, compiler="inductor"),
 }
-
-
-def random_images() -> np.ndarray:
-    return np.random.default_rng().integers(256, size=(IMAGES, 64, 64, 3), dtype=np.uint8)
 
 
 class Contestant:
@@ -116,15 +111,6 @@ def _begin(name: str, batch_size: int, device: str) -> None:
 def seconds(steps: int) -> float:
     """How long this many steps take."""
     return elapsed(_step, steps, _device)
-
-
-def elapsed(step: Callable[[], None], steps: int, device: str) -> float:
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def peak_memory() -> float:

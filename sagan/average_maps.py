@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
-from sagan.film import inputs, to_uint8
-from sagan.networks import Discriminator, Generator, SaganConfig, layer_name
+from sagan.data import to_batch, to_uint8
+from sagan.film import inputs
+from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
 
 COUNT = 256
 LOW, HIGH = -6, 10  # log2 of times uniform; on a 32x32 map a query that looks at one key alone reaches 10
@@ -65,9 +66,9 @@ def average(
         z, label = inputs(generator, [seed], class_counts=class_counts)
         images, maps = generator(z, label, extras="maps")
         if discriminator is not None:
-            pixels = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2) / 127.5 - 1  # as on the page
-            _, of_discriminator = discriminator(pixels, label, extras="maps")
-            maps |= {_of_discriminator(layer): value for layer, value in of_discriminator.items()}
+            seen = to_batch(to_uint8(images))  # as on the page
+            _, of_discriminator = discriminator(seen, label, extras="maps")
+            maps |= {discriminator_key(layer): value for layer, value in of_discriminator.items()}
         for layer, (attention,) in maps.items():
             zeros = torch.zeros_like(attention, dtype=torch.float64)
             sums.setdefault(layer, zeros).add_(attention)
@@ -89,7 +90,7 @@ def find(folder: Path, config: SaganConfig) -> Path | None:
 def read(path: Path, config: SaganConfig) -> dict[str, np.ndarray]:
     """The codes by layer, uint8 (n*n, n*n). Raises CheckpointError where they do not fit the networks."""
     names = {layer_name(side): side for side in config.g_attention}
-    names |= {_of_discriminator(layer_name(side)): side for side in config.d_attention}
+    names |= {discriminator_key(layer_name(side)): side for side in config.d_attention}
     expected = {name: (side * side, side * side) for name, side in names.items()}
     size = sum(math.prod(shape) for shape in expected.values())
     codes = checkpoint.load_tensors(path, expected, size + HEADER_BYTES)  # larger: not uint8
@@ -120,10 +121,6 @@ def write(folder: Path, count: int = COUNT) -> Path:
     about = {"count": str(count), "low": str(LOW), "high": str(HIGH)}
     checkpoint.add_companion(folder, AVERAGE_MAPS, codes, sha, about)
     return folder / AVERAGE_MAPS
-
-
-def _of_discriminator(layer: str) -> str:
-    return f"discriminator {layer}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,11 +1,13 @@
 """The checkpoint folder: write it atomically, read it safely, find it on disk or on the Hugging Face Hub.
 
-    config.json                 SaganConfig, format version; of classes, their names and numbers of images
-    generator.safetensors       normalised weights, averaged over training; matrices in fp16, the rest in fp32
-    discriminator.safetensors   the same for the discriminator, not averaged
-    history.csv                 step, images, losses, gammas, metrics
-    model_card.md               what it was trained on, how, and what it is not for
+    config.json                    SaganConfig, format version; of classes, their names and numbers of images
+    generator.safetensors          averaged over training; matrices in fp16, the rest in fp32
+    discriminator.safetensors      the same for the discriminator, not averaged
+    generator_raw.safetensors      the generator of the last step, not averaged; only in a run
+    history.csv                    step, images, losses, gammas, metrics
+    model_card.md                  what it was trained on, how, and what it is not for
 
+Weights are normalised already, but for those of a discriminator without spectral norm, as WGAN-GP wants it.
 Companion files (film.safetensors and spectra.safetensors of the training, average_maps.safetensors, curated
 seeds) carry the SHA-256 of the generator they belong to. A run keeps its checkpoint in `checkpoint/`, with
 `state.safetensors` and `state.json` in it: all that is needed to go on; and the best one it measured, without
@@ -42,6 +44,7 @@ GENERATOR, DISCRIMINATOR, RAW_GENERATOR = (
 SHIPPED = (CONFIG, GENERATOR, DISCRIMINATOR, HISTORY, CARD)
 FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "average_maps.safetensors"
 CURATED = "curated.json"
+COMPANIONS = (FILM, SPECTRA, AVERAGE_MAPS, CURATED)
 STATE, STATE_INFO = "state.safetensors", "state.json"
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
@@ -90,7 +93,7 @@ def find_local(folder: Path) -> Path | None:
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    files = (*SHIPPED, FILM, SPECTRA, AVERAGE_MAPS, CURATED, RAW_GENERATOR, STATE_INFO)
+    files = (*SHIPPED, *COMPANIONS, RAW_GENERATOR, STATE_INFO)
     # By their names: another repository may hold hundreds of gigabytes of weights, also as safetensors.
     wanted = [f"{folder}{file}" for folder in ("", f"{RUN_CHECKPOINT}/") for file in files]
     _check_on_hub(name, wanted)

@@ -180,6 +180,11 @@ def to_batch(
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # keeps the strides: channels_last
 
 
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(N, 3, S, S) in [-1, 1] -> uint8 (N, S, S, 3), as `to_batch` takes them."""
+    return (127.5 * (images + 1)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def move(images: Tensor, moves: Tensor) -> Tensor:
     """Shift images (N, C, S, S) by whole pixels and mirror some, each in its own way; the same shape.
 
@@ -238,7 +243,7 @@ def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None
 
 
 def refusal(error: OSError) -> str:
-    """What to say of a path that this user may not see."""
+    """What to say where the system refuses: of a path, or of something else that went wrong."""
     return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
 
 

@@ -126,7 +126,7 @@ def ship(run: Path, out: Path) -> None:
                 )
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
-        for name in (checkpoint.FILM, checkpoint.SPECTRA, checkpoint.AVERAGE_MAPS):
+        for name in checkpoint.COMPANIONS:
             if companion := checkpoint.companion(source, name):
                 shutil.copyfile(companion, new / name)
         if {checkpoint.generator_hash(folder) for folder in (source, new)} != {made}:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
-from sagan.data import learned_classes
+from sagan.data import learned_classes, to_uint8
 from sagan.networks import Generator, SaganConfig, gammas, layer_name
 
 SEEDS = tuple(range(8))
@@ -192,8 +192,3 @@ def inputs(
 def labels_in_turn(seeds: Sequence[int], classes: Sequence[int]) -> list[int]:
     """One of `classes`, those that were learned, for each seed: seed n shows number n modulo how many."""
     return [classes[seed % len(classes)] for seed in seeds]
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, S, S) in [-1, 1] -> uint8 (B, S, S, 3)."""
-    return (127.5 * (images + 1)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -66,6 +66,12 @@ def share_outside(row: np.ndarray, query: int, side: int, reach: int = 1) -> flo
     return float(np.ravel(row)[outside].sum(dtype=np.float64))
 
 
+def cell(point: tuple[float, float], side: int) -> tuple[int, int]:
+    """The column and the row of the cell below a point (x, y) in shares of the picture, `side` cells wide."""
+    x, y = (min(side - 1, int(share * side)) for share in point)
+    return x, y
+
+
 def backward(attention: np.ndarray, key: int) -> np.ndarray:
     """Who looks at a key: of a map (n*n, n*n) the weight that each query gives it, (n*n,).
 
@@ -134,7 +140,7 @@ def overlay(
     check_query(query, row.size)
     most = (full_scale(row) if vmax is None else vmax) * row.size
     picture = _blend(face, row, size, opacity, lambda times: times / most)
-    y, x = (cell * size // side for cell in divmod(query, side))
+    y, x = (at * size // side for at in divmod(query, side))
     last = (query // side + 1) * size // side - 1 - y
     pen = ImageDraw.Draw(picture)
     pen.rectangle((x - 1, y - 1, x + last + 1, y + last + 1), outline="black")
@@ -232,9 +238,9 @@ def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "F
         axes.imshow(_blend(face, row, FIGURE_PIXELS, opacity, scale), **whole)
         axes.set_title(title)
         side = isqrt(row.size)
-        cell = tuple(min(side - 1, int(share * side)) / side for share in (x, y))
+        corner = tuple(at / side for at in cell((x, y), side))
         edge = [withStroke(linewidth=4, foreground="black")]
-        axes.add_patch(Rectangle(cell, 1 / side, 1 / side, fill=False, edgecolor=chosen, path_effects=edge))
+        axes.add_patch(Rectangle(corner, 1 / side, 1 / side, fill=False, edgecolor=chosen, path_effects=edge))
         left.plot(x, y, "o", markersize=15, color=chosen, markeredgecolor="black", clip_on=False)
         white = {"color": "white", "path_effects": [withStroke(linewidth=2, foreground="black")]}
         left.text(x, y, number, ha="center", va="center_baseline", fontsize=9, **white)

@@ -26,16 +26,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
-from sagan.data import labels_in_proportion, load_images, refusal
+from sagan.data import labels_in_proportion, load_images, refusal, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
-from sagan.film import inputs, to_uint8
+from sagan.film import inputs
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
-from sagan.networks import Generator
+from sagan.networks import Generator, side_of
 
 INCEPTION = "inception"
 BATCH = 100
-ATTENTION_FACES, ATTENTION_BATCH = 64, 8  # whose maps are looked at
+ATTENTION_FACES = 64  # whose maps are looked at
 LEAST_COUNT, MOST_BY_DEFAULT = 10, 5000  # images on each side
 COPIED_FACES, NEIGHBOURS = 16, 7
 PICTURE = "neighbours.png"
@@ -233,7 +233,7 @@ def generate(
 class Measurement:
     """What generators are measured against; call it with one in eval mode to get its figures and the floors.
 
-    images are uint8 (M, S, S, 3). Two disjoint halves of `count` of them are described here, once: one to
+    images are uint8 (M, S, S, 3). Two disjoint sets of `count` images each are described here, once: one to
     compare with, one for the floor. Raises MetricsError where they are too few.
     """
 
@@ -310,10 +310,9 @@ def attention_figures(
         for name, layer in generator.attention.items()
     ]
     try:
-        for start in range(0, len(seeds), ATTENTION_BATCH):
-            part = slice(start, start + ATTENTION_BATCH)
-            of_part = None if labels is None else labels[part]
-            generator(*inputs(generator, seeds[part], truncation, of_part), extras="maps")
+        for i, seed in enumerate(seeds):  # one at a time: at 64x64 a map takes 64 MiB
+            label = None if labels is None else labels[i : i + 1]
+            generator(*inputs(generator, [seed], truncation, label), extras="maps")
     finally:
         for hook in hooks:
             hook.remove()
@@ -413,7 +412,7 @@ def table(result: dict) -> str:
     for name, title in titles.items():
         lines.append(f"{title:18}{result[name]:12.5g}{result[f'floor_{name}']:12.5g}")
     for layer in (name.removeprefix("strength_") for name in result if name.startswith("strength_")):
-        bits = math.log2(math.prod(map(int, layer.split("x"))))
+        bits = math.log2(side_of(layer) ** 2)
         lines.append(
             f"attention {layer}: adds {result[f'strength_{layer}']:.2f} of its input's length; "
             f"entropy of a row {result[f'entropy_{layer}']:.1f} of {bits:.0f} bits (medians)"

@@ -130,9 +130,10 @@ class Generator(nn.Module):
         gammas replaces learned gammas by layer name ("16x16"), maps the attention, and values what some
         positions tell, as `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra})
         with what that returns; with extras="activations", (images, {block: its output}) of all blocks in the
-        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; those that are residual
-        belong to the one they follow. Raises ValueError where labels are missing, not wanted or not one for
-        each latent, where there is no layer of a gamma's, map's or value's name, or maps have another shape.
+        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; a residual block has no
+        entry of its own: its output stands under the convolution before it. Raises ValueError where labels
+        are missing, not wanted or not one for each latent, where there is no layer of a gamma's, map's or
+        value's name, or maps have another shape.
         """
         _check_labels(self.config, labels, len(z))
         for name in (*(gammas or ()), *(maps or ()), *(values or ())):
@@ -260,6 +261,16 @@ def gammas(network: nn.Module) -> dict[str, Tensor]:
 def layer_name(side: int) -> str:
     """The name of the attention layer on a feature map of this side: 16 -> "16x16"."""
     return f"{side}x{side}"
+
+
+def side_of(layer: str) -> int:
+    """The side of the feature map that a layer of this name is on: "16x16" -> 16."""
+    return int(layer.partition("x")[0])
+
+
+def discriminator_key(layer: str) -> str:
+    """What a layer of the discriminator is called beside those of the generator: "discriminator 8x8"."""
+    return f"discriminator {layer}"
 
 
 def includes(sides: Iterable[int], others: Iterable[int]) -> bool:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
-from sagan.film import inputs, to_uint8
+from sagan.data import to_uint8
+from sagan.film import inputs
 from sagan.losses import PENALTIES
-from sagan.networks import Generator
+from sagan.networks import Generator, side_of
 
 FACES = 64
 ATTENTION_FACES = 8
@@ -29,35 +30,40 @@ def faces(generator: Generator, path: Path, class_counts: Sequence[int] = ()) ->
 @torch.inference_mode()
 def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
-    shown = inputs(generator, range(ATTENTION_FACES), class_counts=class_counts)
-    images, maps = generator(*shown, extras="maps")
-    faces_ = to_uint8(images)
-    rows = [[Image.fromarray(face).resize((128, 128), Image.Resampling.BICUBIC) for face in faces_]]
-    x, y = heatmaps.EYE
-    for layer in maps.values():  # (B, n*n, n*n)
-        side = int(layer.shape[1] ** 0.5)
-        position = int(y * side) * side + int(x * side)
-        attended = layer[:, position].float().cpu().numpy()  # (B, n*n)
-        rows.append(
-            [heatmaps.overlay(f, a, position, size=128) for f, a in zip(faces_, attended, strict=True)]
-        )
-    sheet = np.concatenate([np.concatenate([np.asarray(p.convert("RGB")) for p in row], 1) for row in rows])
-    _save(Image.fromarray(sheet), path)
+    columns = []
+    for seed in range(ATTENTION_FACES):  # one at a time: at 64x64 a map takes 64 MiB
+        images, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
+        (face,) = to_uint8(images)
+        column = [heatmaps.enlarge(face, 128)]
+        for layer, (weights,) in maps.items():  # (n*n, n*n)
+            x, y = heatmaps.cell(heatmaps.EYE, side_of(layer))
+            position = y * side_of(layer) + x
+            attended = weights[position].float().cpu().numpy()  # (n*n,)
+            column.append(heatmaps.overlay(face, attended, position, size=128))
+        columns.append(np.concatenate([np.asarray(picture.convert("RGB")) for picture in column]))
+    _save(Image.fromarray(np.concatenate(columns, 1)), path)
 
 
 def curves(history: list[dict[str, float]], path: Path) -> None:
-    """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed."""
+    """Save losses, scores, gammas and what was measured over thousands of images; floors are dashed.
+
+    Rows without a step or a number of images are left out. Where no row tells any of these, nothing is saved.
+    """
+    history = [row for row in history if row.keys() >= {"step", "images"}]
     measured = [row for row in history if "frechet_distance" in row]
+    columns = dict.fromkeys(name for row in history for name in row)
     panels = {
-        "loss": (history, [name for name in history[-1] if name.endswith("_loss") or name in PENALTIES]),
-        "score": (history, ["d_real", "d_fake"]),
-        "gamma": (history, [name for name in history[-1] if "_gamma_" in name]),
+        "loss": (history, [name for name in columns if name.endswith("_loss") or name in PENALTIES]),
+        "score": (history, [name for name in ("d_real", "d_fake") if name in columns]),
+        "gamma": (history, [name for name in columns if "_gamma_" in name]),
+        "distance": (measured, [name for name in ("frechet_distance",) if name in columns]),
+        "share": (measured, [name for name in ("precision", "recall") if name in columns]),
     }
-    if measured:
-        panels |= {"distance": (measured, ["frechet_distance"]), "share": (measured, ["precision", "recall"])}
-    panels = {title: (rows, names) for title, (rows, names) in panels.items() if names}  # gammas: if any
+    panels = {title: (rows, names) for title, (rows, names) in panels.items() if rows and names}
+    if not panels:
+        return
     figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
-    every_axes = figure.subplots(len(panels), sharex=True)
+    every_axes = figure.subplots(len(panels), sharex=True, squeeze=False).flat
     for axes, (title, (rows, names)) in zip(every_axes, panels.items(), strict=True):
         kimg = [row["images"] / 1000 for row in rows]
         for name in names:

@@ -14,11 +14,19 @@ import torch
 from torch import Tensor
 
 from sagan import average_maps, checkpoint, inside, spectra
-from sagan.data import learned_classes
-from sagan.film import Film, to_uint8
+from sagan.data import learned_classes, to_batch, to_uint8
+from sagan.film import Film
 from sagan.inside import Block, Computation
 from sagan.latents import check_seed, from_seed
-from sagan.networks import Discriminator, Generator, NetworkExtras, SaganConfig, layer_name
+from sagan.networks import (
+    Discriminator,
+    Generator,
+    NetworkExtras,
+    SaganConfig,
+    discriminator_key,
+    layer_name,
+    side_of,
+)
 from sagan.networks import gammas as learned_gammas
 from sagan.workers import each
 
@@ -267,13 +275,13 @@ class Sampler:
         if label is not None:
             arrays["label"] = np.int64(label)
         gammas = {**self.gammas, **(gammas or {})}
-        for prefix, layers, factors in (
-            ("", queries_keys, gammas),
-            ("discriminator ", of_discriminator, self.discriminator_gammas),
+        for key, layers, factors in (
+            (str, queries_keys, gammas),
+            (discriminator_key, of_discriminator, self.discriminator_gammas),
         ):
             for layer, (q, k) in layers.items():
                 parts = {"q": q, "k": k, "attention": inside.attention(q, k), "gamma": factors[layer]}
-                arrays |= {f"{prefix}{layer}/{name}": np.asarray(p, np.float32) for name, p in parts.items()}
+                arrays |= {f"{key(layer)}/{name}": np.asarray(p, np.float32) for name, p in parts.items()}
         return arrays | about
 
     def _generate(
@@ -320,8 +328,7 @@ class Sampler:
         labels = self._checked_labels(labels, len(images))
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
-            x = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, S, S) in [-1, 1]
-            answer = self._discriminator(x, label, extras)
+            answer = self._discriminator(to_batch(image[None]), label, extras)
             scores, collected = (answer, {}) if extras is None else answer
             if not isfinite(score := scores.item()):
                 raise ValueError("This model's discriminator gives this image a score that is not finite.")
@@ -390,7 +397,7 @@ class Sampler:
         checked = {}
         for layer, weights in (maps or {}).items():
             self._check_layer(layer)
-            places = self._sides[layer] ** 2
+            places = side_of(layer) ** 2
             weights = _as_array(weights, f"The map of {layer} must be an array of numbers.", np.float32)
             if weights.shape != (places, places):
                 wanted = f"({places}, {places})"
@@ -410,7 +417,7 @@ class Sampler:
         checked = {}
         for layer, told in (values or {}).items():
             self._check_layer(layer)
-            side = self._sides[layer]
+            side = side_of(layer)
             channels = self.config.channels(self.config.g_width, side)
             if not isinstance(told, Mapping) or any(position not in range(side**2) for position in told):
                 raise ValueError(
@@ -423,10 +430,6 @@ class Sampler:
             positions = torch.tensor([*told], dtype=torch.long)
             checked[layer] = positions, torch.tensor(vectors.reshape(-1, channels))
         return checked
-
-    @cached_property
-    def _sides(self) -> dict[str, int]:
-        return {layer_name(side): side for side in self.config.g_attention}
 
     def _check_layer(self, layer: str) -> None:
         if layer not in self.layers:

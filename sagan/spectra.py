@@ -141,6 +141,7 @@ def before_normalisation(folder: Path, config: SaganConfig) -> dict[str, np.ndar
 def largest(folder: Path) -> dict[str, float]:
     """What the weights of a checkpoint were divided by, {name of the layer: sigma}.
 
+    Those of the generator are the averaged one's; what the raw one's weights were divided by is not kept.
     Empty where the checkpoint does not have it. Raises CheckpointError where its config.json is unusable.
     """
     config, _ = checkpoint.load_config(folder)

@@ -53,6 +53,8 @@ EMA_RAMP = 0.05  # the half-life of the average is never more than this share of
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
 
+MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
+
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 # What state.json must hold.
@@ -73,7 +75,12 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run trains; together with the SaganConfig and the data it determines the result."""
+    """How a run trains.
+
+    Together with the SaganConfig and the data it determines the result, for one number of processes on one
+    kind of hardware, which also decides what precision "auto" means; of a run of so many minutes, the clock
+    has its part too.
+    """
 
     batch_size: int = 64  # over all processes
     steps: int | None = 50_000
@@ -163,7 +170,9 @@ class Trainer:
     out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
     only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
     resumed run goes on bit for bit on the CPU. (But in one of so many minutes, the rates follow the clock.)
-    Building one sets PyTorch's global seed to the recipe's.
+    Building one changes this process: PyTorch's global seed becomes the recipe's, on a GPU cuDNN looks for
+    the fastest convolutions, on a CPU malloc keeps freed memory, and a deterministic recipe lets PyTorch use
+    deterministic algorithms only.
     """
 
     def __init__(
@@ -176,14 +185,16 @@ class Trainer:
         about: dict | None = None,
         processes: Processes = ALONE,
         measure: Callable[[Generator], dict[str, float]] | None = None,
-        measure_kimg: float = 100.0,
+        measure_kimg: float | None = None,
         compiler: str | Callable | None = None,
         capture: bool | None = None,
     ) -> None:
         """about: plain data for the model card (command, sources, crop).
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
-        the run; returns figures by name, the first of them better when lower.
+        the run; returns figures by name, the first of them better when lower. What a signal or a crash left
+        unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`. Only the
+        first process calls it; all must be given the same measure_kimg, without which nothing is measured.
 
         compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
         as "inductor"; they compute the same up to rounding. None: as they are.
@@ -194,6 +205,8 @@ class Trainer:
         The classes are those of the data, whatever the config says. Raises TrainingError for what does not go
         together.
         """
+        if measure and not measure_kimg:
+            raise ValueError("measure is called after so many images as measure_kimg says: give both")
         if compiler and recipe.loss == "wgan-gp":
             raise TrainingError(
                 "wgan-gp needs derivatives of derivatives, which compiled networks lack: leave out --compile."
@@ -258,7 +271,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
         self.film = Film(self.config)
-        self._is_ours = False  # what there is in `out`
+        self._may_replace = False  # what there is in `out`
         self._warm_up = BEFORE_CAPTURE  # steps left
         self._rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
@@ -488,17 +501,18 @@ class Trainer:
     ) -> bool:
         """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
 
-        The intervals are in steps. Returns whether the run is complete. Raises TrainingError where there is
-        another run in the folder that was not resumed, a loss is no longer finite, the disk refuses a file or
-        another process is gone; the last good checkpoint stays.
+        Called again, it goes on. The intervals are in steps. Returns whether the run is complete. Raises
+        TrainingError where there is another run in the folder that was not resumed, a loss is no longer
+        finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
         """
         if min(log_every, sample_every, save_every) < 1:
             raise ValueError(
                 f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
             )
-        if not self._is_ours:
+        self.stopped_by, self._signal = None, 0  # those of an earlier call
+        if not self._may_replace:
             refuse_to_replace(self.out)
-        self._is_ours = True
+        self._may_replace = True
         try:
             return self._train(log_every, sample_every, save_every)
         except TrainingError:  # a RuntimeError too, and said already
@@ -554,7 +568,20 @@ class Trainer:
                 written[what] = self.step
                 logged_at += time.monotonic() - begun
 
+        def keep_if_best(figures: dict[str, float]) -> None:
+            if self._is_best(next(iter(figures))):
+                write(self.keep_as_best)
+                write(self.save)
+
         try:
+            # All of them look before the first one may save what they resume from.
+            if self.measure_kimg and any(self.processes.most(self._owes_figures())):
+                with self.processes.leader_first():
+                    if leads:
+                        figures = self.measure(self.snapshot())
+                        self._add_figures(figures)
+                        keep_if_best(figures)
+                clock = logged_at = time.monotonic()
             while self.progress < 1 and self.stopped_by is None:
                 if is_moment(self.step):
                     write(record)
@@ -580,9 +607,8 @@ class Trainer:
                     self._log(bar, speed * self.recipe.images_per_step, figures)
                     logged_at, logged_step = time.monotonic(), self.step
                     clock += logged_at - paused  # measuring takes none of --minutes
-                if leads and measuring and self._is_best(next(iter(figures))):
-                    write(self.keep_as_best)
-                    write(self.save)
+                if leads and measuring:
+                    keep_if_best(figures)
                 if self.step % sample_every == 0:
                     write(self.draw)
                 if self.step % save_every == 0:
@@ -608,11 +634,25 @@ class Trainer:
 
     def _time_to_measure(self) -> bool:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
-        if self.measure is None or self.stopped_by is not None:
+        if not self.measure_kimg or self.stopped_by is not None:
             return False
         before = self.images - self.recipe.images_per_step
         every = 1000 * self.measure_kimg
         return self.images // every > before // every or self.progress == 1
+
+    def _owes_figures(self) -> bool:
+        """Whether the run was left at its end, or beyond another measure_kimg, and not measured there."""
+        measured = (row.get("images", 0) for row in self.history if MEASURED in row)
+        latest, every = max([self.before["images"], *measured]), 1000 * self.measure_kimg
+        return self.images // every > latest // every or (self.progress == 1 and self.images > latest)
+
+    def _add_figures(self, figures: dict[str, float]) -> None:
+        """Put the figures of this step into the history, whose last row is of this step or an earlier one."""
+        if not self.history or self.history[-1].get("step") != self.step:
+            self.history.append({"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)})
+        self.history[-1] |= figures
+        self._columns = []  # a row that was written has changed
+        self._write_history()
 
     def _is_best(self, figure: str) -> bool:
         """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
@@ -644,9 +684,7 @@ class Trainer:
         self.history.append(row)
         if not self.processes.leads:
             return
-        with self._writing("history.csv"):
-            path = self.out / checkpoint.HISTORY
-            self._columns = checkpoint.add_to_history(path, self.history, self._columns)
+        self._write_history()
 
         shown = {"kimg": f"{self.images / 1000:.1f}", "img/s": f"{images_per_second:.0f}"}
         if self.recipe.minutes is not None:
@@ -655,6 +693,11 @@ class Trainer:
         shown |= {"D(real)": f"{means['d_real']:.2f}", "D(fake)": f"{means['d_fake']:.2f}"}
         shown["gamma"] = " ".join(f"{value:.3f}" for name, value in learned.items() if name.startswith("g_"))
         bar.set_postfix(shown, refresh=False)
+
+    def _write_history(self) -> None:
+        with self._writing("history.csv"):
+            path = self.out / checkpoint.HISTORY
+            self._columns = checkpoint.add_to_history(path, self.history, self._columns)
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
@@ -759,10 +802,11 @@ class Trainer:
         """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
 
         `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. Weights
-        get back the scale that they had before they were normalised, where the checkpoint tells: it grows in
-        training, and so the same rates turn them less and less. A discriminator of another kind of loss, with
-        or without spectral norm, starts anew, as do residual blocks that the checkpoint lacks. Raises
-        CheckpointError, or TrainingError where the networks are other ones, or a run saved meanwhile.
+        get back the scale that they had before they were normalised, where the checkpoint tells, the raw
+        generator's that of the averaged one: it grows in training, and so the same rates turn them less and
+        less. A discriminator of another kind of loss, with or without spectral norm, starts anew, as do
+        residual blocks that the checkpoint lacks. Raises CheckpointError, or TrainingError where the networks
+        are other ones, or a run saved meanwhile.
         """
         made = checkpoint.generator_hash(folder)
         config, class_names = checkpoint.load_config(folder)
@@ -841,7 +885,7 @@ class Trainer:
         self._snapshot = None
         self.history = checkpoint.read_history(folder)
         self._take_film(folder)
-        self._is_ours = True
+        self._may_replace = True
 
     @property
     def _networks(self) -> dict[str, nn.Module]:

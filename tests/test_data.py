@@ -26,6 +26,7 @@ from sagan.data import (
     load_images,
     move,
     to_batch,
+    to_uint8,
 )
 
 
@@ -701,6 +702,15 @@ def test_bytes_map_to_minus_one_and_one_exactly_and_back():
     wanted = torch.tensor([value / 127.5 - 1 for value in range(256)], dtype=torch.float64)
     torch.testing.assert_close(batch[:, 0, 0, 0].double(), wanted, rtol=0, atol=1e-7)
     assert (127.5 * (batch[:, 0, 0, 0] + 1)).round().byte().tolist() == values.tolist()
+
+
+def test_the_bytes_of_a_batch_are_found_again_and_what_lies_outside_becomes_the_nearest(rng):
+    images = rng.integers(0, 256, (3, 4, 4, 3), np.uint8)
+    np.testing.assert_array_equal(to_uint8(to_batch(images)), images)
+    odd = (
+        torch.tensor([-1.5, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 1.5]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    )
+    assert to_uint8(odd)[0, :, :, 0].tolist() == [[0, 0], [1, 255]]
 
 
 def test_a_batch_is_channels_last_and_every_pixel_is_in_its_place(rng):

@@ -1,6 +1,7 @@
 """Export: exact weights, batch norm measured anew, and what is copied out of a run."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -204,9 +205,11 @@ def run(tmp_path: Path) -> Path:
     generator, discriminator = in_training(Generator, PLAIN), in_training(Discriminator, PLAIN)
     state = ({"x": torch.zeros(3)}, {"step": 1})
     parts = (shippable(generator), plain(discriminator), [{"step": 1}], "# A card\n", plain(generator), state)
-    names = ("film.safetensors", "average_maps.safetensors")
+    names = ("film.safetensors", "spectra.safetensors", "average_maps.safetensors")
     companions = {name: {"x": torch.randn(3)} for name in names}
     checkpoint.save(tmp_path / "run/checkpoint", PLAIN, (), *parts, companions=companions)
+    curated = {"generator_sha256": checkpoint.generator_hash(tmp_path / "run/checkpoint"), "faces": []}
+    (tmp_path / "run/checkpoint/curated.json").write_text(json.dumps(curated))
     return tmp_path / "run"
 
 
@@ -219,7 +222,9 @@ def test_shipping_copies_what_sampling_needs_and_nothing_else(run, tmp_path, cap
         "history.csv",
         "model_card.md",
         "film.safetensors",
+        "spectra.safetensors",
         "average_maps.safetensors",
+        "curated.json",
     }
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     for name in names:
@@ -227,17 +232,18 @@ def test_shipping_copies_what_sampling_needs_and_nothing_else(run, tmp_path, cap
     assert f"python app.py --checkpoint {tmp_path / 'out'}" in capsys.readouterr().out
 
 
-def test_a_film_of_another_generator_is_not_shipped(run, tmp_path):
+@pytest.mark.parametrize("name", ["film.safetensors", "curated.json"])
+def test_what_was_made_for_another_generator_is_not_shipped(run, tmp_path, name):
     other = Path(shutil.copytree(run, tmp_path / "other"))
     tensors = load((other / "checkpoint/generator.safetensors").read_bytes())
     tensors["attention.8x8.gamma"] += 1
     save_file(tensors, other / "checkpoint/generator.safetensors")
     with pytest.warns(UserWarning, match="was made for another generator"):
         ship(other, tmp_path / "out")
-    assert not (tmp_path / "out/film.safetensors").exists()
-    (run / "checkpoint/film.safetensors").unlink()
+    assert not (tmp_path / "out" / name).exists()
+    (run / "checkpoint" / name).unlink()
     ship(run, tmp_path / "without")
-    assert not (tmp_path / "without/film.safetensors").exists()
+    assert not (tmp_path / "without" / name).exists()
 
 
 def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
@@ -286,10 +292,10 @@ def test_shipping_replaces_what_was_shipped_before(run, tmp_path):
 def test_shipping_again_keeps_what_lies_beside_and_the_old_card(run, tmp_path):
     out = tmp_path / "out"
     ship(run, out)
-    (out / "curated.json").write_text("{}")
+    (out / "notes.md").write_text("Mine")
     (out / "model_card.md").write_text("# Written by hand\n")
     ship(run, out)
-    assert (out / "curated.json").read_text() == "{}"
+    assert (out / "notes.md").read_text() == "Mine"
     assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
     assert (out / "model_card.md").read_text() != "# Written by hand\n"
     ship(run, out)

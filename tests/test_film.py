@@ -16,7 +16,8 @@ from torch import nn
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
-from sagan.film import Film, is_moment, most_moments, shoot, to_uint8
+from sagan.data import to_uint8
+from sagan.film import Film, is_moment, most_moments, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 

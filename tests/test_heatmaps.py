@@ -13,6 +13,7 @@ from sagan.heatmaps import (
     PIN_COLOURS,
     attention_figure,
     backward,
+    cell,
     colour,
     colour_table,
     enlarge,
@@ -36,6 +37,11 @@ def flat_face(level: int, side: int = 64) -> np.ndarray:
 
 
 # Numbers
+
+
+def test_a_point_lies_in_the_cell_below_it_and_the_last_edge_in_the_last_cell():
+    points = {(0, 0): (0, 0), (0.24, 0.26): (0, 1), (0.5, 0.99): (2, 3), (1, 0.3): (3, 1), (1, 1): (3, 3)}
+    assert {point: cell(point, 4) for point in points} == points
 
 
 def test_times_uniform_compares_with_equal_shares(rng):

@@ -349,8 +349,7 @@ def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoi
 
 
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
-def test_attention_figures_are_medians_over_positions_and_faces(monkeypatch, config):
-    monkeypatch.setattr(metrics, "ATTENTION_BATCH", 2)
+def test_attention_figures_are_medians_over_positions_and_faces(config):
     generator = make_generator(config)
     figures = attention_figures(generator, [4, 9, 11], 0.9)
     assert list(figures) == ["strength_8x8", "entropy_8x8", "strength_16x16", "entropy_16x16"]
@@ -374,6 +373,14 @@ def test_attention_figures_are_medians_over_positions_and_faces(monkeypatch, con
         found = [figures[f"{figure}_{name}"] for figure in ("strength", "entropy")]
         assert found == pytest.approx(middle, rel=1e-3)
     assert not any(layer._forward_hooks for layer in generator.attention.values())
+
+
+def test_attention_is_measured_one_face_at_a_time_with_the_labels_that_are_given():
+    generator = make_generator(CONDITIONAL)
+    seen = []
+    generator.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), given[1].tolist())))
+    attention_figures(generator, [4, 9, 11], labels=[2, 0, 0])
+    assert seen == [(1, [2]), (1, [0]), (1, [0])]
 
 
 def test_the_halves_do_not_depend_on_the_seed_and_figures_repeat():

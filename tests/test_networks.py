@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan.layers import ConditionalBatchNorm2d
-from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
+from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name, side_of
 
 SMALL = {"image_size": 32, "z_dim": 12, "g_width": 8, "d_width": 8, "d_attention": (8, 4)}
 RESIDUAL = {"g_residual": (8, 16, 16), "d_residual": (4, 16)}
@@ -102,6 +102,7 @@ def test_attention_is_placed_by_the_size_of_the_feature_map(network):
         layer.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].shape}))
     model(torch.randn(2, 10) if network is Generator else torch.randn(2, 3, 64, 64))
     assert seen == {layer_name(s): (2, 6 * 32 // s, s, s) for s in sides}
+    assert tuple(map(side_of, model.attention)) == sides
 
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])

@@ -16,7 +16,7 @@ from activations import smooth
 from randomness import fresh_rng
 from torch import Tensor, nn
 
-from sagan import trainer
+from sagan import checkpoint, trainer
 from sagan.data import ImageSet
 from sagan.networks import SaganConfig
 from sagan.parallel import ALONE, PATIENCE, Processes, processes
@@ -283,6 +283,45 @@ def test_no_process_trains_in_the_folder_of_another_run(images, tmp_path):
         assert ended.stderr.count(sentence) == 1
     assert "Connection closed" not in ended.stderr  # how a process hears of one that left without a word
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+FEATURES = """
+import os, pathlib, torch
+
+class Colours(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        pathlib.Path("made-by-" + os.environ["RANK"]).touch()
+
+    def forward(self, images):
+        return images.float().mean((2, 3))
+"""
+
+
+def test_the_first_process_alone_measures_and_the_others_learn_where_it_cannot(
+    images, make_images, tmp_path, monkeypatch
+):
+    make_images(20, folder="held_out"), make_images(4, folder="few")
+    (tmp_path / "features.py").write_text(FEATURES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options = ("--data", images, "--measure-features=features:Colours", "--measure-every=0.008", "--steps=3")
+
+    def run(reference: str) -> subprocess.CompletedProcess:
+        words = command(tmp_path, *options, "--measure-reference", reference)
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    refused = run("few")
+    assert refused.returncode != 0 and "Connection closed" not in refused.stderr
+    for sentence in (
+        "train.py: The reference holds 4 images, but two halves need at least 20.",
+        "train.py (process 1): The reference images cannot be used; the first process says why.",
+    ):
+        assert refused.stderr.count(sentence) == 1
+    done = run("held_out")
+    assert done.returncode == 0, done.stderr
+    rows = checkpoint.read_history(tmp_path / "run/checkpoint")
+    assert [row["step"] for row in rows if "recall" in row] == [2, 3]
+    assert [path.name for path in tmp_path.glob("made-by-*")] == ["made-by-0"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through /proc")

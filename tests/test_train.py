@@ -756,6 +756,8 @@ def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
+    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], before={"step": 0})
+    train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
     for known in ([1.0], [5.0, 1.0]):
         with pytest.raises(train.TrainingError):
             check_reference(known, 1.05)
@@ -767,12 +769,12 @@ def test_what_only_looks_like_a_number_is_refused(kind, text):
         kind(text)
 
 
-def test_a_command_that_is_repeated_stands_once_in_the_card(stopped, monkeypatch):
+def test_a_command_that_is_repeated_stands_once_in_the_card(stopped):
     first = json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]["command"]
     for steps in (3, 3, 4):
-        monkeypatch.setattr(sys, "argv", ["train.py", "--out", "runs/one", "--resume", "--steps", str(steps)])
         assert resume("--steps", steps) == 0
-    ours = [f"python train.py --out one --resume --steps {steps}" for steps in (3, 4)]  # no folders
+    again = "python train.py --out one --resume --device cpu --workers 1"  # no folders
+    ours = [f"{again} --steps {steps}" for steps in (3, 4)]
     about = json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]
     assert about["command"] == " && ".join([first, *ours])
 
@@ -796,18 +798,36 @@ def test_resuming_where_there_is_no_run_is_one_line(capsys, monkeypatch):
 def test_the_card_names_the_commands_without_paths_of_this_machine(monkeypatch, make_images):
     make_images(4, folder="split=train/images")
     data, out = Path("split=train/images").absolute(), Path("runs/one").absolute()
-    for words in (
-        ["--data", data, f"--out={out}", *TINY, "--steps=1"],
-        [f"--out={out}", "--resume", "--steps=2"],
+    for words, given in (
+        (["--dat", data, f"--out={out}", *TINY, "--steps=1"], True),
+        ([f"--out={out}", "--resume", "--steps=2"], False),
     ):
         words = list(map(str, words))
-        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *words])
-        assert train.main(words) == 0
+        monkeypatch.setattr(sys, "argv", ["/a/notebook", "--its=own"] if given else [str(PROGRAM), *words])
+        assert train.main(words if given else None) == 0
     card = checkpoint.read_card(Path("runs/one/checkpoint"))
-    commands = ["python train.py --data images --out=one " + " ".join(TINY) + " --steps=1"]
+    commands = ["python train.py --dat images --out=one " + " ".join(TINY) + " --steps=1"]
     commands += ["python train.py --out=one --resume --steps=2"]
     assert f"- Command: `{' && '.join(commands)}`\n" in card
     assert str(Path.cwd()) not in card
+
+
+def test_the_card_shortens_nothing_but_paths(monkeypatch, make_images):
+    make_images(5)
+    write_labels([f"000{i}.png,{i % 2}" for i in range(5)], "name,Male/Female")
+    Path("Male/Female").mkdir(parents=True)
+    assert start("--steps", 1, "--labels", Path("labels.csv").absolute(), "--label-columns=Male/Female") == 0
+    run = Path("runs/one").absolute()
+    monkeypatch.setattr(checkpoint, "_download", lambda name: run / "checkpoint")
+    options = ["--data", "./images", "--out", "runs/two", "--start-from", "alice/faces", "--steps", "1"]
+    options += ["--labels", "labels.csv", "--label-columns", "Male/Female", "--device", "cpu"]
+    assert train.main(options) == 0
+    of_one, of_two = (checkpoint.read_card(Path(f"runs/{name}/checkpoint")) for name in ("one", "two"))
+    assert "--labels labels.csv --label-columns=Male/Female`" in of_one
+    assert (
+        "`python train.py --data images --out two --start-from alice/faces --steps 1 --labels labels.csv "
+        "--label-columns Male/Female --device cpu`"
+    ) in of_two
 
 
 # Measuring

@@ -581,16 +581,18 @@ def test_minutes_end_a_run_and_set_the_horizon_of_the_rates_also_when_it_is_resu
         assert row["g_lr"] == pytest.approx(1e-3 * min(1, (60 - 10 * done) / 36))
 
 
-def test_measuring_takes_none_of_the_minutes(tmp_path, clock):
+@pytest.mark.parametrize("behind", [0, 1], ids=["on the way", "and before going on"])
+def test_measuring_takes_none_of_the_minutes(tmp_path, clock, behind):
     def tick(seconds: float) -> None:
         clock.now += seconds
 
     run = make(tmp_path, steps=None, minutes=1)
+    run.step = behind
     after_each_step(run, lambda: tick(10))
     run.measure, run.measure_kimg = lambda _: tick(1000) or {"distance": 1.0}, 0.004
     assert without_best(without_files(run)).train(log_every=1)
-    assert run.step == 6 and run.history[-1]["seconds"] == 60
-    assert [row["images_per_second"] for row in run.history] == [0.4] * 6
+    assert run.step == 6 + behind and run.history[-1]["seconds"] == 60
+    assert [row["images_per_second"] for row in run.history[behind:]] == [0.4] * 6
 
 
 def test_the_card_says_how_long_the_training_took(tmp_path):
@@ -927,6 +929,11 @@ def test_a_run_is_measured_whenever_so_many_images_were_shown_and_at_its_end(tmp
     assert all((row["recall"], row["floor_frechet_distance"]) == (0.25, 0.5) for row in rows)
 
 
+def test_a_measurement_without_an_interval_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="measure_kimg says: give both"):
+        Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", measure=lambda _: {})
+
+
 def test_rows_between_measurements_have_none(tmp_path):
     run = without_best(without_files(make(tmp_path, steps=4)))
     measuring(run, 0.008)
@@ -938,6 +945,7 @@ def test_the_averaged_generator_is_measured_as_it_is_shipped(tmp_path):
     run = without_best(without_files(make(tmp_path, steps=1, g_lr=0.01)))
     seen = []
     run.measure = lambda generator: seen.append(generator) or {"frechet_distance": 1.0}
+    run.measure_kimg = 100
     run.train()
     expected = shippable(run.averaged).state_dict()
     assert_same(seen[0].state_dict(), expected)
@@ -1427,6 +1435,60 @@ def test_a_signal_is_not_kept_waiting_by_a_measurement(tmp_path):
     assert (run.step, measured) == (2, [1])
 
 
+@pytest.mark.parametrize("met", [2, 3], ids=["on the way", "at the end"])
+def test_a_measurement_that_a_signal_met_is_made_when_the_run_goes_on(tmp_path, met):
+    run = make(tmp_path, steps=3)
+    measuring(run, 0.004, [2.0, 3.0])
+    after_each_step(run, lambda: run.step == met and signal.raise_signal(signal.SIGINT))
+    assert run.train() == (met == 3)
+    for measured in (list(range(met, 4)), []):
+        run = make(tmp_path, run.data, steps=3)
+        run.resume()
+        steps = measuring(run, 0.004, [1.0, 4.0])
+        assert run.train() and steps == measured
+        for folder in (tmp_path, tmp_path / "checkpoint"):
+            rows = checkpoint.read_history(folder)
+            assert [row["step"] for row in rows if "recall" in row] == [1, 2, 3]
+            assert len(rows) == 3
+    best = checkpoint.read_history(tmp_path / "best")[-1]
+    assert (best["step"], best["frechet_distance"]) == (met, 1.0)
+
+
+def test_a_complete_run_that_was_never_measured_is_measured_when_it_is_resumed(tmp_path):
+    run = make(tmp_path, steps=3)
+    run.train(log_every=1)
+    run = make(tmp_path, run.data, steps=3)
+    run.resume()
+    assert (steps := measuring(run, 9.0)) == [] and run.train() and steps == [3]
+    for folder in ("checkpoint", "best"):
+        rows = checkpoint.read_history(tmp_path / folder)
+        assert ["recall" in row for row in rows] == [False, False, True]
+
+
+def test_a_run_that_was_killed_beyond_a_measurement_has_a_row_for_the_figures_it_lacks(tmp_path):
+    run = make(tmp_path, steps=4)
+    after_each_step(run, lambda: run.step == 3 and (run.save(), pytest.fail("killed")))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        run.train(log_every=2)
+    run = make(tmp_path, run.data, steps=4)
+    run.resume()
+    steps = measuring(run, 0.008)
+    assert run.train(log_every=2) and steps == [3, 4]
+    rows = checkpoint.read_history(tmp_path)
+    assert [(row["step"], row["images"], "recall" in row) for row in rows] == [
+        *((2, 8, False), (3, 12, True), (4, 16, True)),
+    ]
+
+
+def test_what_another_run_was_shown_is_not_measured(tmp_path):
+    run = make(tmp_path / "first", steps=3)
+    run.train()
+    begun = make(tmp_path / "second", run.data, steps=2)
+    begun.start_from(tmp_path / "first/checkpoint", "first")
+    steps = measuring(begun, 0.008)
+    assert begun.train() and steps == [4, 5]
+
+
 def test_a_disk_without_room_for_the_best_checkpoint_stops_the_run_and_keeps_the_older_one(
     tmp_path, monkeypatch
 ):
@@ -1533,11 +1595,18 @@ def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_a_run_stopped_before_its_first_step_can_be_resumed(tmp_path):
+def test_a_trainer_that_a_signal_stopped_goes_on_when_it_is_called_again(tmp_path):
+    run = make(tmp_path, steps=4)
+    after_each_step(run, lambda: run.step in (1, 2) and signal.raise_signal(signal.SIGINT))
+    for step in (1, 2):
+        assert not run.train()
+        assert (run.step, run.stopped_by) == (step, signal.SIGINT)
+    assert run.train() and (run.step, run.stopped_by) == (4, None)
+
+
+def test_a_run_that_was_saved_before_its_first_step_can_be_resumed(tmp_path):
     data = random_images()
-    run = make(tmp_path, data, steps=2)
-    run.stopped_by = signal.SIGINT
-    assert not run.train()
+    make(tmp_path, data, steps=2).save()
     resumed = make(tmp_path, data, steps=2)
     resumed.resume()
     assert (resumed.step, resumed.history) == (0, [])

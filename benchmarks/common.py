@@ -1,0 +1,60 @@
+"""What several benchmarks use: commands on a checkpoint, sheets of faces, images to train on, a clock."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from sagan import checkpoint, heatmaps
+from sagan.data import refusal
+
+IMAGES = 2048
+
+
+def sheet(faces: dict[str, np.ndarray], path: Path) -> None:
+    """Save one row of faces, uint8 (N, S, S, 3), for each name; all have as many."""
+    (columns,) = {len(some) for some in faces.values()}
+    figure = Figure(figsize=(1.7 + columns, 1.02 * len(faces)), layout="constrained")
+    every_axes = figure.subplots(len(faces))
+    for axes, (name, some) in zip(every_axes, faces.items(), strict=True):
+        axes.imshow(heatmaps.sheet(some, columns=columns))
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    checkpoint.replace_file(path, lambda new: figure.savefig(new, dpi=70, bbox_inches="tight"))
+
+
+def carry_out(
+    run: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+) -> None:
+    """Run a command on a checkpoint that writes into a folder; what cannot be done is said in a sentence."""
+    parser.add_argument("--checkpoint", required=True, metavar="SOURCE", help="as in `python app.py --help`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(refusal(error))
+
+
+def random_images() -> np.ndarray:
+    """uint8 (2048, 64, 64, 3)."""
+    return np.random.default_rng().integers(256, size=(IMAGES, 64, 64, 3), dtype=np.uint8)
+
+
+def elapsed(step: Callable[[], None], steps: int, device: str) -> float:
+    """How long so many steps take on this device, in seconds."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,96 @@
+"""The runs of the ablations: which are trained and which refused, and what stands in the table."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from benchmarks import ablations
+from sagan import checkpoint, metrics
+from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.trainer import Recipe
+
+COMMAND = ("--data", "images", "--only", "small-batches", "only-16")
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that train, which leave as much of a run as is looked at, and nothing else is done."""
+    commands = []
+
+    def train(command: list[str]) -> SimpleNamespace:
+        commands.append(command)
+        folder = Path(command[command.index("--out") + 1]) / "checkpoint"
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe = {"batch_size": 32, "steps": int(command[command.index("--steps") + 1])}
+        before = {"step": 0, "images": 0, "seconds": 0, "source": ""}
+        state = {"step": 1, "seconds": 1, "recipe": recipe, "images": 9, "about": {}, "before": before}
+        (folder / "config.json").touch()
+        (folder / "state.json").write_text(json.dumps(state))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", train)
+    monkeypatch.setattr(ablations, "compare", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    return commands
+
+
+def test_runs_of_the_same_length_go_on_and_those_of_another_are_refused_before_any_is_trained(
+    trained: list[list[str]], capsys: pytest.CaptureFixture
+) -> None:
+    for _ in range(2):
+        ablations.main([*COMMAND, "--out", "runs", "--kimg", "3.2"])
+    assert [command[command.index("--steps") + 1] for command in trained] == ["100"] * 4
+    assert ["--resume" in command for command in trained] == [False, False, True, True]
+    for kimg, steps in ((6.4, 200), (1.6, 50)):
+        for first in ("no-attention", "small-batches"):
+            options = ["--only", first, "only-16", "--out", "runs", "--kimg", str(kimg), "--data", "images"]
+            with pytest.raises(SystemExit) as stopped:
+                ablations.main(options)
+            named = "small-batches" if first == "small-batches" else "only-16"
+            sentence = f"The run in 'runs/{named}' is one of 100 steps, but --kimg {kimg} makes {steps}: "
+            assert capsys.readouterr().err.endswith(f"error: {sentence}name another --out.\n")
+            assert stopped.value.code == 2
+    assert len(trained) == 4
+
+
+def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = [ablations.Variant("one", (), raw=True), ablations.Variant("none", ("--batch-size", "8"))]
+    for variant, sides in zip(variants, ((8,), ()), strict=True):
+        config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, g_attention=sides)
+        networks = [kind(config, spectral=False).eval() for kind in (Generator, Discriminator, Generator)]
+        for network in (networks[0], networks[2]):
+            for layer in network.attention.values():
+                layer.gamma.data.uniform_(0.2, 0.8)
+        generator, discriminator, raw = networks
+        folder = tmp_path / variant.name / "checkpoint"
+        rows = [{"step": 1, "images": 64}]
+        checkpoint.save(folder, config, (), generator, discriminator, rows, "# Card", raw_generator=raw)
+    monkeypatch.setattr(ablations, "relative_times", lambda *_: {"one": 1.5, "none": 1.0})
+    ablations.compare(variants, SimpleNamespace(out=tmp_path, device="cpu", reference=None))
+    with (tmp_path / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["variant"], row["weights"]) for row in table] == [
+        ("one", "ema"),
+        ("one", "raw"),
+        ("none", "ema"),
+    ]
+    columns = ["variant", "weights", "images", "time", "gamma_8x8", "strength_8x8", "entropy_8x8"]
+    assert list(table[0]) == columns and table[2]["gamma_8x8"] == ""
+    for row, name in zip(table, ("generator", "generator_raw"), strict=False):
+        generator = checkpoint.load_generator(tmp_path / "one/checkpoint", f"{name}.safetensors")
+        expected = metrics.attention_figures(generator, range(64))
+        assert {key: float(row[key]) for key in expected} == expected
+        assert float(row["gamma_8x8"]) == round(generator.attention["8x8"].gamma.item(), 3)
+    for name in ("one", "one-raw", "none"):
+        assert Image.open(tmp_path / f"{name}.png").width > 12 * 32
+
+
+def test_a_variant_without_a_batch_size_has_that_of_the_recipe() -> None:
+    assert [variant.batch_size() for variant in ablations.VARIANTS[:3]] == [Recipe().batch_size] * 2 + [32]
