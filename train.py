@@ -28,21 +28,13 @@ import torch
 from sagan import checkpoint
 from sagan.data import DataError, class_names, load_images, refusal
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
+from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
-from sagan.trainer import (
-    INTERVALS,
-    LOSSES,
-    PRECISIONS,
-    PRESETS,
-    Recipe,
-    Trainer,
-    TrainingError,
-    check_same_classes,
-    read_state_info,
-    refuse_to_replace,
-)
+from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Recipe
+from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
+from sagan.trainer import INTERVALS, Trainer
 
 Made = TypeVar("Made")
 

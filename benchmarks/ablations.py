@@ -25,6 +25,7 @@ from benchmarks.common import elapsed, random_images
 from sagan import checkpoint, heatmaps
 from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
+from sagan.learner import TrainingError
 from sagan.metrics import (
     ATTENTION_FACES,
     INCEPTION,
@@ -34,7 +35,9 @@ from sagan.metrics import (
     load_features,
 )
 from sagan.networks import gammas
-from sagan.trainer import Recipe, Trainer, TrainingError, read_state_info
+from sagan.recipe import Recipe
+from sagan.resuming import read_state_info
+from sagan.trainer import Trainer
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant

@@ -38,8 +38,10 @@ from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
 from sagan.device import has_native_bf16, pick_device
+from sagan.learner import BEFORE_CAPTURE
 from sagan.networks import SaganConfig
-from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
+from sagan.recipe import Recipe
+from sagan.trainer import Trainer
 
 WARM_UP = BEFORE_CAPTURE + 2  # steps
 TUTORIAL_BATCH = 64

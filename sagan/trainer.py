@@ -1,4 +1,4 @@
-"""The adversarial loop: steps, averaging, logging, pictures, saving, resuming."""
+"""A run: the loop around the learner, its logs, pictures and checkpoints, and how it goes on."""
 
 import dataclasses
 import errno
@@ -8,171 +8,39 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from sagan import checkpoint, losses, pictures, spectra
-from sagan.augment import augment, draw_changes
-from sagan.captured import Captured
-from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
-from sagan.device import (
-    aside,
-    describe_device,
-    has_native_bf16,
-    is_lack_of_memory,
-    keep_freed_memory,
-    make_deterministic,
-    pick_device,
-    resident,
-)
+from sagan import checkpoint, pictures, spectra
+from sagan.data import ImageSet
+from sagan.device import describe_device, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.layers import load_state, normalised_once
+from sagan.layers import load_state
+from sagan.learner import Learner, TrainingError, not_compiled
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
 from sagan.parallel import ALONE, Processes, is_lost_connection
+from sagan.recipe import Recipe
+from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
 
-LOSSES, PRECISIONS = ("hinge", "wgan-gp"), ("auto", "fp32", "bf16")
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
+MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
 Value = TypeVar("Value")
 
-# Streams of random numbers, each a function of (seed, update) alone.
-DISCRIMINATOR_NOISE, GENERATOR_NOISE, PENALTY, MOVES, D_CHANGES, G_CHANGES = range(6)
 
-MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels of 64
-SMALL_SIDE = 8  # fused attention is made for long rows: on a GPU, 16 of them took a tenth of a step
-EMA_RAMP = 0.05  # the half-life of the average is never more than this share of the images seen
-ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
-BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
-
-MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
-
-NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
-
-# What state.json must hold.
-Kind = type | tuple[type, ...] | dict[str, "Kind"]
-STATE_KINDS: dict[str, Kind] = {
-    "step": int,
-    "seconds": (int, float),
-    "recipe": {"batch_size": int, "d_steps": int},
-    "images": int,
-    "about": dict,
-    "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
-}
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot start or go on, said in one sentence."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a run trains.
-
-    Together with the SaganConfig and the data it determines the result, for one number of processes on one
-    kind of hardware, which also decides what precision "auto" means; of a run of so many minutes, the clock
-    has its part too.
-    """
-
-    batch_size: int = 64  # over all processes
-    steps: int | None = 50_000
-    minutes: float | None = None  # instead of steps
-    loss: str = "hinge"  # or "wgan-gp"
-    g_lr: float = 1e-4
-    d_lr: float = 4e-4
-    betas: tuple[float, float] = (0.0, 0.9)
-    lr_decay: float = 0.6  # the share of the run, at its end, over which both rates fall to zero
-    d_steps: int = 1
-    lambda_gp: float = 10.0
-    consistency: float = 0.0  # weight of how little D shall mind images that are shifted and mirrored
-    augment: float = 0.0  # probability of each kind of change of what D sees, see sagan/augment.py
-    ema_kimg: float | None = None  # half-life of the averaged generator; None: batch_size * 10 / 32
-    flips: bool = True
-    sync_batch_norm: bool = False  # whether processes share batch statistics; needs GPUs
-    precision: str = "auto"  # fp32, bf16; auto: bf16 where the processor has it
-    seed: int = 0
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for name, low, high in (
-            ("batch_size", 1, 65_536),
-            ("d_steps", 1, 1000),
-            ("g_lr", 0, 1),
-            ("d_lr", 0, 1),
-            ("lr_decay", 0, 1),
-            ("lambda_gp", 0, 1e6),
-            ("consistency", 0, 1e6),
-            ("augment", 0, 1),
-            ("seed", 0, 2**32 - 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}, but must be from {low} to {high}")
-        for name in ("batch_size", "d_steps", "seed", "steps"):
-            value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise ValueError(f"{name} is {value!r}, but must be an integer")
-        for name in ("flips", "sync_batch_norm", "deterministic"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}, but must be true or false")
-        if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
-            raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("a run is as long as either steps or minutes says: give one of them")
-        for name in ("steps", "minutes", "ema_kimg"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}, but must be more than 0")
-        for name, allowed in (("loss", LOSSES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {allowed}")
-
-    @property
-    def images_per_step(self) -> int:
-        """Real images shown in one step, over all processes and all updates of D."""
-        return self.batch_size * self.d_steps
-
-
-# What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
-# each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
-PRESETS: dict[str, dict] = {
-    "sagan": {"lr_decay": 0.6, "flips": True},
-    "tutorial": {"lr_decay": 0.0, "flips": False},
-}
-
-
-class Draw(NamedTuple):
-    """All that one update draws, of one process: a function of (seed, update) alone."""
-
-    noise: Tensor  # (B, z_dim)
-    labels: Tensor | None = None  # (B,)
-    changes: Tensor | None = None  # (B, 2, 9), of real and of generated images; of G's fakes (B, 1, 9)
-    images: Tensor | None = None  # uint8 (B, S, S, 3); only D learns from them, and so all below
-    flips: Tensor | None = None  # (B,) of bool
-    moves: Tensor | None = None  # (B, 3), see `move`; only for consistency
-    mix: Tensor | None = None  # (B,) in [0, 1]; only for the gradient penalty
-
-
-class Trainer:
-    """Trains one generator and one discriminator on one image set, and keeps the run in a folder.
+class Trainer(Learner):
+    """A learner whose run is kept in a folder: logged, drawn, measured, saved, and gone on with.
 
     out/checkpoint/ is the newest checkpoint with all that resuming needs, out/best/ the best one measured;
-    out/history.csv, out/curves.png and out/samples/ grow along the way. Data order, flips and noise depend
-    only on (seed, step), so that saving, sampling, logging and measuring never change what is learned, and a
-    resumed run goes on bit for bit on the CPU. (But in one of so many minutes, the rates follow the clock.)
-    Building one changes this process: PyTorch's global seed becomes the recipe's, on a GPU cuDNN looks for
-    the fastest convolutions, on a CPU malloc keeps freed memory, and a deterministic recipe lets PyTorch use
-    deterministic algorithms only.
+    out/history.csv, out/curves.png and out/samples/ grow along the way. Saving, sampling, logging and
+    measuring never change what is learned, and a resumed run goes on bit for bit on the CPU. (But in one of
+    so many minutes, the rates follow the clock.)
     """
 
     def __init__(
@@ -196,302 +64,21 @@ class Trainer:
         unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`. Only the
         first process calls it; all must be given the same measure_kimg, without which nothing is measured.
 
-        compiler: the backend of `torch.compile` that turns each network's passes into code of their own, such
-        as "inductor"; they compute the same up to rounding. None: as they are.
-
-        capture: whether a step is recorded once as a CUDA graph and then replayed, which spares the processor
-        its part; it computes the same. None: on a GPU, where one process trains.
-
-        The classes are those of the data, whatever the config says. Raises TrainingError for what does not go
-        together.
+        The rest is `Learner`'s. Raises TrainingError for what does not go together.
         """
         if measure and not measure_kimg:
             raise ValueError("measure is called after so many images as measure_kimg says: give both")
-        if compiler and recipe.loss == "wgan-gp":
-            raise TrainingError(
-                "wgan-gp needs derivatives of derivatives, which compiled networks lack: leave out --compile."
-            )
-        if recipe.batch_size % processes.count:
-            raise TrainingError(
-                f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
-                "processes: choose another --batch-size."
-            )
-        if recipe.loss == "wgan-gp" and config.d_spectral_norm:
-            config = dataclasses.replace(config, d_spectral_norm=False)
-        if data.images.shape[1] != config.image_size:
-            raise TrainingError(
-                f"The images are {data.images.shape[1]} pixels wide, but the networks are for "
-                f"{config.image_size}."
-            )
-        self.config = dataclasses.replace(config, num_classes=len(data.class_names))
-        check_size(self.config)
-        self.recipe, self.data, self.out, self.about = recipe, data, Path(out), about or {}
-        self.processes = processes
+        check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
+        super().__init__(config, recipe, data, device, processes, compiler, capture)
+        self.out, self.about = Path(out), about or {}
         self.measure, self.measure_kimg = measure, measure_kimg
-        self.device = pick_device(device)
-        on_gpu = self.device.type == "cuda"
-        if capture and (not on_gpu or processes.count > 1):
-            raise TrainingError("A step can be captured only on a GPU, and only where one process trains.")
-        self._captures = on_gpu and processes.count == 1 if capture is None else capture
-        self._captured: Captured | None = None
-        if on_gpu:  # shapes stay the same, so looking for the fastest convolutions pays
-            torch.backends.cudnn.benchmark = not recipe.deterministic
-        else:
-            keep_freed_memory()
-        if recipe.sync_batch_norm and self.device.type != "cuda":
-            raise TrainingError(f"Batch statistics can be shared between GPUs, but not on '{self.device}'.")
-        self.bf16 = recipe.precision == "bf16" or (
-            recipe.precision == "auto" and has_native_bf16(self.device)
-        )
-        if recipe.deterministic:
-            make_deterministic()
-
-        self._images = resident(data.images, self.device)
-        torch.manual_seed(recipe.seed)
-        self.generator = self._place(Generator(self.config))
-        if recipe.sync_batch_norm:
-            self.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
-        self.discriminator = self._place(Discriminator(self.config))
-        self.averaged = self._place(Generator(self.config)).requires_grad_(False)
-        self.averaged.load_state_dict(self.generator.state_dict())
-        self._compiles = bool(compiler)  # in the first step
-        if compiler:
-            try:
-                for network in (self.generator, self.discriminator):
-                    network.compile(backend=compiler, fullgraph=True, dynamic=False)
-            except (RuntimeError, OSError, KeyError) as error:  # no place for its files, too new a Python
-                raise _not_compiled(error) from error
-        # The same networks, for passes with a gradient that all processes average.
-        self._g, self._d = (processes.together(net) for net in (self.generator, self.discriminator))
-        self.g_optimizer = self._adam(self.generator, recipe.g_lr)
-        self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
-        self.step = 0  # generator updates so far
-        self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
-        self.seconds = 0.0  # spent training, over all sessions of the run
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
         self.film = Film(self.config)
         self._may_replace = False  # what there is in `out`
-        self._warm_up = BEFORE_CAPTURE  # steps left
-        self._rates: dict[str, float] = {}  # of this step
-        self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
         self._signal = 0  # the one that this process received
-
-    def _place(self, network: nn.Module) -> nn.Module:
-        network.to(self.device, memory_format=torch.channels_last)
-        # The explicit softmax is faster on a CPU, and has the double backward that the penalty needs.
-        fused = self.device.type == "cuda" and self.recipe.loss == "hinge"
-        for side in self.config.sides:
-            if (name := layer_name(side)) in network.attention:
-                network.attention[name].fused = fused and side > SMALL_SIDE
-        return network.train()
-
-    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
-        groups: dict[int, list[nn.Parameter]] = {}  # by how much faster they learn
-        for name, parameter in network.named_parameters():
-            groups.setdefault(ALPHAS_FASTER if name.endswith(".alpha") else 1, []).append(parameter)
-        described = [{"params": of, "faster": faster, "lr": lr} for faster, of in groups.items()]
-        if self._captures:  # a graph reads each rate from where it lies
-            for group in described:
-                group["lr"] = torch.tensor(lr, device=self.device)
-        return torch.optim.Adam(described, betas=self.recipe.betas, fused=True, capturable=self._captures)
-
-    # The step
-
-    def train_step(self) -> None:
-        """d_steps discriminator updates, one generator update, one update of the average."""
-        self._set_rates()
-        draws = self._draws()
-        if not self._captures:
-            figures = self._learn(draws)
-        elif self._warm_up:
-            self._warm_up -= 1
-            with aside(self.device):
-                figures = self._learn(draws)
-        else:
-            if self._captured is None:
-                self._captured = self._capture(draws)
-            figures = self._captured(draws)
-        for values in figures:
-            self._note(values)
-        self.step += 1
-        self._average()
-
-    def _draws(self) -> list[Draw]:
-        """What the updates of this step draw: those of D, and at the end that of G."""
-        n = self.recipe.d_steps
-        draws = [self._draw(self.step * n + i) for i in range(n)]
-        noise, changes = self._noise(GENERATOR_NOISE, self.step), self._changes(1, G_CHANGES, self.step)
-        return [*draws, Draw(noise, draws[-1].labels, changes)]
-
-    def _learn(self, draws: list[Draw]) -> list[dict[str, Tensor]]:
-        """All updates of a step; the losses and scores of each. It waits for nothing and draws nothing."""
-        figures = []
-        *of_d, of_g = draws
-        with normalised_once(self.generator):  # its weights stay what they are until its update
-            for draw in of_d:
-                with torch.no_grad():
-                    fake = self._fake(draw)
-                figures.append(self._d_step(draw, fake))
-            figures.append(self._g_step(self._fake(of_g), of_g))
-        return [{name: value.detach() for name, value in row.items()} for row in figures]
-
-    def _fake(self, draw: Draw) -> Tensor:
-        """Generated images (B, 3, S, S)."""
-        network = self._g if torch.is_grad_enabled() else self.generator
-        with self._autocast():
-            return network(draw.noise, draw.labels).float()
-
-    def _d_step(self, draw: Draw, fake: Tensor) -> dict[str, Tensor]:
-        """One update of D from real images and as many generated ones (B, 3, S, S); returns its figures.
-
-        Both go through D in one batch, for consistency also as `move` moves them: scores (2B,) or (4B,).
-        """
-        real, labels = to_batch(draw.images, draw.flips), draw.labels
-        if draw.changes is not None:
-            real, fake = map(augment, (real, fake), draw.changes.unbind(1))
-        images = [real, fake]
-        if draw.moves is not None:
-            images += [move(x, draw.moves) for x in images]
-        with normalised_once(self.discriminator), self._autocast():
-            repeated = None if labels is None else labels.repeat(len(images))
-            scores = self._d(torch.cat(images), repeated).float()
-        real_scores, fake_scores, *moved = scores.split(len(real))
-        figures = {}
-        if self.recipe.loss == "hinge":
-            loss = losses.hinge_d(real_scores, fake_scores)
-        else:
-            penalty = losses.gradient_penalty(lambda x: self.discriminator(x, labels), real, fake, draw.mix)
-            loss = losses.wasserstein_d(real_scores, fake_scores) + self.recipe.lambda_gp * penalty
-            figures["penalty"] = penalty
-        if moved:
-            inconsistency = sum(map(losses.inconsistency, (real_scores, fake_scores), moved))
-            loss = loss + self.recipe.consistency * inconsistency
-            figures["inconsistency"] = inconsistency
-        self.d_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.d_optimizer.step()
-        return figures | {"d_loss": loss, "d_real": real_scores.mean(), "d_fake": fake_scores.mean()}
-
-    def _g_step(self, fake: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """One update of G from what D, which rests meanwhile, says of generated images (B, 3, S, S)."""
-        self.discriminator.requires_grad_(False)
-        if draw.changes is not None:
-            fake = augment(fake, draw.changes[:, 0])
-        with normalised_once(self.discriminator), self._autocast():
-            loss = losses.adversarial_g(self.discriminator(fake, draw.labels).float())
-        self.g_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.g_optimizer.step()
-        self.discriminator.requires_grad_(True)
-        return {"g_loss": loss}
-
-    def _capture(self, draws: list[Draw]) -> Captured:
-        try:
-            return Captured(self._learn, draws)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0].removesuffix(".")
-            raise TrainingError(f"A step cannot be captured here ({reason}): add --no-capture.") from error
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        half_life = 1000 * (self.recipe.ema_kimg or self.recipe.batch_size * 10 / 32)
-        half_life = min(half_life, EMA_RAMP * self.images)
-        averaged, live = list(self.averaged.parameters()), list(self.generator.parameters())
-        decay = 0.5 ** (self.recipe.images_per_step / half_life)
-        get_ema_multi_avg_fn(decay)(averaged, live, None)
-
-    # What a step is made of
-
-    @property
-    def images(self) -> int:
-        """Real images shown so far, those before this run included."""
-        steps = self.step - self.before["step"]
-        return self.before["images"] + steps * self.recipe.images_per_step
-
-    @property
-    def progress(self) -> float:
-        """The share of the run that is done, from 0 to 1."""
-        if self.recipe.steps is not None:
-            return min(1.0, (self.step - self.before["step"]) / self.recipe.steps)
-        return min(1.0, (self.seconds - self.before["seconds"]) / (60 * self.recipe.minutes))
-
-    def _set_rates(self) -> None:
-        left = 1 - self.progress
-        factor = min(1.0, left / self.recipe.lr_decay) if self.recipe.lr_decay else 1.0
-        self._rates = {"g_lr": self.recipe.g_lr * factor, "d_lr": self.recipe.d_lr * factor}
-        for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates.values(), strict=True):
-            for group in optimizer.param_groups:
-                own = rate * group["faster"]
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(own)
-                else:
-                    group["lr"] = own
-
-    def _draw(self, update: int) -> Draw:
-        """What this update of D draws."""
-        recipe, share = self.recipe, self.processes.share
-        size, seed = recipe.batch_size, recipe.seed
-        indices = share(torch.from_numpy(batch_indices(len(self.data), size, update, seed))).numpy()
-        labels = flips = moves = mix = None
-        if self.data.labels is not None:
-            labels = self._sent(self.data.labels[indices])
-        if isinstance(self._images, Tensor):
-            images = self._images[self._sent(indices)]
-        else:
-            images = self._sent(self._images[indices])
-        if recipe.flips:
-            flips = share(self._sent(batch_flips(size, update, seed)))
-        if recipe.consistency:
-            moves = self._moves(update)
-        if recipe.loss == "wgan-gp":
-            mix = share(torch.rand(size, generator=self._random(PENALTY, update), device=self.device))
-        noise, changes = self._noise(DISCRIMINATOR_NOISE, update), self._changes(2, D_CHANGES, update)
-        return Draw(noise, labels, changes, images, flips, moves, mix)
-
-    def _sent(self, values: np.ndarray) -> Tensor:
-        """To the device, without waiting for it."""
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
-
-    def _noise(self, *stream: int) -> Tensor:
-        """This process's share of a batch of latents (B, z_dim)."""
-        size = (self.recipe.batch_size, self.config.z_dim)
-        return self.processes.share(torch.randn(size, generator=self._random(*stream), device=self.device))
-
-    def _changes(self, sets: int, *stream: int) -> Tensor | None:
-        """How the images of so many sets are augmented (B, sets, 9), or None; this process's share."""
-        if not self.recipe.augment:
-            return None
-        changes = draw_changes(sets * self.recipe.batch_size, self.recipe.augment, self._random(*stream))
-        return self.processes.share(changes.unflatten(0, (-1, sets)))
-
-    def _moves(self, update: int) -> Tensor:
-        """How each pair of a real and a fake image is moved (B, 3), see `move`; this process's share."""
-        most = round(self.config.image_size * MOVED_SHARE)
-        size, random = self.recipe.batch_size, self._random(MOVES, update)
-        shifts = torch.randint(-most, most + 1, (size, 2), generator=random, device=self.device)
-        mirrored = torch.randint(0, 1 + self.recipe.flips, (size, 1), generator=random, device=self.device)
-        return self.processes.share(torch.cat([shifts, mirrored], dim=1))
-
-    def _random(self, *stream: int) -> torch.Generator:
-        seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
-        return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
-
-    def _autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-    @torch.no_grad()
-    def _note(self, values: dict[str, Tensor]) -> None:
-        """Add to the sums that the next log line averages, without waiting for the device."""
-        for name, value in values.items():
-            total, count = self._sums.get(name, (0, 0))
-            self._sums[name] = (total + value, count + 1)
-
-    # The run
 
     def train(
         self,
@@ -520,7 +107,7 @@ class Trainer:
         except AssertionError as error:  # how code that was compiled says that it does not fit
             if not self._compiles:
                 raise
-            raise _not_compiled(error) from error
+            raise not_compiled(error) from error
         except RuntimeError as error:
             if is_lack_of_memory(error):
                 raise TrainingError(
@@ -531,7 +118,7 @@ class Trainer:
                 if self._signal:  # Ctrl-C ends the compiler as well, in the first step
                     self.stopped_by = self._signal
                     raise KeyboardInterrupt from error
-                raise _not_compiled(error) from error
+                raise not_compiled(error) from error
             if not is_lost_connection(error):
                 raise
             raise TrainingError(
@@ -874,7 +461,7 @@ class Trainer:
             for name, network in self._networks.items():
                 load_state(network, _under(tensors, name))
             for name, optimizer in self._optimizers.items():
-                _load_optimizer(optimizer, _under(tensors, name))
+                load_optimizer(optimizer, _under(tensors, name))
         except (RuntimeError, ValueError, IndexError) as error:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
@@ -967,59 +554,6 @@ def check_size(config: SaganConfig) -> None:
             )
 
 
-def refuse_to_replace(out: Path) -> None:
-    """Raise TrainingError where there is a run in the folder already."""
-    parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
-    if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
-        raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
-
-
-def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
-    """Raise TrainingError where the networks in the folder have other classes than the run, by name."""
-    if len(there) != len(here):
-        counts = [len(names) or "no" for names in (there, here)]
-        raise TrainingError(
-            f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give "
-            "the --labels and --label-columns that it was trained with, or leave them out if it has none."
-        )
-    if pair := next(((a, b) for a, b in zip(there, here, strict=True) if a != b), None):
-        raise TrainingError(
-            f"The classes in '{folder}' are not those of this run, for example '{pair[0]}' instead of "
-            f"'{pair[1]}': give the same --label-columns."
-        )
-
-
-def read_state_info(folder: Path) -> dict:
-    """state.json of a run's checkpoint, with what older runs lack filled in.
-
-    Raises TrainingError where the folder has none, or a damaged one.
-    """
-    try:
-        info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
-    except checkpoint.CheckpointError:
-        info = None
-    if isinstance(info, dict):
-        info = {"before": dict(NOTHING_BEFORE)} | info
-        if isinstance(info.get("recipe"), dict):
-            info["recipe"] = {"d_steps": 1} | info["recipe"]
-    if not _is_like(info, STATE_KINDS):
-        raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
-    return info
-
-
-def _is_like(value: object, kind: Kind) -> bool:
-    """Whether a value is of this kind; a dictionary's must have these keys, and may have more."""
-    if isinstance(kind, dict):
-        return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
-    return isinstance(value, kind)
-
-
-def _not_compiled(error: Exception) -> TrainingError:
-    cause = getattr(error, "inner_exception", error)  # what the compiler said
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
-    return TrainingError(f"The networks cannot be compiled here ({reason}): leave out --compile.")
-
-
 def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
@@ -1028,17 +562,3 @@ def _under(named: dict[str, Value], prefix: str) -> dict[str, Value]:
     return {
         key.removeprefix(f"{prefix}/"): value for key, value in named.items() if key.startswith(f"{prefix}/")
     }
-
-
-def _load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split("/")
-        like = parameters[int(index)]
-        placed = (
-            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
-        )
-        state.setdefault(int(index), {})[name] = placed
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

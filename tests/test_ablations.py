@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks import ablations
 from sagan import checkpoint, metrics
 from sagan.networks import Discriminator, Generator, SaganConfig
-from sagan.trainer import Recipe
+from sagan.recipe import Recipe
 
 COMMAND = ("--data", "images", "--only", "small-batches", "only-16")
 

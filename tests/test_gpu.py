@@ -13,8 +13,10 @@ from randomness import fresh_rng
 from torch import Tensor
 
 from sagan.data import ImageSet
+from sagan.learner import BEFORE_CAPTURE
 from sagan.networks import SaganConfig
-from sagan.trainer import BEFORE_CAPTURE, Recipe, Trainer
+from sagan.recipe import Recipe
+from sagan.trainer import Trainer
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=16, d_width=16, g_residual=(8, 16), d_residual=(16,))
 STEPS = BEFORE_CAPTURE + 4

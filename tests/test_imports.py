@@ -86,8 +86,9 @@ def test_no_module_imports_itself_through_others(name):
     "chain",
     [
         ("layers", "networks", "checkpoint", "sampler", "ui", "app"),
-        ("data", "trainer", "train"),
-        ("losses", "trainer", "train"),
+        ("data", "learner", "trainer", "train"),
+        ("losses", "learner", "trainer", "train"),
+        ("recipe", "learner", "trainer", "train"),
         ("networks", "trainer", "train"),
         ("checkpoint", "trainer", "train"),
         ("checkpoint", "metrics", "train"),
@@ -108,8 +109,13 @@ def test_imports_run_from_right_to_left(chain):
 def test_the_parts_of_the_networks_know_nothing_of_the_rest():
     assert not reached("sagan.layers")
     assert reached("sagan.networks") == {"sagan.layers"}
-    for name in ("losses", "data", "latents", "heatmaps"):
+    for name in ("losses", "data", "latents", "heatmaps", "recipe"):
         assert not reached(f"sagan.{name}"), name
+
+
+def test_a_step_of_training_knows_nothing_of_the_run_that_it_is_a_step_of():
+    run = {"trainer", "resuming", "checkpoint", "film", "pictures", "export"}
+    assert not {f"sagan.{name}" for name in run} & reached("sagan.learner")
 
 
 def test_sampling_and_training_do_not_know_each_other():

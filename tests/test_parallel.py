@@ -16,11 +16,13 @@ from activations import smooth
 from randomness import fresh_rng
 from torch import Tensor, nn
 
-from sagan import checkpoint, trainer
+from sagan import checkpoint, learner
 from sagan.data import ImageSet
+from sagan.learner import TrainingError
 from sagan.networks import SaganConfig
 from sagan.parallel import ALONE, PATIENCE, Processes, processes
-from sagan.trainer import Recipe, Trainer, TrainingError
+from sagan.recipe import Recipe
+from sagan.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, g_residual=(16,), d_residual=(8,))
@@ -183,8 +185,8 @@ def test_batch_statistics_are_shared_by_all_of_the_generators_norms_where_that_i
     tmp_path, monkeypatch, shared, classes
 ):
     """As on a GPU, but that nothing is moved there."""
-    monkeypatch.setattr(trainer, "pick_device", torch.device)
-    monkeypatch.setattr(trainer, "resident", lambda images, _: images)
+    monkeypatch.setattr(learner, "pick_device", torch.device)
+    monkeypatch.setattr(learner, "resident", lambda images, _: images)
     monkeypatch.setattr(Trainer, "_place", lambda _, network: network)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     data = ImageSet(

@@ -27,9 +27,10 @@ import train
 from sagan import checkpoint, data, export, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.latents import from_seed
+from sagan.learner import TrainingError
 from sagan.networks import SaganConfig
+from sagan.recipe import Recipe
 from sagan.sampler import Sampler
-from sagan.trainer import Recipe, TrainingError
 
 PROGRAM = Path(train.__file__)
 TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]

@@ -23,27 +23,26 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sagan import checkpoint, export, pictures, spectra, trainer
+from sagan import checkpoint, export, learner, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, ship, shippable
 from sagan.film import shoot
 from sagan.layers import SelfAttention, SpectralNorm
-from sagan.networks import Generator, SaganConfig
-from sagan.sampler import Sampler
-from sagan.trainer import (
+from sagan.learner import (
     D_CHANGES,
     DISCRIMINATOR_NOISE,
     G_CHANGES,
     GENERATOR_NOISE,
     MOVES,
     PENALTY,
-    PRESETS,
-    Recipe,
-    Trainer,
     TrainingError,
 )
+from sagan.networks import Generator, SaganConfig
+from sagan.recipe import PRESETS, Recipe
+from sagan.sampler import Sampler
+from sagan.trainer import Trainer
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 RESIDUAL = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16))
@@ -329,10 +328,10 @@ class Repeated:
 )
 def test_a_captured_step_learns_the_same_from_what_each_step_draws(tmp_path, monkeypatch, recipe, classes):
     """All but the graph itself, which tests/test_gpu.py sees; a GPU is needed for that one."""
-    data, steps = random_images(22, classes), trainer.BEFORE_CAPTURE + 3
+    data, steps = random_images(22, classes), learner.BEFORE_CAPTURE + 3
     plain, captured = (make(tmp_path, data, steps=steps, lr_decay=1, **recipe) for _ in range(2))
     made = []
-    monkeypatch.setattr(trainer, "Captured", lambda *given: made.append(given) or Repeated(*given))
+    monkeypatch.setattr(learner, "Captured", lambda *given: made.append(given) or Repeated(*given))
     captured._captures = True
     for group in (*captured.g_optimizer.param_groups, *captured.d_optimizer.param_groups):
         group["lr"] = torch.tensor(group["lr"])
@@ -356,10 +355,10 @@ def test_a_step_that_cannot_be_captured_is_one_sentence(tmp_path, monkeypatch):
 
     run = make(tmp_path)
     run._captures = True
-    monkeypatch.setattr(trainer, "Captured", refuse)
+    monkeypatch.setattr(learner, "Captured", refuse)
     with pytest.raises(TrainingError) as error:
         without_files(run).train()
-    assert run.step == trainer.BEFORE_CAPTURE
+    assert run.step == learner.BEFORE_CAPTURE
     assert str(error.value) == (
         "A step cannot be captured here (CUDA error: operation not permitted): add --no-capture."
     )
@@ -440,7 +439,7 @@ def assert_two_steps_of_plain_autograd(tmp_path: Path, classes: int, **recipe) -
 def test_images_that_live_on_the_device_make_the_same_batches(tmp_path, monkeypatch, classes):
     data = random_images(22, classes)
     run = make(tmp_path, data)
-    monkeypatch.setattr(trainer, "resident", lambda images, device: torch.from_numpy(images).to(device))
+    monkeypatch.setattr(learner, "resident", lambda images, device: torch.from_numpy(images).to(device))
     other = make(tmp_path, data)
     for update in range(7):
         for one, two in zip(run._draw(update), other._draw(update), strict=True):
@@ -516,8 +515,8 @@ def test_gammas_start_at_zero_in_both_networks_and_move(tmp_path):
 )
 def test_the_average_follows_its_half_life_and_ramp(tmp_path, monkeypatch, ema_kimg, ema_ramp, d_steps):
     """After as many images as the half-life, half of what was known is gone; young averages forget faster."""
-    assert trainer.EMA_RAMP == 0.05
-    monkeypatch.setattr(trainer, "EMA_RAMP", ema_ramp)
+    assert learner.EMA_RAMP == 0.05
+    monkeypatch.setattr(learner, "EMA_RAMP", ema_ramp)
     run = make(tmp_path, steps=8, ema_kimg=ema_kimg, d_steps=d_steps, g_lr=0.01)
     names = [name for name, _ in run.generator.named_parameters()]
     expected = {name: value.double().clone() for name, value in run.generator.named_parameters()}
@@ -777,7 +776,7 @@ def test_what_does_not_fall_on_an_interval_is_logged_drawn_and_saved_at_the_end(
 
 
 def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discriminator(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    monkeypatch.setattr(learner, "EMA_RAMP", math.inf)
     run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     for name, network in (
@@ -794,7 +793,7 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
 def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_the_discriminator(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(trainer, "EMA_RAMP", math.inf)
+    monkeypatch.setattr(learner, "EMA_RAMP", math.inf)
     run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     stored = load_file(tmp_path / "checkpoint/spectra.safetensors")
@@ -1772,7 +1771,7 @@ DAMAGED = [
     {"recipe": {"batch_size": "4"}},
     {"recipe": {"batch_size": 4, "d_steps": None}},
     {"before": {}},
-    {"before": trainer.NOTHING_BEFORE | {"images": "0"}},
+    {"before": learner.NOTHING_BEFORE | {"images": "0"}},
 ]
 
 
@@ -1900,7 +1899,7 @@ def test_presets_differ_in_decay_and_flips():
 
 def test_auto_precision_is_bf16_where_the_hardware_has_it(tmp_path, monkeypatch):
     for native in (False, True):
-        monkeypatch.setattr(trainer, "has_native_bf16", lambda device, native=native: native)
+        monkeypatch.setattr(learner, "has_native_bf16", lambda device, native=native: native)
         assert make(tmp_path, precision="auto").bf16 is native
         assert make(tmp_path, precision="bf16").bf16
         assert not make(tmp_path, precision="fp32").bf16

@@ -1,0 +1,82 @@
+"""What a run folder says of the run in it, and whether another one may go on with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sagan import checkpoint
+from sagan.learner import NOTHING_BEFORE, TrainingError
+
+# What state.json must hold.
+Kind = type | tuple[type, ...] | dict[str, "Kind"]
+STATE_KINDS: dict[str, Kind] = {
+    "step": int,
+    "seconds": (int, float),
+    "recipe": {"batch_size": int, "d_steps": int},
+    "images": int,
+    "about": dict,
+    "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
+}
+
+
+def refuse_to_replace(out: Path) -> None:
+    """Raise TrainingError where there is a run in the folder already."""
+    parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
+    if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
+        raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
+
+
+def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
+    """Raise TrainingError where the networks in the folder have other classes than the run, by name."""
+    if len(there) != len(here):
+        counts = [len(names) or "no" for names in (there, here)]
+        raise TrainingError(
+            f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give "
+            "the --labels and --label-columns that it was trained with, or leave them out if it has none."
+        )
+    if pair := next(((a, b) for a, b in zip(there, here, strict=True) if a != b), None):
+        raise TrainingError(
+            f"The classes in '{folder}' are not those of this run, for example '{pair[0]}' instead of "
+            f"'{pair[1]}': give the same --label-columns."
+        )
+
+
+def read_state_info(folder: Path) -> dict:
+    """state.json of a run's checkpoint, with what older runs lack filled in.
+
+    Raises TrainingError where the folder has none, or a damaged one.
+    """
+    try:
+        info = checkpoint.read_json(folder / checkpoint.STATE_INFO, any_path=True)
+    except checkpoint.CheckpointError:
+        info = None
+    if isinstance(info, dict):
+        info = {"before": dict(NOTHING_BEFORE)} | info
+        if isinstance(info.get("recipe"), dict):
+            info["recipe"] = {"d_steps": 1} | info["recipe"]
+    if not _is_like(info, STATE_KINDS):
+        raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
+    return info
+
+
+def _is_like(value: object, kind: Kind) -> bool:
+    """Whether a value is of this kind; a dictionary's must have these keys, and may have more."""
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
+    return isinstance(value, kind)
+
+
+def load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        like = parameters[int(index)]
+        placed = (
+            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
+        )
+        state.setdefault(int(index), {})[name] = placed
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
