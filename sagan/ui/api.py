@@ -1,12 +1,12 @@
 """The public endpoints: what the page shows, for programs (`gradio_client`, or plain HTTP)."""
 
-import math
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from sagan import heatmaps
+from sagan.networks import side_of
 from sagan.ui import texts
 from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
 from sagan.ui.current import CurrentFace, first_class
@@ -69,8 +69,8 @@ def attention_row(
             raise ValueError(f"{name} must be a number from 0 to 1, but was {share!r}.")
     latent, label = CurrentFace(seed, seed, psi=truncation, label=label).inputs(sampler.config)
     maps = sampler.attention(latent, layer, label)
-    side = math.isqrt(len(maps))
-    row, column = (min(side - 1, int(share * side)) for share in (y, x))
+    side = side_of(layer)
+    column, row = heatmaps.cell((x, y), side)
     weights = maps[row * side + column]
     return {
         "layer": layer,

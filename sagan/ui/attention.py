@@ -9,10 +9,11 @@ import gradio as gr
 
 from sagan import heatmaps
 from sagan.checkpoint import AVERAGE_MAPS
+from sagan.networks import discriminator_key, side_of
 from sagan.ui import save, texts
 from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls, other_end
-from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, side_of, signed
+from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, signed
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import COMBINED, MOST_PINS, told_pins
 from sagan.ui.numbers import the_numbers
@@ -54,10 +55,9 @@ def _lab_layers(network: str, names: Sequence[str]) -> list[dict[str, Any]]:
     layers = [_layer(name) for name in names]
     if len(layers) > 1:
         layers.append(_combined(max(layer["side"] for layer in layers)))
-    of_generator = network == "generator"
-    identity = "{name}" if of_generator else texts.LAB["discriminator"]
-    own = {"network": network, "hidden": not of_generator}
-    return [layer | own | {"id": identity.format(name=layer["name"])} for layer in layers]
+    identify = str if network == "generator" else discriminator_key
+    own = {"network": network, "hidden": network != "generator"}
+    return [layer | own | {"id": identify(layer["name"])} for layer in layers]
 
 
 def _combined(side: int) -> dict[str, Any]:

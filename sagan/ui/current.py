@@ -120,11 +120,6 @@ def _share(text: str) -> float:
     return value
 
 
-def side_of(layer: str) -> int:
-    """How many cells wide a layer of this name is: "32x32" has 32."""
-    return int(layer.partition("x")[0])
-
-
 def layers_of(
     queries_keys: Mapping[str, tuple[np.ndarray, np.ndarray]], gammas: Mapping[str, float]
 ) -> list[dict[str, Any]]:

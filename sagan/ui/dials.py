@@ -13,10 +13,11 @@ import gradio as gr
 import numpy as np
 
 from sagan import inside
+from sagan.networks import side_of
 from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, check_label, labels_of, side_of
+from sagan.ui.current import CurrentFace, check_label, labels_of
 from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, told_pins
 from sagan.ui.work import CHOICE, in_worker, told, told_list
 

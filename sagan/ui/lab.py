@@ -70,12 +70,6 @@ def told_pins(event: gr.EventData, size: int, counts: range) -> list[Pin]:
     return list(zip(places[::2], places[1::2], strict=True))
 
 
-def pixel_of(point: tuple[float, float], size: int) -> Pin:
-    """The pixel that holds a point (x, y), both shares from 0 to 1 of a picture `size` pixels wide."""
-    column, row = (min(size - 1, int(share * size)) for share in point)
-    return column, row
-
-
 def cell_of(pin: Pin, size: int, side: int) -> int:
     """The position, row * side + column, of the cell that holds a pixel of a picture `size` pixels wide."""
     column, row = (at * side // size for at in pin)

@@ -8,12 +8,13 @@ import gradio as gr
 import numpy as np
 
 from sagan import heatmaps
+from sagan.networks import side_of
 from sagan.ui import texts, worksheet
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls, other_end
-from sagan.ui.current import CurrentFace, class_name, first_class, side_of
+from sagan.ui.current import CurrentFace, class_name, first_class
 from sagan.ui.dials import compare
-from sagan.ui.lab import COMBINED, MOST_PINS, Pin, pixel_of
+from sagan.ui.lab import COMBINED, MOST_PINS, Pin
 from sagan.ui.work import CHOICE, failed, in_worker, told
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
         lab["gammas"] = dict.fromkeys(sampler.layers, 0)
     if sampler.average_maps is None and lab.pop("average", False):
         dice = True  # the words ask for other faces then
-    pins = _receiving_most(sampler, step)[0] if step.most else [pixel_of(query, sampler.config.image_size)]
+    pins = (
+        _receiving_most(sampler, step)[0] if step.most else [heatmaps.cell(query, sampler.config.image_size)]
+    )
     return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pins": pins}
 
 
@@ -140,7 +143,7 @@ def _receiving_most(sampler: "Sampler", step: Step) -> tuple[list[Pin], float]:
     latent = CurrentFace(seed, seed).latent(sampler.config.z_dim)
     attention = sampler.attention(latent, layer, first_class(sampler))  # (n*n, n*n)
     most = heatmaps.receiving_most(attention, MOST_PINS)
-    pins = [pixel_of(((at % side + 0.5) / side, (at // side + 0.5) / side), size) for at in most]
+    pins = [heatmaps.cell(((at % side + 0.5) / side, (at // side + 0.5) / side), size) for at in most]
     return pins, float(attention[:, most].sum(1).mean())
 
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
+from sagan.networks import side_of
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
-from sagan.ui.current import CurrentFace, side_of
+from sagan.ui.current import CurrentFace
 from sagan.ui.work import CHOICE, in_worker, told
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import numpy as np
 
 from sagan import heatmaps
 from sagan.latents import from_seed
+from sagan.networks import side_of
 from sagan.ui import texts
-from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, side_of, signed
-from sagan.ui.lab import Pin, cell_of, pixel_of
+from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, signed
+from sagan.ui.lab import Pin, cell_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -24,7 +25,7 @@ SCORED = range(1, 7)  # seeds whose scores an exercise asks for
 def page(sampler: "Sampler", face: tuple[int, tuple[float, float]]) -> str:
     """The worksheet about a seed and a point of its face, (x, y) in shares of it: a whole HTML document."""
     seed, point = face
-    pixel = pixel_of(point, sampler.config.image_size)
+    pixel = heatmaps.cell(point, sampler.config.image_size)
     known = figures(sampler, seed, pixel)
     words = {name: text for name, text in texts.WORKSHEET.items() if isinstance(text, str)}
     label = first_class(sampler)
