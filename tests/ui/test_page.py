@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import chosen_tab, gamma_text
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -130,13 +130,6 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
     assert page.locator("#sheet-view p.error").text_content() == ""
 
 
-def fast_forward(page, milliseconds: int) -> None:
-    """Let at least this much time pass on the page's clock; Playwright 1.55 now and then loses a leap."""
-    end = page.evaluate("Date.now()") + milliseconds
-    while (left := end - page.evaluate("Date.now()")) > 0:
-        page.clock.fast_forward(left)
-
-
 def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypatch):
     page.clock.install()
     begun, enough = threading.Event(), threading.Event()
@@ -224,24 +217,6 @@ def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
     page.wait_for_timeout(1000)
     assert page.evaluate("sagan.face.seed_a") == diced != 5
     assert page.locator("#seed input[type=number]").input_value() == str(diced)
-
-
-class HeldRequests:
-    """The requests of a page for faces, each answered when the test says so."""
-
-    def __init__(self, page):
-        self.page, self.held = page, []
-        page.route("**/run/predict*", lambda route: self.held.append(route))
-
-    def wait_for(self, count: int) -> None:
-        while len(self.held) < count:
-            self.page.wait_for_timeout(50)
-
-    def answer(self, i: int) -> None:
-        self.wait_for(i + 1)
-        with self.page.expect_response("**/run/predict*"):
-            self.held[i].continue_()
-        self.page.wait_for_timeout(500)
 
 
 def agreed(page) -> list[str]:

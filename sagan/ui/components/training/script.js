@@ -11,6 +11,7 @@ const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want',
 
 let moments = []; // [{step, images, otherRun}]
 let film = null; // arrays by name, those of all moments and faces one after the other
+let loading = false;
 let at = 0, chosen = 0, playing = 0;
 
 // The film
@@ -170,7 +171,11 @@ buttons.forEach((button, i) => button.addEventListener('click', () => {
 
 async function receive() {
   const value = props.value;
-  if (!value || moments.length) return;
+  if (!value) return;
+  fresh.answered(value.number); // what takes its time from here on is a download that shows how far it is
+  if (loading || moments.length) return;
+  loading = true;
+  error.textContent = '';
   try {
     if (value.film) {
       const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
@@ -180,13 +185,13 @@ async function receive() {
     } else moments = value.moments;
   } catch {
     return sagan.emit('failed', element.closest('.view').id);
+  } finally {
+    loading = false;
   }
-  error.textContent = '';
   if (moments.some(({ otherRun }) => otherRun)) element.querySelector('.help').append(document.createElement('br'), texts.other_run);
   slider.max = moments.length - 1;
   drawCurves(value.curves);
   show(moments.length - 1);
-  fresh.answered(value.number);
 }
 
 // Playing stops when the tab is left.
