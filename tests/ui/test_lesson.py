@@ -224,6 +224,20 @@ def test_escape_closes_the_menu_first(page):
     assert not card(page).is_visible()
 
 
+def test_escape_closes_the_list_of_classes_first(new_page, serve, with_classes):
+    page = new_page(serve(with_classes))
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page)
+    page.locator("#label input").click()
+    page.get_by_role("option", name="smiling").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("option", name="smiling").wait_for(state="hidden")
+    assert card(page).is_visible()
+    page.keyboard.press("Escape")  # from the closed box
+    page.locator("#lesson-view .start").wait_for()
+    assert not card(page).is_visible()
+
+
 def test_a_face_that_was_asked_for_after_a_step_ends_the_waiting_for_it(page, sampler):
     begin(page)
     with no_faces(sampler):

@@ -94,8 +94,8 @@ back.addEventListener('click', () => go(Math.max(0, wanted - 1)));
 next.addEventListener('click', () => (shown === steps.length - 1 ? leave() : go(Math.min(steps.length - 1, wanted + 1))));
 part('.leave').addEventListener('click', leave);
 part('.dice').addEventListener('click', () => document.querySelector('#dice').click()); // it may be far from what it changes
-document.addEventListener('keydown', ({ key }) => { // before others: of projector and tour, one at a time
-  const others = document.body.classList.contains('projector') || document.querySelector('details.save[open]');
+document.addEventListener('keydown', ({ key }) => { // before others: of projector, menus and tour, one at a time
+  const others = document.querySelector('body.projector, details.save[open], #label [aria-expanded="true"]');
   if (key === 'Escape' && !others) leave();
 }, true);
 new ResizeObserver(keepRoom).observe(card);
