@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import HeldRequests, chosen_tab, fast_forward, gamma_text
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -442,6 +442,19 @@ def test_a_download_whose_face_never_comes_does_not_take_the_next_one(failing_pa
     roll(page)
     page.wait_for_timeout(500)
     assert downloads == []
+
+
+def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_page):
+    page = failing_page
+    open_tab(page, "Walk")
+    page.wait_for_selector("#walk-view .play:enabled")
+    picture = painted(page.locator("#walk-view .picture"))
+    play_a_while(page)
+    page.route("**/run/predict*", lambda route: route.fulfill(status=500, json={"error": "broken"}))
+    page.locator("#walk-view .play").click()
+    page.wait_for_function("() => sagan.t === null && !sagan.pending()")
+    page.wait_for_selector('#walk-view [data-t="0"]')
+    np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
 
 
 def test_a_new_face_is_spoken_of(page):
