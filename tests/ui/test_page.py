@@ -713,6 +713,26 @@ def test_a_bad_link_opens_with_what_is_valid_and_says_what_was_ignored(new_page,
     assert bad in page.locator("#face-view .notice").text_content()
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_new_face_before_the_first_one_keeps_what_else_a_link_says(new_page, address, order):
+    page = new_page("about:blank")
+    requests = HeldRequests(page)
+    page.goto(f"{address}?seed=21&psi=7&pins=9-9_20-30&gamma_16x16=2&maps=b")
+    requests.wait_for(1)
+    page.locator("#dice").click()
+    for i in order:
+        requests.answer(i)
+    page.wait_for_function("sagan.face?.seed_a !== 21 && !sagan.pending()")
+    state = page.evaluate("sagan.lab.state")
+    assert [(pin["x"], pin["y"]) for pin in state["pins"]] == [(9, 9), (20, 30)]
+    assert (state["gammas"], state["maps"]) == ({"16x16": 2}, "b")
+    notice = page.locator("#face-view .notice")
+    assert "psi=7" in notice.text_content()
+    page.unroute("**/run/predict*")
+    page.locator("#dice").click()
+    page.wait_for_function("document.querySelector('#face-view .notice').textContent === ''")
+
+
 def test_nothing_of_a_link_is_read_as_html(new_page, address):
     page = new_page(f"{address}?seed=<img src=x onerror=alert(1)>")
     page.wait_for_function("globalThis.sagan?.face")
