@@ -204,6 +204,16 @@ globalThis.sagan = (() => {
       if (target.textContent !== text) target.textContent = text;
     },
 
+    /** Draw a table of 256 RGB colours over a canvas of as many pixels. */
+    bar(canvas, table) {
+      const context = canvas.getContext('2d'), image = context.createImageData(256, 1);
+      saganAttention.colours(Uint8Array.from({ length: 256 }, (_, level) => level), table, image.data);
+      context.putImageData(image, 0, 0);
+    },
+
+    /** A number in so many digits after the point, with a true minus. */
+    signed: (value, digits) => value.toFixed(digits).replace('-', '−'),
+
     /** A number in three digits or so, with a true minus. */
     figure(value) {
       const size = Number(Math.abs(value).toPrecision(3)), digits = size >= 100 || !size ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
@@ -211,7 +221,7 @@ globalThis.sagan = (() => {
     },
 
     /** A gamma in two places, and in more where these would be zeros. */
-    gamma: (value) => (value && Math.abs(value) < 0.01 ? sagan.figure(value) : value.toFixed(2).replace('-', '−')),
+    gamma: (value) => (value && Math.abs(value) < 0.01 ? sagan.figure(value) : sagan.signed(value, 2)),
 
     download(address, file) {
       Object.assign(document.createElement('a'), { href: address, download: file }).click();
