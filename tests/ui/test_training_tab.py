@@ -429,6 +429,16 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     assert len(looks) == len(set(looks)) == 5
 
 
+def test_a_small_value_on_a_curve_does_not_look_like_none(new_page, serve, filmed):
+    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    gammas = {"g_gamma_16x16": -0.0003, "g_gamma_32x32": 0.0}
+    sampler.history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
+    page = new_page(serve(sampler))
+    open_training(page)
+    assert part(page, ".lines b").all_text_contents() == ["−3e−4", "0"]
+    assert [part(page, f".{end}").text_content() for end in ("high", "low")] == ["0", "−3e−4"]
+
+
 def assert_room_on_a_tablet(page) -> None:
     """Every tab is in sight and no wider than the screen, and the layers stand in one row."""
     for name in ("Faces", "Walk", "Training", "Inside", "Lesson", "Attention"):

@@ -54,7 +54,7 @@ function choose(i) {
 const place = (images) => Math.log2(1 + images / 1000);
 const whole = (number) => number.toLocaleString('en');
 const brief = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 });
-const figure = (value) => value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 ? 2 : 3).replace('-', '−');
+const { figure } = sagan;
 const charts = props.charts.map(({ id, lines }) => {
   const chart = element.querySelector(`[data-chart="${id}"]`), all = (selector) => [...chart.querySelectorAll(selector)];
   return {
