@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -104,7 +105,7 @@ def fast_forward(page, milliseconds: int) -> None:
 class HeldRequests:
     """The requests of a page, for faces if nothing else is said, each answered when the test says so."""
 
-    def __init__(self, page, pattern: str = "**/run/predict*"):
+    def __init__(self, page, pattern: str | re.Pattern = "**/run/predict*"):
         self.page, self.pattern, self.held = page, pattern, []
         page.route(pattern, lambda route: self.held.append(route))
 

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import re
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
     first_picture_is(page, faces.pictures.png_uri(face_of(sampler, z)))
     labels = page.locator("#sheet-view .grid button").evaluate_all("all => all.map((b) => b.ariaLabel)")
     assert [label.split("seed ")[1].split(",")[0] for label in labels] == ["4294967294", "4294967295", "0"]
+
+
+@pytest.mark.parametrize(
+    ("tab", "picture"), [("Faces", "#sheet-view .grid button"), ("Inside", "#inside-view .cells canvas")]
+)
+def test_what_is_to_come_breathes_until_it_is_there_unless_motion_is_unwanted(page, tab, picture):
+    moving = """picture => document.querySelector(picture).getAnimations()
+        .map(({ animationName, playState }) => `${animationName} ${playState}`)"""
+    asking = re.compile("/run/predict|/queue/join")
+    requests = HeldRequests(page, asking)
+    open_tab(page, tab)
+    requests.wait_for(1)
+    assert page.evaluate(moving, picture) == ["breathe running"]
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving, picture) == []
+    page.emulate_media(reduced_motion="no-preference")
+    page.route(asking, lambda route: route.continue_())
+    for request in requests.held:
+        request.continue_()
+    page.wait_for_function("picture => !document.querySelector(picture).closest('.empty')", arg=picture)
+    assert page.evaluate(moving, picture) == []
 
 
 def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
