@@ -165,9 +165,9 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
         open_tab(page, "Faces")
         assert begun.wait(30)
         page.wait_for_selector("#sheet-view .waiting")
-        fast_forward(page, 119_000)
+        fast_forward(page, 100_000)
         assert page.locator("#sheet-view .waiting").count() == 1
-        fast_forward(page, 2_000)
+        fast_forward(page, 21_000)
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
         assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     finally:
