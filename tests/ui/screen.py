@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -92,6 +93,31 @@ def until(window, holds: Callable) -> None:
         except AssertionError:
             window.wait_for_timeout(100)
     holds()
+
+
+def fast_forward(page, milliseconds: int) -> None:
+    """Let at least this much time pass on the page's clock; Playwright 1.55 now and then loses a leap."""
+    end = page.evaluate("Date.now()") + milliseconds
+    while (left := end - page.evaluate("Date.now()")) > 0:
+        page.clock.fast_forward(left)
+
+
+class HeldRequests:
+    """The requests of a page, for faces if nothing else is said, each answered when the test says so."""
+
+    def __init__(self, page, pattern: str | re.Pattern = "**/run/predict*"):
+        self.page, self.pattern, self.held = page, pattern, []
+        page.route(pattern, lambda route: self.held.append(route))
+
+    def wait_for(self, count: int) -> None:
+        while len(self.held) < count:
+            self.page.wait_for_timeout(50)
+
+    def answer(self, i: int) -> None:
+        self.wait_for(i + 1)
+        with self.page.expect_response(self.pattern):
+            self.held[i].continue_()
+        self.page.wait_for_timeout(500)
 
 
 def anywhere() -> tuple[float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from randomness import draw
-from screen import chosen_tab
+from screen import HeldRequests, chosen_tab
 
 from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -220,6 +220,20 @@ def test_escape_closes_the_menu_first(page):
     assert menu.get_attribute("open") is None and card(page).is_visible()
     assert page.evaluate("document.activeElement.matches('details.save summary')")
     page.keyboard.press("Escape")
+    page.locator("#lesson-view .start").wait_for()
+    assert not card(page).is_visible()
+
+
+def test_escape_closes_the_list_of_classes_first(new_page, serve, with_classes):
+    page = new_page(serve(with_classes))
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page)
+    page.locator("#label input").click()
+    page.get_by_role("option", name="smiling").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("option", name="smiling").wait_for(state="hidden")
+    assert card(page).is_visible()
+    page.keyboard.press("Escape")  # from the closed box
     page.locator("#lesson-view .start").wait_for()
     assert not card(page).is_visible()
 
@@ -442,6 +456,91 @@ def test_a_step_whose_face_is_face_b_gets_another_b_until_the_tour_is_left(new_p
     card(page, ".leave").click()
     page.wait_for_function("seed => sagan.face.seed_a === seed", arg=second)
     assert page.evaluate("sagan.face.seed_b") == first
+
+
+def broken(route) -> None:
+    route.fulfill(status=500, json={"error": "broken"})
+
+
+def test_a_tour_that_could_not_be_left_is_left_at_the_next_try(context, address):
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(f"{address}?seed=21&pins=9-9")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.wait_for_function("() => location.search.includes('seed_b=')")
+    search = page.evaluate("location.search")
+    begin(page, 3)
+    page.route("**/run/predict*", broken)
+    card(page, ".leave").click()
+    page.wait_for_selector("#tour-view .error:not(:empty)")
+    assert card(page, ".error").text_content() == texts.TOUR["failed"]
+    at(page, 3)
+    page.wait_for_timeout(700)  # longer than the address waits before it says another face
+    assert page.evaluate("location.search") == search
+    page.unroute("**/run/predict*")
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    assert page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[9, 9]]
+    assert not card(page).is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_tour_comes_back_where_neither_the_face_from_before_it_nor_a_new_one_arrives(
+    context, address, order
+):
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(f"{address}?seed=21")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page, 3)
+    requests = HeldRequests(page)
+    card(page, ".leave").click()
+    page.locator("#dice").click()
+    requests.wait_for(2)
+    for i in order:
+        assert not card(page).is_visible()
+        broken(requests.held[i])
+    at(page, 3)
+    page.unroute("**/run/predict*")
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    page.close()
+
+
+def test_a_tour_that_begins_again_before_the_last_one_is_left_ends_where_that_began(
+    new_page, address, sampler
+):
+    page = new_page(f"{address}?seed=21&pins=9-9")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page, 3)
+    with no_faces(sampler):
+        card(page, ".leave").click()
+        page.locator("#header-view .tour").click()
+    at(page, 0)
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    assert page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[9, 9]]
+
+
+@pytest.mark.parametrize("tour_fails", [False, True])
+def test_a_tour_that_begins_again_while_leaving_the_last_one_fails_can_be_left(context, address, tour_fails):
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(f"{address}?seed=21")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page, 3)
+    requests = HeldRequests(page)
+    card(page, ".leave").click()
+    page.locator("#header-view .tour").click()
+    requests.wait_for(2)
+    leave, go = requests.held
+    broken(leave)
+    broken(go) if tour_fails else go.continue_()
+    page.wait_for_selector("#tour-view .card:visible")
+    at(page, 3 if tour_fails else 0)
+    assert card(page, ".error").text_content() == (texts.TOUR["failed"] if tour_fails else "")
+    page.unroute("**/run/predict*")
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    page.close()
 
 
 def test_a_worksheet_that_arrives_leaves_what_is_said_of_a_step(context, serve, sampler, monkeypatch):

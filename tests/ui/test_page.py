@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import re
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import chosen_tab, gamma_text
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -113,6 +114,27 @@ def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
     assert [label.split("seed ")[1].split(",")[0] for label in labels] == ["4294967294", "4294967295", "0"]
 
 
+@pytest.mark.parametrize(
+    ("tab", "picture"), [("Faces", "#sheet-view .grid button"), ("Inside", "#inside-view .cells canvas")]
+)
+def test_what_is_to_come_breathes_until_it_is_there_unless_motion_is_unwanted(page, tab, picture):
+    moving = """picture => document.querySelector(picture).getAnimations()
+        .map(({ animationName, playState }) => `${animationName} ${playState}`)"""
+    asking = re.compile("/run/predict|/queue/join")
+    requests = HeldRequests(page, asking)
+    open_tab(page, tab)
+    requests.wait_for(1)
+    assert page.evaluate(moving, picture) == ["breathe running"]
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving, picture) == []
+    page.emulate_media(reduced_motion="no-preference")
+    page.route(asking, lambda route: route.continue_())
+    for request in requests.held:
+        request.continue_()
+    page.wait_for_function("picture => !document.querySelector(picture).closest('.empty')", arg=picture)
+    assert page.evaluate(moving, picture) == []
+
+
 def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
     open_tab(page, "Faces")
     sheet_is_ready(page, 24)
@@ -130,13 +152,6 @@ def test_a_sheet_that_failed_is_asked_for_again(page, sampler, monkeypatch):
     assert page.locator("#sheet-view p.error").text_content() == ""
 
 
-def fast_forward(page, milliseconds: int) -> None:
-    """Let at least this much time pass on the page's clock; Playwright 1.55 now and then loses a leap."""
-    end = page.evaluate("Date.now()") + milliseconds
-    while (left := end - page.evaluate("Date.now()")) > 0:
-        page.clock.fast_forward(left)
-
-
 def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypatch):
     page.clock.install()
     begun, enough = threading.Event(), threading.Event()
@@ -150,9 +165,9 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
         open_tab(page, "Faces")
         assert begun.wait(30)
         page.wait_for_selector("#sheet-view .waiting")
-        fast_forward(page, 119_000)
+        fast_forward(page, 100_000)
         assert page.locator("#sheet-view .waiting").count() == 1
-        fast_forward(page, 2_000)
+        fast_forward(page, 21_000)
         page.wait_for_selector("#sheet-view :not(.waiting) > .grid")
         assert page.locator("#sheet-view p.error").text_content() == texts.SHEET["failed"]
     finally:
@@ -224,24 +239,6 @@ def test_a_request_that_arrives_after_a_later_one_does_not_win(page):
     page.wait_for_timeout(1000)
     assert page.evaluate("sagan.face.seed_a") == diced != 5
     assert page.locator("#seed input[type=number]").input_value() == str(diced)
-
-
-class HeldRequests:
-    """The requests of a page for faces, each answered when the test says so."""
-
-    def __init__(self, page):
-        self.page, self.held = page, []
-        page.route("**/run/predict*", lambda route: self.held.append(route))
-
-    def wait_for(self, count: int) -> None:
-        while len(self.held) < count:
-            self.page.wait_for_timeout(50)
-
-    def answer(self, i: int) -> None:
-        self.wait_for(i + 1)
-        with self.page.expect_response("**/run/predict*"):
-            self.held[i].continue_()
-        self.page.wait_for_timeout(500)
 
 
 def agreed(page) -> list[str]:
@@ -467,6 +464,19 @@ def test_a_download_whose_face_never_comes_does_not_take_the_next_one(failing_pa
     roll(page)
     page.wait_for_timeout(500)
     assert downloads == []
+
+
+def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_page):
+    page = failing_page
+    open_tab(page, "Walk")
+    page.wait_for_selector("#walk-view .play:enabled")
+    picture = painted(page.locator("#walk-view .picture"))
+    play_a_while(page)
+    page.route("**/run/predict*", lambda route: route.fulfill(status=500, json={"error": "broken"}))
+    page.locator("#walk-view .play").click()
+    page.wait_for_function("() => sagan.t === null && !sagan.pending()")
+    page.wait_for_selector('#walk-view [data-t="0"]')
+    np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
 
 
 def test_a_new_face_is_spoken_of(page):
@@ -723,6 +733,26 @@ def test_a_bad_link_opens_with_what_is_valid_and_says_what_was_ignored(new_page,
     page.wait_for_function("globalThis.sagan?.face")
     assert page.evaluate("sagan.face.psi") == 0.5 or page.evaluate("sagan.face.seed_a") == 9
     assert bad in page.locator("#face-view .notice").text_content()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_new_face_before_the_first_one_keeps_what_else_a_link_says(new_page, address, order):
+    page = new_page("about:blank")
+    requests = HeldRequests(page)
+    page.goto(f"{address}?seed=21&psi=7&pins=9-9_20-30&gamma_16x16=2&maps=b")
+    requests.wait_for(1)
+    page.locator("#dice").click()
+    for i in order:
+        requests.answer(i)
+    page.wait_for_function("sagan.face?.seed_a !== 21 && !sagan.pending()")
+    state = page.evaluate("sagan.lab.state")
+    assert [(pin["x"], pin["y"]) for pin in state["pins"]] == [(9, 9), (20, 30)]
+    assert (state["gammas"], state["maps"]) == ({"16x16": 2}, "b")
+    notice = page.locator("#face-view .notice")
+    assert "psi=7" in notice.text_content()
+    page.unroute("**/run/predict*")
+    page.locator("#dice").click()
+    page.wait_for_function("document.querySelector('#face-view .notice').textContent === ''")
 
 
 def test_nothing_of_a_link_is_read_as_html(new_page, address):

@@ -9,7 +9,17 @@ import pytest
 import torch
 from randomness import draw, fresh_rng
 from safetensors.torch import load_file
-from screen import anywhere, described, enlarged, gamma_text, in_space, painted, until
+from screen import (
+    HeldRequests,
+    anywhere,
+    described,
+    enlarged,
+    fast_forward,
+    gamma_text,
+    in_space,
+    painted,
+    until,
+)
 
 from sagan import checkpoint
 from sagan.film import Film, shoot
@@ -419,6 +429,16 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     assert len(looks) == len(set(looks)) == 5
 
 
+def test_a_small_value_on_a_curve_does_not_look_like_none(new_page, serve, filmed):
+    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    gammas = {"g_gamma_16x16": -0.0003, "g_gamma_32x32": 0.0}
+    sampler.history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
+    page = new_page(serve(sampler))
+    open_training(page)
+    assert part(page, ".lines b").all_text_contents() == ["−3e−4", "0"]
+    assert [part(page, f".{end}").text_content() for end in ("high", "low")] == ["0", "−3e−4"]
+
+
 def assert_room_on_a_tablet(page) -> None:
     """Every tab is in sight and no wider than the screen, and the layers stand in one row."""
     for name in ("Faces", "Walk", "Training", "Inside", "Lesson", "Attention"):
@@ -472,10 +492,61 @@ def test_a_film_that_does_not_arrive_says_so_and_is_asked_for_again(new_page, fi
     page.route("**/film.safetensors", lambda route: route.fulfill(body=b"not a film"))
     page.get_by_role("tab", name="Training", exact=True).click()
     page.wait_for_function("document.querySelector('#training-view .error').textContent.includes('again')")
+    assert not part(page, ".moment").is_visible()  # nothing loads any more
     page.unroute("**/film.safetensors")
     page.get_by_role("tab", name="Faces", exact=True).click()
     open_training(page)
     assert part(page, ".error").text_content() == ""
+
+
+LOST = 121_000  # ms; after them no answer is waited for any more
+
+
+def come_back(page) -> None:
+    """Open another tab and come back, as who reads that the film could not be loaded is told to."""
+    for tab in (texts.FACES_TAB, texts.TRAINING_TAB):
+        page.get_by_role("tab", name=tab, exact=True).click()
+
+
+def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.clock.install()
+    downloads = HeldRequests(page, "**/film.safetensors")
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    downloads.wait_for(1)
+    fast_forward(page, LOST)
+    assert part(page, ".error").text_content() == ""
+    assert part(page, ".moment").text_content() == texts.TRAINING["loading_first"]
+    come_back(page)
+    downloads.held[0].continue_()
+    page.wait_for_selector("#training-view [data-step]")
+    come_back(page)
+    fast_forward(page, LOST)
+    assert part(page, ".error").text_content() == "" and len(downloads.held) == 1
+
+
+def test_a_film_of_which_two_answers_tell_is_loaded_once(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.clock.install()
+    answers, downloads = HeldRequests(page), HeldRequests(page, "**/film.safetensors")
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    answers.wait_for(1)
+    fast_forward(page, LOST)
+    assert part(page, ".error").text_content() == texts.TRAINING["failed"]
+    assert not part(page, ".moment").is_visible()
+    come_back(page)
+    answers.wait_for(2)
+    answers.held[0].continue_()
+    downloads.wait_for(1)
+    answers.held[1].continue_()
+    page.wait_for_selector('#training-view [aria-busy="false"]')
+    assert part(page, ".error").text_content() == "" and part(page, ".moment").is_visible()
+    for download in downloads.held:
+        download.continue_()
+    page.wait_for_selector("#training-view [data-step]")
+    assert len(downloads.held) == 1
 
 
 def test_pictures_and_charts_have_room_on_any_screen(new_page, filmed_address):

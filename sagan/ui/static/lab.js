@@ -78,6 +78,6 @@ sagan.lab = (() => {
       for (const [x, y] of pins) lab.pin(x, y);
     },
   };
-  sagan.on('face', (face) => { if (face.view) lab.open(face.view); });
+  sagan.on('link', ({ view }) => lab.open(view));
   return lab;
 })();

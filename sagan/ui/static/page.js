@@ -1,6 +1,6 @@
 // What the views share: the current face, of which there is always one, and how they ask Python for more.
 globalThis.sagan = (() => {
-  const events = ['face', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score', 'tab'];
+  const events = ['face', 'link', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score', 'tab'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
@@ -9,6 +9,7 @@ globalThis.sagan = (() => {
   // several answers alone; with the newest of all, no older one is waited for.
   let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
+  let opened = false; // what the link says was told
   let typed = false; // something that no request has read yet, but one is about to
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
@@ -33,6 +34,10 @@ globalThis.sagan = (() => {
       // A server that was started anew with another model: nothing here fits it, and the address keeps what was shown.
       if (model === undefined) model = face.model;
       if (model !== face.model) return location.reload();
+      if (face.view && !opened) { // at once: the face of the link may be overtaken
+        opened = true;
+        page.emit('link', face);
+      }
       if (face.asked > counted) out = Math.max(0, out - 1);
       if (face.asked === requests) {
         if (out) overtaken = true;
@@ -50,7 +55,8 @@ globalThis.sagan = (() => {
     },
 
     /**
-     * Listen to "face" (the current face, now and whenever it changes), "late" (an older answer set controls to what
+     * Listen to "face" (the current face, now and whenever it changes), "link" (once: the `view` that the address of
+     * the page names, and the `notice` of what in it was ignored), "late" (an older answer set controls to what
      * the newest face is not), "asked" (a request for a face is on its way), "pause" (a way that plays has to stop and
      * make its picture the current face), "preview" (a picture of a way that plays, before Python knows of it),
      * "sheet" (how many faces are wanted now), "failed" (the request of the view with this id will not be answered),
@@ -198,6 +204,16 @@ globalThis.sagan = (() => {
       if (target.textContent !== text) target.textContent = text;
     },
 
+    /** Draw a table of 256 RGB colours over a canvas of as many pixels. */
+    bar(canvas, table) {
+      const context = canvas.getContext('2d'), image = context.createImageData(256, 1);
+      saganAttention.colours(Uint8Array.from({ length: 256 }, (_, level) => level), table, image.data);
+      context.putImageData(image, 0, 0);
+    },
+
+    /** A number in so many digits after the point, with a true minus. */
+    signed: (value, digits) => value.toFixed(digits).replace('-', '−'),
+
     /** A number in three digits or so, with a true minus. */
     figure(value) {
       const size = Number(Math.abs(value).toPrecision(3)), digits = size >= 100 || !size ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
@@ -205,7 +221,7 @@ globalThis.sagan = (() => {
     },
 
     /** A gamma in two places, and in more where these would be zeros. */
-    gamma: (value) => (value && Math.abs(value) < 0.01 ? sagan.figure(value) : value.toFixed(2).replace('-', '−')),
+    gamma: (value) => (value && Math.abs(value) < 0.01 ? sagan.figure(value) : sagan.signed(value, 2)),
 
     download(address, file) {
       Object.assign(document.createElement('a'), { href: address, download: file }).click();

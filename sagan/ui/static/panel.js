@@ -2,7 +2,7 @@
 sagan.panel = (() => {
   const math = saganAttention;
   const MEASURES = ['best', 'next', 'entropy', 'distance', 'outside', 'total'];
-  const fixed = (value) => value.toFixed(1).replace('-', '−');
+  const fixed = (value) => sagan.signed(value, 1);
   const percent = (share) => (share > 0.9995 ? '> 99.9' : fixed(100 * share)); // softmax leaves none out, so never 100
   const whole = (value) => Math.round(value).toLocaleString('en');
   const rough = (value) => (value < 9.95 ? fixed(value) : whole(value)); // as exact as the codes of average maps
@@ -98,5 +98,5 @@ sagan.panel = (() => {
     };
     return self;
   }
-  return panel;
+  return Object.assign(panel, { mark });
 })();

@@ -40,7 +40,7 @@ let score = null; // of the face that is shown, once it is known
 
 function sayScore() {
   const known = inTurn() && score !== null;
-  status.textContent = known ? sagan.fill(texts.score, { score: score.toFixed(2).replace('-', '−') }) : '';
+  status.textContent = known ? sagan.fill(texts.score, { score: sagan.signed(score, 2) }) : '';
   sagan.emit('score', status.textContent);
 }
 

@@ -12,12 +12,14 @@ sagan.on('face', (face) => {
   const { seed_a, seed_b, t } = face;
   if (t === 0 || t === 1) name.textContent = sagan.fill(texts.seed, { seed: t ? seed_b : seed_a });
   else name.textContent = sagan.fill(texts.between, { percent: Math.round(100 * t), seed_a, seed_b });
-  notice.textContent = face.notice ?? '';
   canvas.setAttribute('aria-label', sagan.fill(texts.alt, { name: name.textContent }));
   sagan.draw(canvas, face.picture);
   element.dataset.seed = seed_a;
   element.dataset.t = t;
 });
+
+sagan.on('link', ({ notice: text }) => { notice.textContent = text; });
+sagan.on('asked', () => { notice.textContent = ''; }); // by somebody who may have read it
 
 // Who waits sees it, but a quick answer dims nothing.
 const SLOW = 300; // ms

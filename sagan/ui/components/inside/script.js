@@ -73,14 +73,14 @@ for (const button of buttons)
 
 open.addEventListener('click', () => {
   const { network, name } = blocks.get(chosen);
-  sagan.lab?.set({ network: network.name, layer: name.replace('attention ', '') });
+  sagan.lab.set({ network: network.name, layer: name.replace('attention ', '') });
   trigger('attend');
   // The button goes with its tab: the focus goes on to the face.
   const face = '#attention-view figure:not([hidden]) .picture';
   sagan.onceShown(face, (picture) => picture.focus({ preventScroll: true }));
 });
 
-paint(part('.scale canvas'), 256, Uint8Array.from({ length: 256 }, (_, level) => level));
+sagan.bar(part('.scale canvas'), table);
 element.classList.add('empty');
 describe();
 sagan.on('face', ({ picture }) => {

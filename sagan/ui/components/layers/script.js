@@ -85,12 +85,6 @@ const layers = (() => {
 
   // Words
 
-  function drawBar() {
-    const context = part('.scale canvas').getContext('2d'), bar = context.createImageData(256, 1);
-    math.colours(Uint8Array.from({ length: 256 }, (_, level) => level), table, bar.data);
-    context.putImageData(bar, 0, 0);
-  }
-
   /** What the colours mean: the same for all maps, or of each map its own maximum, which is told. */
   function sayScale(maps = []) {
     const own = lab.state.scale === 'own';
@@ -181,7 +175,7 @@ const layers = (() => {
     panel.figure.querySelector('.focus')?.addEventListener('click', () => lab.set({ layer: panel.name }));
   }
   if (panels.length) { // a film may have no attention layers
-    drawBar();
+    sagan.bar(part('.scale canvas'), table);
     caption.textContent = hint();
     lab.on((state, changes) => {
       if (changes.chosen) point = placeOf(changes.chosen);

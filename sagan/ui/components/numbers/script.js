@@ -17,7 +17,7 @@ function subject() {
   return { index, name, x, y, query: saganAttention.position((x + 0.5) / size, (y + 0.5) / size, side) };
 }
 
-const said = (value, digits = 2) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, '').replace('-', '−');
+const said = (value, digits = 2) => sagan.signed(value, digits).replace(/^−(?=[0.]*$)/, '');
 
 /** A table cell or span of text. */
 function box(tag, text, name = '', kind = '') {

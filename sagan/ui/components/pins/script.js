@@ -57,10 +57,10 @@ const pins = (() => {
     const answers = layers.answers(layers.placeOf(pin))?.filter(({ panel }) => !panel.combined) ?? [];
     frames(cards.get(pin), answers.length).forEach(({ face, field, here, says }, at) => {
       const { panel, weights, position } = answers[at], { side } = panel;
-      const { bits } = saganAttention.measures(weights, position, side, props.size), cell = 100 / side;
+      const { bits } = saganAttention.measures(weights, position, side, props.size);
       sagan.draw(face, panel.face);
       panel.paint(field, weights);
-      here.style.cssText = `left:${(position % side) * cell}%;top:${Math.floor(position / side) * cell}%;width:${cell}%;height:${cell}%`;
+      sagan.panel.mark(here, position, side);
       says.textContent = sagan.fill(texts.pin_says, { name: panel.name, times: panel.times(panel.most(weights)), bits: bits.toFixed(1) });
       field.weights = weights;
     });

@@ -6,7 +6,8 @@ const card = part('.card'), error = part('.error'), back = part('.back'), next =
 
 let wanted = null; // the number of the step that was asked for last, null outside the tour
 let shown = null; // that of the step on the card
-let before = null; // what the page was when the tour began
+let before = null; // what the page was when the tour began, until it is that again or has another face
+let left = null; // the step that was left, for as long
 let early = null; // the step that was asked for before there was a face
 let marked = null;
 
@@ -48,6 +49,7 @@ function show(index) {
   const { title, say, do: task, see, dice, lab: state, pins, unfold } = steps[index];
   const first = shown === null;
   shown = index;
+  left = null;
   card.hidden = false;
   document.body.classList.add('touring');
   part('.count').textContent = sagan.fill(texts.count, { number: index + 1, all: steps.length });
@@ -72,9 +74,10 @@ function show(index) {
 /** Leave the tour: the page becomes what it was before. */
 function leave() {
   early = null;
-  if (!before) return;
+  if (wanted === null) return;
   const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
-  wanted = shown = before = null;
+  left = shown ?? left;
+  wanted = shown = null;
   card.hidden = true;
   document.querySelector('.projector[aria-pressed="true"]')?.click(); // it leads back to the Attention tab alone
   document.body.classList.remove('touring');
@@ -91,18 +94,18 @@ back.addEventListener('click', () => go(Math.max(0, wanted - 1)));
 next.addEventListener('click', () => (shown === steps.length - 1 ? leave() : go(Math.min(steps.length - 1, wanted + 1))));
 part('.leave').addEventListener('click', leave);
 part('.dice').addEventListener('click', () => document.querySelector('#dice').click()); // it may be far from what it changes
-document.addEventListener('keydown', ({ key }) => { // before others: of projector and tour, one at a time
-  const others = document.body.classList.contains('projector') || document.querySelector('details.save[open]');
+document.addEventListener('keydown', ({ key }) => { // before others: of projector, menus and tour, one at a time
+  const others = document.querySelector('body.projector, details.save[open], #label [aria-expanded="true"]');
   if (key === 'Escape' && !others) leave();
 }, true);
 new ResizeObserver(keepRoom).observe(card);
 sagan.on('tour', go);
 sagan.on('score', (text) => { part('.score').textContent = text; });
 sagan.on('face', ({ step }) => {
-  const ours = step !== undefined && before !== null;
+  const ours = step !== undefined && wanted !== null;
   if (!sagan.pending()) {
     wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
-    if (wanted === null) before = null; // nor the tour
+    if (wanted === null) before = left = null; // nor the tour
   }
   if (ours) show(step);
   if (early !== null) {
@@ -111,11 +114,14 @@ sagan.on('face', ({ step }) => {
     go(index);
   }
 });
-sagan.on('failed', (id) => {
-  if (!element.closest(`#${id}`)) return;
+sagan.on('failed', (id) => { // once no face is on its way, what the tour asked for will not come
+  const waits = id === 'face-view' && (shown === null || wanted !== shown);
+  if (!before || sagan.pending() || !(waits || element.closest(`#${id}`))) return;
+  const same = `${sagan.values()}` === `${before.values}`;
+  wanted = shown ?? (same ? null : left ?? sagan.face.step ?? null);
+  if (wanted === null) before = left = null;
+  else if (shown === null) show(wanted); // so that it can be left again
   const inLesson = document.querySelector('#lesson-view .start')?.offsetParent; // else it was to begin from the header
   const said = shown !== null ? error : document.querySelector(inLesson ? '#lesson-view .error' : '#header-view output');
   said.textContent = texts.failed;
-  if (shown === null) before = null;
-  wanted = shown;
 });

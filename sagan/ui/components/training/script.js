@@ -11,6 +11,7 @@ const fresh = sagan.keepFresh(element, texts.failed, (number) => trigger('want',
 
 let moments = []; // [{step, images, otherRun}]
 let film = null; // arrays by name, those of all moments and faces one after the other
+let loading = false;
 let at = 0, chosen = 0, playing = 0;
 
 // The film
@@ -53,7 +54,7 @@ function choose(i) {
 const place = (images) => Math.log2(1 + images / 1000);
 const whole = (number) => number.toLocaleString('en');
 const brief = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 });
-const figure = (value) => value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 ? 2 : 3).replace('-', '−');
+const { figure } = sagan;
 const charts = props.charts.map(({ id, lines }) => {
   const chart = element.querySelector(`[data-chart="${id}"]`), all = (selector) => [...chart.querySelectorAll(selector)];
   return {
@@ -170,7 +171,11 @@ buttons.forEach((button, i) => button.addEventListener('click', () => {
 
 async function receive() {
   const value = props.value;
-  if (!value || moments.length) return;
+  if (!value) return;
+  fresh.answered(value.number); // what takes its time from here on is a download that shows how far it is
+  if (loading || moments.length) return;
+  loading = true;
+  error.textContent = '';
   try {
     if (value.film) {
       const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
@@ -180,13 +185,13 @@ async function receive() {
     } else moments = value.moments;
   } catch {
     return sagan.emit('failed', element.closest('.view').id);
+  } finally {
+    loading = false;
   }
-  error.textContent = '';
   if (moments.some(({ otherRun }) => otherRun)) element.querySelector('.help').append(document.createElement('br'), texts.other_run);
   slider.max = moments.length - 1;
   drawCurves(value.curves);
   show(moments.length - 1);
-  fresh.answered(value.number);
 }
 
 // Playing stops when the tab is left.

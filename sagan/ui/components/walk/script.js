@@ -36,6 +36,11 @@ function drawFrame() {
   }
 }
 
+function showFace({ t: share, picture }) {
+  place(share);
+  sagan.draw(canvas, picture);
+}
+
 function drawStrip() {
   const side = way.picture.naturalWidth, buttons = [...strip.children];
   buttons.forEach((button, i) => {
@@ -119,11 +124,13 @@ sagan.on('face', (face) => {
   const same = wanted === key(face);
   if (same && playing) return;
   stop();
-  place(face.t);
-  sagan.draw(canvas, face.picture);
+  showFace(face);
   wanted = key(face);
   offerPlay();
   if (!same) fresh.stale();
+});
+sagan.on('failed', () => { // no face came where the way was paused
+  if (sagan.face && !playing && !sagan.pending()) showFace(sagan.face);
 });
 watch('value', receive);
 receive();
