@@ -7,14 +7,14 @@ const card = part('.card'), error = part('.error'), back = part('.back'), next =
 let wanted = null; // the number of the step that was asked for last, null outside the tour
 let shown = null; // that of the step on the card
 let before = null; // what the page was when the tour began, until it is that again or has another face
-let left = null; // the step that was left, for as long
-let early = null; // the step that was asked for before there was a face
+let leaving = null; // for as long, {step}: the one on the card that was left
+let early = null; // the step that was asked for before there was a face, or before the last tour was left
 let marked = null;
 
 const folds = () => [...document.querySelectorAll('details.fold')];
 
 function go(index) {
-  if (!sagan.face) {
+  if (!sagan.face || leaving) {
     early = index;
     return;
   }
@@ -49,7 +49,6 @@ function show(index) {
   const { title, say, do: task, see, dice, lab: state, pins, unfold } = steps[index];
   const first = shown === null;
   shown = index;
-  left = null;
   card.hidden = false;
   document.body.classList.add('touring');
   part('.count').textContent = sagan.fill(texts.count, { number: index + 1, all: steps.length });
@@ -76,7 +75,7 @@ function leave() {
   early = null;
   if (wanted === null) return;
   const { lab: state, values: [seed_a, seed_b, t, psi, label], open } = before;
-  left = shown ?? left;
+  leaving = { step: shown };
   wanted = shown = null;
   card.hidden = true;
   document.querySelector('.projector[aria-pressed="true"]')?.click(); // it leads back to the Attention tab alone
@@ -105,23 +104,32 @@ sagan.on('face', ({ step }) => {
   const ours = step !== undefined && wanted !== null;
   if (!sagan.pending()) {
     wanted = ours ? step : shown; // if another face was asked for meanwhile, a step never comes
-    if (wanted === null) before = left = null; // nor the tour
+    if (wanted === null) before = leaving = null; // nor the tour
   }
   if (ours) show(step);
-  if (early !== null) {
-    const index = early;
-    early = null;
-    go(index);
-  }
+  goNow();
 });
+
+/** Go to a step that was asked for too early, if it is not any more. */
+function goNow() {
+  if (early === null || leaving) return;
+  const index = early;
+  early = null;
+  go(index);
+}
+
 sagan.on('failed', (id) => { // once no face is on its way, what the tour asked for will not come
-  const waits = id === 'face-view' && (shown === null || wanted !== shown);
-  if (!before || sagan.pending() || !(waits || element.closest(`#${id}`))) return;
-  const same = `${sagan.values()}` === `${before.values}`;
-  wanted = shown ?? (same ? null : left ?? sagan.face.step ?? null);
-  if (wanted === null) before = left = null;
-  else if (shown === null) show(wanted); // so that it can be left again
+  const ours = element.closest(`#${id}`) || (id === 'face-view' && wanted !== shown) || leaving;
+  if (!before || sagan.pending() || !ours) return;
+  const step = leaving ? leaving.step : shown;
+  const isLeft = leaving && `${sagan.values()}` === `${before.values}`; // it was a face after it that failed
+  leaving = null;
+  if (isLeft || step === null) before = null;
+  if (isLeft) return goNow();
+  early = null;
+  wanted = step;
+  if (step !== shown) show(step); // so that it can be left again
   const inLesson = document.querySelector('#lesson-view .start')?.offsetParent; // else it was to begin from the header
-  const said = shown !== null ? error : document.querySelector(inLesson ? '#lesson-view .error' : '#header-view output');
+  const said = step !== null ? error : document.querySelector(inLesson ? '#lesson-view .error' : '#header-view output');
   said.textContent = texts.failed;
 });
