@@ -59,8 +59,8 @@ class Learner:
     """A generator and a discriminator on one image set, and the step in which each learns from the other.
 
     Data order, flips and noise depend only on (seed, step). Building one changes this process: PyTorch's
-    global seed becomes the recipe's, on a GPU cuDNN looks for the fastest convolutions, on a CPU malloc keeps
-    freed memory, and a deterministic recipe lets PyTorch use deterministic algorithms only.
+    global seed becomes the recipe's, and on a CPU malloc keeps freed memory. A deterministic recipe lets
+    PyTorch use deterministic algorithms only; with another, on a GPU, cuDNN looks for the fastest ones.
 
     config       of the networks, with the classes of the data
     averaged     the generator averaged over training, beside `generator` and `discriminator`

@@ -68,6 +68,8 @@ class Trainer(Learner):
         """
         if measure and not measure_kimg:
             raise ValueError("measure is called after so many images as measure_kimg says: give both")
+        if measure_kimg and not measure and processes.leads:
+            raise ValueError("the first process measures whenever measure_kimg says: give it measure as well")
         check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
         super().__init__(config, recipe, data, device, processes, compiler, capture)
         self.out, self.about = Path(out), about or {}
@@ -161,8 +163,8 @@ class Trainer(Learner):
                 write(self.save)
 
         try:
-            # All of them look before the first one may save what they resume from.
-            if self.measure_kimg and any(self.processes.most(self._owes_figures())):
+            # Only the first one has all figures in its history.
+            if self.measure_kimg and any(self.processes.most(leads and self._owes_figures())):
                 with self.processes.leader_first():
                     if leads:
                         figures = self.measure(self.snapshot())

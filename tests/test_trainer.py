@@ -40,6 +40,7 @@ from sagan.learner import (
     TrainingError,
 )
 from sagan.networks import Generator, SaganConfig
+from sagan.parallel import Processes
 from sagan.recipe import PRESETS, Recipe
 from sagan.sampler import Sampler
 from sagan.trainer import Trainer
@@ -931,6 +932,12 @@ def test_a_run_is_measured_whenever_so_many_images_were_shown_and_at_its_end(tmp
 def test_a_measurement_without_an_interval_is_refused(tmp_path):
     with pytest.raises(ValueError, match="measure_kimg says: give both"):
         Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", measure=lambda _: {})
+
+
+def test_an_interval_without_a_measurement_is_refused_where_this_process_measures(tmp_path):
+    with pytest.raises(ValueError, match="give it measure as well"):
+        Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", measure_kimg=1)
+    Trainer(CONFIG, Recipe(), random_images(), tmp_path, "cpu", processes=Processes(rank=1), measure_kimg=1)
 
 
 def test_rows_between_measurements_have_none(tmp_path):

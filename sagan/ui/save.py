@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sagan import heatmaps, inside
+from sagan.networks import discriminator_key
 from sagan.ui import texts
 from sagan.ui.current import CurrentFace
 from sagan.ui.lab import COMBINED, Pin, cell_of
@@ -48,7 +49,7 @@ def figure(sampler: "Sampler", face: CurrentFace, wanted: Wanted, kind: str) -> 
 def _named(wanted: Wanted) -> str:
     if wanted.network == "generator":
         return wanted.layer
-    return texts.LAB["discriminator"].format(name=wanted.layer)
+    return discriminator_key(wanted.layer)
 
 
 def raw_maps(sampler: "Sampler", face: CurrentFace) -> bytes:

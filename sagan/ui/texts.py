@@ -118,7 +118,6 @@ LAB = {
     "combined_how": "the maps’ mean, weighted by |gamma| alone, on the {side}×{side} grid",
     "combined_picture": "All layers combined. Move with the arrow keys, pin with Enter, remove a pin with "
     "Delete.",
-    "discriminator": "discriminator {name}",
     "average": "the average of {count} faces,",
     "average_top": "up to {times} × uniform",
     "averages_loading": "Loading the average maps: {percent} %",

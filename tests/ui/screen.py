@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -110,7 +111,9 @@ class HeldRequests:
         page.route(pattern, lambda route: self.held.append(route))
 
     def wait_for(self, count: int) -> None:
+        deadline = time.monotonic() + 60
         while len(self.held) < count:
+            assert time.monotonic() < deadline, f"{len(self.held)} of {count} requests came"
             self.page.wait_for_timeout(50)
 
     def answer(self, i: int) -> None:

@@ -526,6 +526,23 @@ def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_addr
     assert part(page, ".error").text_content() == "" and len(downloads.held) == 1
 
 
+def test_a_film_of_which_nothing_more_comes_is_given_up_and_can_be_asked_for_again(new_page, filmed_address):
+    page = new_page(filmed_address)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.clock.install()
+    downloads = HeldRequests(page, "**/film.safetensors")
+    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    downloads.wait_for(1)
+    fast_forward(page, page.evaluate("sagan.files.STALLED") + 1000)
+    page.wait_for_selector("#training-view .error:not(:empty)")
+    assert part(page, ".error").text_content() == texts.TRAINING["failed"]
+    come_back(page)
+    downloads.wait_for(2)
+    downloads.held[1].continue_()
+    page.wait_for_selector("#training-view [data-step]")
+    assert part(page, ".error").text_content() == ""
+
+
 def test_a_film_of_which_two_answers_tell_is_loaded_once(new_page, filmed_address):
     page = new_page(filmed_address)
     page.wait_for_selector("#attention-view [data-drawn]")
@@ -540,9 +557,10 @@ def test_a_film_of_which_two_answers_tell_is_loaded_once(new_page, filmed_addres
     answers.wait_for(2)
     answers.held[0].continue_()
     downloads.wait_for(1)
-    answers.held[1].continue_()
-    page.wait_for_selector('#training-view [aria-busy="false"]')
+    with page.expect_response(answers.pattern):
+        answers.held[1].continue_()
     assert part(page, ".error").text_content() == "" and part(page, ".moment").is_visible()
+    assert page.locator('#training-view [aria-busy="true"]').count() == 1
     for download in downloads.held:
         download.continue_()
     page.wait_for_selector("#training-view [data-step]")

@@ -1,12 +1,27 @@
 // Files that the browser reads itself.
 sagan.files = {
+  STALLED: 300000, // ms without a byte after which a file is not waited for any more
+
   /** Fetch a file {url, size} into an ArrayBuffer and tell `progress` the share that is there. */
   async fetch({ url, size }, progress = () => {}) {
-    const response = await fetch(url);
-    if (!response.ok) throw new Error(response.statusText);
-    const reader = response.body.getReader(), parts = [];
-    let got = 0;
-    for (let part; !(part = await reader.read()).done; parts.push(part.value)) progress((got += part.value.length) / size);
+    const stalled = new AbortController(), parts = [];
+    let got = 0, timer = 0;
+    const goOn = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => stalled.abort(), sagan.files.STALLED);
+    };
+    goOn();
+    try {
+      const response = await fetch(url, { signal: stalled.signal });
+      if (!response.ok) throw new Error(response.statusText);
+      const reader = response.body.getReader();
+      for (let part; !(part = await reader.read()).done; parts.push(part.value)) {
+        progress((got += part.value.length) / size);
+        goOn();
+      }
+    } finally {
+      clearTimeout(timer);
+    }
     return new Blob(parts).arrayBuffer();
   },
 

@@ -156,14 +156,14 @@ globalThis.sagan = (() => {
      * What follows a dragged slider waits `rest` ms for it.
      */
     keepFresh(element, sorry, ask, rest = 120) {
-      let stale = true, seen = false, pending = 0, timer = 0;
+      let stale = true, seen = false, working = false, pending = 0, timer = 0;
       const wait = (on) => {
         element.classList.toggle('waiting', on);
         element.setAttribute('aria-busy', on);
       };
       const check = () => {
-        wait(stale || pending > 0);
-        if (!stale || !seen || pending) return;
+        wait(stale || pending > 0 || working);
+        if (!stale || !seen || pending || working) return;
         clearTimeout(timer);
         timer = setTimeout(() => {
           const number = Date.now();
@@ -182,6 +182,17 @@ globalThis.sagan = (() => {
       return {
         stale() { stale = true; check(); },
         answered(number) { if (number === pending) pending = 0; check(); },
+        /** Wait for what an answer leads to, and may take its time. */
+        async during(work) {
+          working = true;
+          check();
+          try {
+            return await work;
+          } finally {
+            working = false;
+            check();
+          }
+        },
       };
     },
 

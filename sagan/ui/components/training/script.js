@@ -179,7 +179,7 @@ async function receive() {
   try {
     if (value.film) {
       const progress = (share) => { said.textContent = sagan.fill(texts.loading, { percent: Math.round(100 * share) }); };
-      film = sagan.files.arrays(await sagan.files.fetch(value.film, progress));
+      film = sagan.files.arrays(await fresh.during(sagan.files.fetch(value.film, progress)));
       moments = Array.from(film.step, (step, i) => (
         { step: Number(step), images: Number(film.images[i]), otherRun: Boolean(film.other_run?.[i]) }));
     } else moments = value.moments;
