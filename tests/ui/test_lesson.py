@@ -462,6 +462,22 @@ def broken(route) -> None:
     route.fulfill(status=500, json={"error": "broken"})
 
 
+def leaving(page, address: str) -> HeldRequests:
+    """Begin a tour at seed 21, and ask to leave it; that request and all after it are held."""
+    page.goto(f"{address}?seed=21")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page, 3)
+    requests = HeldRequests(page)
+    card(page, ".leave").click()
+    return requests
+
+
+def leave(page) -> None:
+    """Leave a tour that began at seed 21, and see that face again."""
+    card(page, ".leave").click()
+    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+
+
 def test_a_tour_that_could_not_be_left_is_left_at_the_next_try(context, address):
     page = context.new_page()  # the failure is also an error in the browser's console
     page.goto(f"{address}?seed=21&pins=9-9")
@@ -477,8 +493,7 @@ def test_a_tour_that_could_not_be_left_is_left_at_the_next_try(context, address)
     page.wait_for_timeout(700)  # longer than the address waits before it says another face
     assert page.evaluate("location.search") == search
     page.unroute("**/run/predict*")
-    card(page, ".leave").click()
-    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    leave(page)
     assert page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[9, 9]]
     assert not card(page).is_visible()
     page.close()
@@ -489,11 +504,7 @@ def test_a_tour_comes_back_where_neither_the_face_from_before_it_nor_a_new_one_a
     context, address, order
 ):
     page = context.new_page()  # the failure is also an error in the browser's console
-    page.goto(f"{address}?seed=21")
-    page.wait_for_selector("#attention-view [data-drawn]")
-    begin(page, 3)
-    requests = HeldRequests(page)
-    card(page, ".leave").click()
+    requests = leaving(page, address)
     page.locator("#dice").click()
     requests.wait_for(2)
     for i in order:
@@ -501,8 +512,7 @@ def test_a_tour_comes_back_where_neither_the_face_from_before_it_nor_a_new_one_a
         broken(requests.held[i])
     at(page, 3)
     page.unroute("**/run/predict*")
-    card(page, ".leave").click()
-    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    leave(page)
     page.close()
 
 
@@ -516,37 +526,27 @@ def test_a_tour_that_begins_again_before_the_last_one_is_left_ends_where_that_be
         card(page, ".leave").click()
         page.locator("#header-view .tour").click()
     at(page, 0)
-    card(page, ".leave").click()
-    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    leave(page)
     assert page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[9, 9]]
 
 
 def test_a_tour_that_begins_again_while_leaving_the_last_one_fails_can_be_left(context, address):
     page = context.new_page()  # the failure is also an error in the browser's console
-    page.goto(f"{address}?seed=21")
-    page.wait_for_selector("#attention-view [data-drawn]")
-    begin(page, 3)
-    requests = HeldRequests(page)
-    card(page, ".leave").click()
+    requests = leaving(page, address)
     page.locator("#header-view .tour").click()
     requests.wait_for(1)
     broken(requests.held[0])
     at(page, 3)
     assert card(page, ".error").text_content() == texts.TOUR["failed"]
     page.unroute("**/run/predict*")
-    card(page, ".leave").click()
-    page.wait_for_function("sagan.face.seed_a === 21 && !sagan.pending()")
+    leave(page)
     assert not card(page).is_visible() and len(requests.held) == 1  # no tour begins that nobody waits for
     page.close()
 
 
 def test_a_tour_is_left_although_a_face_after_it_fails(context, address):
     page = context.new_page()  # the failure is also an error in the browser's console
-    page.goto(f"{address}?seed=21")
-    page.wait_for_selector("#attention-view [data-drawn]")
-    begin(page, 3)
-    requests = HeldRequests(page)
-    card(page, ".leave").click()
+    requests = leaving(page, address)
     page.locator("#dice").click()
     requests.wait_for(2)
     requests.answer(0)

@@ -508,12 +508,18 @@ def come_back(page) -> None:
         page.get_by_role("tab", name=tab, exact=True).click()
 
 
-def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_address):
-    page = new_page(filmed_address)
+def holding(page, *patterns: str) -> list[HeldRequests]:
+    """Open the tab, on a clock of the page's own, while its requests of each pattern are held."""
     page.wait_for_selector("#attention-view [data-drawn]")
     page.clock.install()
-    downloads = HeldRequests(page, "**/film.safetensors")
+    held = [HeldRequests(page, pattern) for pattern in patterns]
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    return held
+
+
+def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_address):
+    page = new_page(filmed_address)
+    (downloads,) = holding(page, "**/film.safetensors")
     downloads.wait_for(1)
     fast_forward(page, LOST)
     assert part(page, ".error").text_content() == ""
@@ -528,10 +534,7 @@ def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_addr
 
 def test_a_film_of_which_nothing_more_comes_is_given_up_and_can_be_asked_for_again(new_page, filmed_address):
     page = new_page(filmed_address)
-    page.wait_for_selector("#attention-view [data-drawn]")
-    page.clock.install()
-    downloads = HeldRequests(page, "**/film.safetensors")
-    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    (downloads,) = holding(page, "**/film.safetensors")
     downloads.wait_for(1)
     fast_forward(page, page.evaluate("sagan.files.STALLED") + 1000)
     page.wait_for_selector("#training-view .error:not(:empty)")
@@ -545,10 +548,7 @@ def test_a_film_of_which_nothing_more_comes_is_given_up_and_can_be_asked_for_aga
 
 def test_a_film_of_which_two_answers_tell_is_loaded_once(new_page, filmed_address):
     page = new_page(filmed_address)
-    page.wait_for_selector("#attention-view [data-drawn]")
-    page.clock.install()
-    answers, downloads = HeldRequests(page), HeldRequests(page, "**/film.safetensors")
-    page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
+    answers, downloads = holding(page, "**/run/predict*", "**/film.safetensors")
     answers.wait_for(1)
     fast_forward(page, LOST)
     assert part(page, ".error").text_content() == texts.TRAINING["failed"]
