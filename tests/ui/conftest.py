@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import pytest
@@ -52,18 +52,31 @@ def cache_folder(tmp_path_factory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[..., str]]:
-    """serve(...) of what build_app takes -> the address of the page, there until the last test is over."""
-    apps = []
+@contextmanager
+def serving(*args) -> Iterator[str]:
+    """Serve what `build_app` makes of these; yields the address of the page.
 
-    def launch(*args) -> str:
-        apps.append(build_app(*args))
-        return apps[-1].launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
-
-    yield launch
-    for app in apps:
+    It ends with its tests: Gradio's queue looks for work a thousand times a second: 6 % of a core for each.
+    """
+    app = build_app(*args)
+    try:
+        yield app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+    finally:
         app.close(verbose=False)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """serve(...) of what build_app takes -> the address of the page, there until the test is over."""
+    with ExitStack() as stack:
+        yield lambda *args: stack.enter_context(serving(*args))
+
+
+@pytest.fixture(scope="module")
+def serve_long() -> Iterator[Callable[..., str]]:
+    """The same, there until the last test of the file is over."""
+    with ExitStack() as stack:
+        yield lambda *args: stack.enter_context(serving(*args))
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +103,9 @@ def half_learned() -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def address(sampler: Sampler, serve) -> str:
-    return serve(sampler)
+def address(sampler: Sampler) -> Iterator[str]:
+    with serving(sampler) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -136,8 +150,11 @@ def opening(context) -> Iterator:
 
 
 @pytest.fixture
-def new_page(context) -> Iterator:
-    """new_page(address, width=1280, height=800) opens a page; any error in its scripts fails the test."""
+def new_page(context, serve) -> Iterator:
+    """new_page(address, width=1280, height=800) opens a page; any error in its scripts fails the test.
+
+    It is closed before what the test served.
+    """
     with opening(context) as open_page:
         yield open_page
 
@@ -154,8 +171,8 @@ def preparing(open_page: Callable) -> Callable:
 
 
 @pytest.fixture(scope="module")
-def shared_page(context) -> Iterator:
-    """shared_page(address, prepare) is one page for all tests of a file."""
+def shared_page(context, serve_long) -> Iterator:
+    """shared_page(address, prepare) is one page for all tests of a file, closed before what these served."""
     with opening(context) as open_page:
         yield cache(preparing(open_page))
 

@@ -46,9 +46,9 @@ def trained(tmp_path_factory) -> Sampler:
     return Sampler.load(folder)
 
 
-@pytest.fixture(scope="session")
-def trained_address(trained, serve) -> str:
-    return serve(trained)
+@pytest.fixture(scope="module")
+def trained_address(trained, serve_long) -> str:
+    return serve_long(trained)
 
 
 def modules(sampler: Sampler) -> dict[str, torch.nn.Module]:

@@ -196,9 +196,9 @@ def averaged(tmp_path_factory) -> Sampler:
     return Sampler.load(folder)
 
 
-@pytest.fixture(scope="session")
-def averaged_address(averaged, serve) -> str:
-    return serve(averaged)
+@pytest.fixture(scope="module")
+def averaged_address(averaged, serve_long) -> str:
+    return serve_long(averaged)
 
 
 def wait_for_averages(page) -> None:

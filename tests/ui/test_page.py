@@ -301,6 +301,7 @@ def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, new_
         open_tab(page, "Faces")
         sheet_is_ready(page, 24)
         assert page.locator(".toast-body").count() == 0
+        page.close()  # else the server would wait for it
     finally:
         app.close(verbose=False)
 

@@ -71,9 +71,9 @@ def filmed(tmp_path_factory) -> Sampler:
     return Sampler.load(folder)
 
 
-@pytest.fixture(scope="session")
-def filmed_address(filmed, serve) -> str:
-    return serve(filmed)
+@pytest.fixture(scope="module")
+def filmed_address(filmed, serve_long) -> str:
+    return serve_long(filmed)
 
 
 def open_training(page) -> None:
