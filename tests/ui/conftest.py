@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 from sagan import export
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
-from sagan.ui import build_app, launch_options
+from sagan.ui import build_app, launch_options, texts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -56,7 +55,7 @@ def cache_folder(tmp_path_factory) -> Iterator[None]:
 def serving(*args) -> Iterator[str]:
     """Serve what `build_app` makes of these; yields the address of the page.
 
-    It ends with its tests: Gradio's queue looks for work a thousand times a second: 6 % of a core for each.
+    It ends with its tests: a page costs the processor a little while it is served.
     """
     app = build_app(*args)
     try:
@@ -159,8 +158,66 @@ def new_page(context, serve) -> Iterator:
         yield open_page
 
 
-def preparing(open_page: Callable) -> Callable:
-    """page_at(address, prepare) opens a page and prepares it."""
+START_AGAIN = """async () => {
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    for (const fold of document.querySelectorAll('details[open]')) fold.open = false;
+    for (let i = 0; i < 3; i++) await frame(); // what is folded asks for nothing any more
+    sagan.lab.set({ ...sagan.lab.FIRST });
+    document.activeElement.blur();
+    scrollTo(0, 0);
+    const before = sagan.face, first = document.querySelector('#attention-view .choices button');
+    first?.click();
+    while (first && (sagan.face === before || sagan.pending())) await frame();
+}"""
+
+
+def start_again(page) -> None:
+    """Bring a page back to what a first visitor sees, without loading it."""
+    page.unroute_all()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.mouse.move(0, 0)
+    leave = page.locator("#tour-view .leave")
+    if leave.is_visible():
+        leave.click()
+        leave.wait_for(state="hidden")
+        page.wait_for_function("!sagan.pending()")
+    page.get_by_role("tab", name=texts.ATTENTION_TAB, exact=True).click()
+    page.evaluate(START_AGAIN)
+
+
+class SharedPages:
+    """One page of every address, which each test that asks for it finds as a first visitor does."""
+
+    def __init__(self, open_page: Callable) -> None:
+        self.open_page, self.pages = open_page, {}
+
+    def __call__(self, address: str, prepare: Callable):
+        """The page of an address, prepared."""
+        if address in self.pages:
+            start_again(self.pages[address])
+        else:
+            self.pages[address] = self.open_page(address)
+        prepare(self.pages[address])
+        return self.pages[address]
+
+
+@pytest.fixture(scope="module")
+def shared_pages(context, serve_long) -> Iterator[SharedPages]:
+    """The pages that tests of a file share, closed before what these served."""
+    with opening(context) as open_page:
+        yield SharedPages(open_page)
+
+
+@pytest.fixture
+def prepared(request) -> Callable:
+    """prepared(address, prepare) is a page of the test's own, or, where it is marked one_page, its file's.
+
+    A page load takes a second of the processor. So marked are tests that do not look at how the page begins,
+    and leave nothing on its way.
+    """
+    if request.node.get_closest_marker("one_page"):
+        return request.getfixturevalue("shared_pages")
+    open_page = request.getfixturevalue("new_page")
 
     def page_at(address: str, prepare: Callable):
         page = open_page(address)
@@ -168,24 +225,6 @@ def preparing(open_page: Callable) -> Callable:
         return page
 
     return page_at
-
-
-@pytest.fixture(scope="module")
-def shared_page(context, serve_long) -> Iterator:
-    """shared_page(address, prepare) is one page for all tests of a file, closed before what these served."""
-    with opening(context) as open_page:
-        yield cache(preparing(open_page))
-
-
-@pytest.fixture
-def prepared(request) -> Callable:
-    """prepared(address, prepare) is a page of the test's own, or, where it is marked one_page, its file's.
-
-    A page load takes seconds. So marked are tests that set all that they look at, and leave what others need.
-    """
-    if request.node.get_closest_marker("one_page"):
-        return request.getfixturevalue("shared_page")
-    return preparing(request.getfixturevalue("new_page"))
 
 
 def wait_for_attention(page) -> None:

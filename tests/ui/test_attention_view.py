@@ -148,6 +148,7 @@ def test_arrow_keys_move_the_query_by_one_cell_and_speak_the_numbers(page):
     assert "entropy" in page.locator("#attention-view .spoken").text_content()
 
 
+@pytest.mark.one_page
 def test_opacity_changes_in_the_browser_alone(page):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
@@ -157,6 +158,7 @@ def test_opacity_changes_in_the_browser_alone(page):
     assert field.is_visible() and requests == []
 
 
+@pytest.mark.one_page
 def test_a_curated_face_is_opened_by_its_button_with_its_sentence_as_plain_text(page, sampler):
     seed, (x, y), text = sampler.curated[1]
     page.locator("#attention-view .choices button").nth(1).click()
@@ -177,6 +179,7 @@ def say_something(page, sampler) -> None:
     assert page.locator("#attention-view .caption").text_content().startswith(text)
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("change", ["face", "truncation", "place", "network", "direction"])
 def test_the_sentence_of_a_curated_face_goes_with_what_it_describes(page, sampler, change):
     say_something(page, sampler)
@@ -195,6 +198,7 @@ def test_the_sentence_of_a_curated_face_goes_with_what_it_describes(page, sample
     )
 
 
+@pytest.mark.one_page
 def test_a_curated_face_is_shown_in_the_view_that_its_sentence_speaks_of(page, sampler):
     for name, value in (("network", "discriminator"), ("direction", "backward")):
         page.locator(f'#attention-view input[name="lab-{name}"][value="{value}"]').check(force=True)
@@ -248,6 +252,7 @@ def test_on_a_phone_a_curated_face_comes_into_sight(new_page, address, sampler):
     assert page.locator("#attention-view .in-focus .picture").bounding_box()["y"] >= 0
 
 
+@pytest.mark.one_page
 def test_a_new_face_keeps_the_pointed_place(page, sampler):
     point_at(page, "32x32", 0.62, 0.41)
     before = shown_seed(page)

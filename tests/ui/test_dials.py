@@ -28,8 +28,10 @@ def part(page, selector: str):
 @pytest.fixture
 def dialled(page):
     """The page with the dials unfolded and their first pictures there."""
+    # Pictures of another test do not count.
+    part(page, ".content").evaluate("content => { delete content.dataset.shown; }")
     part(page, "summary").click()
-    page.wait_for_selector("#dials-view [data-shown]")
+    page.wait_for_selector("#dials-view [data-shown]:not(.waiting)")
     return page
 
 
@@ -154,12 +156,14 @@ def test_pictures_show_attention_off_as_dialled_and_the_difference(dialled, samp
     assert said == texts.DIALS["amplified"].format(factor=factor, change=f"{np.abs(change).mean():.1f}")
 
 
+@pytest.mark.one_page
 def test_the_dials_change_neither_the_current_face_nor_its_attention(dialled):
     before = dialled.evaluate("[sagan.face.image, JSON.stringify(sagan.face.layers)]")
     turn(dialled, "16x16", 2)
     assert dialled.evaluate("[sagan.face.image, JSON.stringify(sagan.face.layers)]") == before
 
 
+@pytest.mark.one_page
 def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled, sampler):
     for layer in LAYERS:
         part(dialled, f'[data-dial="{layer}"] .off').click()
@@ -178,6 +182,7 @@ def test_off_and_learned_are_one_press_and_another_face_keeps_the_dials(dialled,
     assert dialled.evaluate("sagan.lab.state.gammas") == {"16x16": 0}
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("kind", CHOICES)
 def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, kind):
     assert part(dialled, ".maps input:checked").get_attribute("value") == "own"
@@ -215,6 +220,7 @@ def test_a_choice_of_maps_is_shown_beside_the_face_as_learned(dialled, sampler, 
     assert "maps" not in dialled.evaluate("sagan.link(sagan.face)")
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("kind", ["masked", "told"])
 def test_pins_that_come_and_go_count_at_once_and_none_is_said(dialled, sampler, kind):
     choose(dialled, kind)
@@ -242,6 +248,7 @@ def test_pins_that_come_and_go_count_at_once_and_none_is_said(dialled, sampler, 
     assert part(dialled, ".how").text_content() == texts.DIALS["no_pins"]
 
 
+@pytest.mark.one_page
 def test_pins_ask_for_no_pictures_while_all_maps_are_whole(dialled):
     requests = []
     dialled.on("request", lambda request: requests.append(request.url))
@@ -250,6 +257,7 @@ def test_pins_ask_for_no_pictures_while_all_maps_are_whole(dialled):
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_a_pin_does_not_unfold_the_dials(dialled):
     choose(dialled, "masked")
     part(dialled, "summary").click()
@@ -281,6 +289,7 @@ def test_another_face_b_brings_its_maps(new_page, address, sampler):
     assert_shows_of(page, "learned", dict(zip(seeds, learned, strict=True)), 22)
 
 
+@pytest.mark.one_page
 def test_a_drag_ends_on_the_picture_of_its_last_value(dialled, sampler):
     slider = part(dialled, '[data-dial="16x16"] input')
     slider.scroll_into_view_if_needed()
@@ -371,6 +380,7 @@ def test_its_own_maps_are_the_dialled_ones_not_those_as_learned(with_classes):
     assert np.abs(dialled.astype(int) - learned).mean() > 1
 
 
+@pytest.mark.one_page
 def test_where_all_gammas_are_0_the_page_says_that_maps_change_nothing(page):
     how = page.locator("#dials-how")
     page.evaluate("sagan.lab.set({ maps: 'uniform', gammas: { '16x16': 0, '32x32': 0 } })")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -147,6 +148,11 @@ class Waiting:
         """The ids of the events of which a session has messages, the oldest first; empties them."""
         messages = self.queue.pending_messages_per_session[session]
         return [messages.get_nowait().event_id for _ in range(messages.qsize())]
+
+
+def test_an_idle_queue_rests_longer_than_gradios(sampler):
+    gradios = gr.Blocks()._queue.sleep_when_free
+    assert gradios < Waiting(sampler).queue.sleep_when_free == work.LOOK_EVERY
 
 
 def test_a_full_turn_of_the_queue_leaves_room_in_the_others(sampler):

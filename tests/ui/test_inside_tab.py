@@ -324,6 +324,7 @@ def test_a_tab_opened_before_the_first_face_is_there_shows_it_when_it_comes(
     assert_drawn(page, hooked(trained, page.evaluate("sagan.face.seed_a"))[START])
 
 
+@pytest.mark.one_page
 def test_blocks_are_chosen_with_the_keyboard(tab):
     start = part(tab, f'button[data-block="{START}"]')
     start.focus()
@@ -556,6 +557,7 @@ def test_what_the_browser_tells_of_a_layer_is_checked_on_the_server_too(trained,
         assert f"{name} must be an integer from 0 to {most}, but was {value!r}." in str(refusal.value)
 
 
+@pytest.mark.one_page
 def test_the_focus_goes_on_to_the_face_that_is_opened_in_attention(tab):
     choose(tab, "generator/attention 16x16")
     part(tab, ".open").focus()

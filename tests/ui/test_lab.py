@@ -199,6 +199,7 @@ def coloured(shares: np.ndarray) -> np.ndarray:
     return np.column_stack([heatmaps.colour(shares, 1), opacity]).astype(np.uint8).reshape(side, side, 4)
 
 
+@pytest.mark.one_page
 def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(page):
     point_at(page, "32x32", *anywhere())
     unit = page.locator("#attention-view .scale .unit")
@@ -223,6 +224,7 @@ def test_the_scale_is_shared_or_each_maps_own_maximum_and_the_bar_says_which(pag
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_the_legend_names_the_markers_of_each_direction(page):
     words = page.locator("#attention-view .marks")
     assert "query" in words.text_content() and "five strongest keys" in words.text_content()
@@ -235,6 +237,7 @@ def test_the_legend_names_the_markers_of_each_direction(page):
 # Pins
 
 
+@pytest.mark.one_page
 def test_a_click_pins_the_point_and_leaving_the_picture_returns_to_it(page):
     x, y = anywhere()
     click(page, "16x16", x, y)
@@ -247,6 +250,7 @@ def test_a_click_pins_the_point_and_leaving_the_picture_returns_to_it(page):
     np.testing.assert_array_equal(drawn(page, "32x32"), kept)
 
 
+@pytest.mark.one_page
 def test_without_a_pin_the_last_pointed_place_stays(page):
     point_at(page, "16x16", *anywhere())
     last = drawn(page, "32x32")
@@ -269,6 +273,7 @@ def card_maps(page) -> list[list[np.ndarray]]:
     return [[np.array(weights) for weights in card] for card in every]
 
 
+@pytest.mark.one_page
 def test_up_to_five_pins_keep_their_maps_also_for_another_face(page, sampler):
     places = five_places()
     for x, y in places:
@@ -300,6 +305,7 @@ def test_up_to_five_pins_keep_their_maps_also_for_another_face(page, sampler):
         np.testing.assert_allclose(maps[0], wanted["16x16"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.one_page
 def test_one_pin_or_all_are_removed_and_a_colour_is_free_again(page):
     places = five_places()
     for x, y in places[:4]:
@@ -318,6 +324,7 @@ def test_one_pin_or_all_are_removed_and_a_colour_is_free_again(page):
     assert page.locator("#attention-view .picture .pin").count() == 0
 
 
+@pytest.mark.one_page
 def test_a_card_shows_its_pin_in_the_large_pictures(page):
     first, second = five_places()[:2]
     click(page, "32x32", *first)
@@ -348,6 +355,7 @@ def tab_to(page, selector: str) -> None:
     pytest.fail(f"Tab never reaches {selector}")
 
 
+@pytest.mark.one_page
 def test_the_lab_works_with_the_keyboard_alone(page, sampler):
     tab_to(page, '#attention-view figure[data-layer="16x16"] .picture')
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -377,6 +385,7 @@ def drawn_query(page, layer: str) -> int:
     return int(page.locator(f'#attention-view figure[data-layer="{layer}"]').get_attribute("data-query"))
 
 
+@pytest.mark.one_page
 def test_a_tap_only_looks_even_where_its_click_does_not_say_that_it_was_one(page):
     page.evaluate(
         """() => {
@@ -399,6 +408,7 @@ def pin_most_button(page, layer: str):
     return page.locator("#attention-view .pins").get_by_role("button", name=said, exact=True)
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("layer", LAYERS)
 def test_what_receives_most_in_a_layer_is_pinned_instead_of_other_places(page, sampler, layer):
     side = int(layer.split("x")[0])
@@ -412,6 +422,7 @@ def test_what_receives_most_in_a_layer_is_pinned_instead_of_other_places(page, s
     assert page.evaluate("sagan.lab.state.direction") == "backward"  # who looks at them
 
 
+@pytest.mark.one_page
 def test_of_the_discriminator_what_receives_most_in_its_own_layers_is_pinned(page, sampler):
     assert page.locator("#attention-view .pins .most button:visible").all_text_contents() == list(LAYERS)
     switch(page, "network", "discriminator")
@@ -443,6 +454,7 @@ FINGERS = """(kind) => {
 }"""
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize("kind", ["touch", "pen"])
 def test_a_pen_looks_as_a_finger_does_and_a_second_one_moves_nothing(page, kind):
     click(page, "32x32", 0.6, 0.7)
@@ -453,11 +465,13 @@ def test_a_pen_looks_as_a_finger_does_and_a_second_one_moves_nothing(page, kind)
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
 
 
+@pytest.mark.one_page
 def test_two_fingers_may_zoom_into_a_picture(page):
     picture = page.locator('#attention-view figure[data-layer="16x16"] .picture')
     assert picture.evaluate("picture => getComputedStyle(picture).touchAction") == "pan-y pinch-zoom"
 
 
+@pytest.mark.one_page
 def test_keys_of_the_browser_stay_its_own(page):
     click(page, "16x16", *anywhere())
     before = pinned(page)
@@ -507,6 +521,7 @@ def copied_link(page) -> str:
     return page.evaluate("navigator.clipboard.readText()")
 
 
+@pytest.mark.one_page
 def test_a_link_restores_direction_scale_layer_and_pins(page, new_page, sampler):
     places = five_places()[:3]
     for x, y in places:

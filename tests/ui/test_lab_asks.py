@@ -126,6 +126,7 @@ def test_beside_a_score_stands_what_others_had_when_training_ended(new_page, ser
     assert page.locator(f"{LAB} .status").text_content() == said
 
 
+@pytest.mark.one_page
 def test_another_face_is_shown_to_the_discriminator_too(page, sampler):
     switch(page, "network", "discriminator")
     wait_for_discriminator(page)
@@ -152,6 +153,7 @@ def test_another_face_is_shown_to_the_discriminator_too(page, sampler):
     ]
 
 
+@pytest.mark.one_page
 def test_pins_show_the_maps_of_the_network_that_is_chosen(page, sampler):
     x, y = somewhere()
     pin(page, (x, y))
@@ -271,6 +273,7 @@ def test_an_open_page_keeps_its_averages_when_they_are_gone_from_the_folder(
     wait_for_averages(page)
 
 
+@pytest.mark.one_page
 def test_a_checkpoint_without_average_maps_says_so_in_a_sentence(page):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
@@ -316,6 +319,7 @@ def test_what_failed_is_said_until_the_next_face_or_try(page, monkeypatch):
                 assert error.text_content() == ""
 
 
+@pytest.mark.one_page
 def test_the_menu_closes_when_the_focus_leaves_it(page):
     page.locator(f"{LAB} .save summary").click()
     page.locator(f'{LAB} [data-save="npz"]').focus()
@@ -344,6 +348,7 @@ def numbers(page, selector: str) -> list[float]:
     return [float(text.replace("−", "-").split(" ")[0]) for text in cells]
 
 
+@pytest.mark.one_page
 def test_the_sums_stand_below_the_values_that_they_are_sums_of(page):
     ends = """cells => cells.map((cell) =>
         cell.getBoundingClientRect().right - parseFloat(getComputedStyle(cell).paddingRight))"""
@@ -357,6 +362,7 @@ def test_the_sums_stand_below_the_values_that_they_are_sums_of(page):
             assert len(sums) == 8 and sums == pytest.approx(values.evaluate_all(ends), abs=1)
 
 
+@pytest.mark.one_page
 def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler):
     x, y = somewhere()
     pin(page, (x, y))
@@ -396,6 +402,7 @@ def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler)
             assert int(held) == pytest.approx(100 * weights[best].sum(), abs=0.501)
 
 
+@pytest.mark.one_page
 def test_the_strongest_keys_never_hold_all_of_the_weight(page, sampler, monkeypatch):
     computation, weights = sampler.computation, np.float32([0.997, 1e-3, 5e-4, 4e-4, 3e-4])
     monkeypatch.setattr(
@@ -407,6 +414,7 @@ def test_the_strongest_keys_never_hold_all_of_the_weight(page, sampler, monkeypa
     assert "hold > 99 % of the weight" in page.locator("#numbers-view .rest").text_content()
 
 
+@pytest.mark.one_page
 def test_the_numbers_follow_pins_and_keys_but_not_the_mouse(page):
     open_numbers(page)
     first, second = (3, 60), (50, 9)
@@ -426,6 +434,7 @@ def test_the_numbers_follow_pins_and_keys_but_not_the_mouse(page):
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
     open_numbers(page)
 
@@ -474,6 +483,7 @@ def saved(page, kind: str):
     return download.value
 
 
+@pytest.mark.one_page
 def test_the_view_is_saved_as_a_picture_without_a_request(page):
     pin(page, (20, 20), (40, 50))
     page.locator("#opacity input[type=number]").fill("0")
@@ -499,6 +509,7 @@ def test_the_view_is_saved_as_a_picture_without_a_request(page):
     assert (heat == panel(picture)).all(2).mean() < 0.2
 
 
+@pytest.mark.one_page
 def test_the_raw_maps_of_the_face_are_saved(page, sampler):
     seed = page.evaluate("sagan.face.seed_a")
     saved(page, "npz")
@@ -511,6 +522,7 @@ def test_the_raw_maps_of_the_face_are_saved(page, sampler):
             np.testing.assert_array_equal(arrays[name], array)
 
 
+@pytest.mark.one_page
 def test_the_score_stands_again_after_a_file(page):
     status = page.locator(f"{LAB} .status")
     switch(page, "network", "discriminator")
@@ -520,6 +532,7 @@ def test_the_score_stands_again_after_a_file(page):
     assert status.text_content() == score
 
 
+@pytest.mark.one_page
 def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatch):
     drawn_with = []
 
@@ -586,6 +599,7 @@ def test_a_figure_with_no_gamma_at_all_takes_equal_shares():
 # Large type, other screens, and everybody
 
 
+@pytest.mark.one_page
 def test_projector_mode_shows_the_lab_alone_and_large(page):
     before = figure(page, "16x16").locator(".picture").bounding_box()["width"]
     size = "figure => parseFloat(getComputedStyle(figure.querySelector('dd')).fontSize)"

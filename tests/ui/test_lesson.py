@@ -181,6 +181,7 @@ def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, w
         assert lesson.told_step(model, step)["see"].startswith(f"{said} ")
 
 
+@pytest.mark.one_page
 def test_the_header_leads_into_the_tour_too(page):
     page.get_by_role("tab", name=texts.FACES_TAB, exact=True).click()
     page.locator("#header-view .tour").click()
@@ -188,6 +189,7 @@ def test_the_header_leads_into_the_tour_too(page):
     assert chosen_tab(page) == texts.ATTENTION_TAB
 
 
+@pytest.mark.one_page
 def test_back_and_next_go_through_the_steps_and_quick_clicks_count(page):
     begin(page, 2)
     card(page, ".back").click()
@@ -200,6 +202,7 @@ def test_back_and_next_go_through_the_steps_and_quick_clicks_count(page):
     assert card(page, ".back").is_disabled()
 
 
+@pytest.mark.one_page
 def test_quick_clicks_stop_at_either_end(page):
     quickly = "(button) => { button.click(); button.click(); button.click(); }"
     begin(page, 1)
@@ -211,6 +214,7 @@ def test_quick_clicks_stop_at_either_end(page):
     assert card(page, ".error").text_content() == ""
 
 
+@pytest.mark.one_page
 def test_escape_closes_the_menu_first(page):
     begin(page)
     menu = page.locator("#attention-view details.save")
@@ -325,6 +329,7 @@ def test_during_the_tour_the_address_says_what_was_shown_before(new_page, addres
     page.wait_for_function("before => location.search !== before", arg=before)
 
 
+@pytest.mark.one_page
 def test_a_second_escape_does_nothing(page):
     begin(page)
     card(page, ".next").focus()
@@ -593,6 +598,7 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
         card(page, ".next").click()
 
 
+@pytest.mark.one_page
 def test_where_new_faces_are_asked_for_the_card_has_a_button_for_them(page):
     begin(page, 0)
     assert not card(page, ".dice").is_visible()

@@ -90,6 +90,7 @@ def test_a_click_in_the_sheet_makes_that_face_the_current_one_on_every_tab(page,
     page.wait_for_function("document.querySelector('#walk-view .a').textContent.includes('17')")
 
 
+@pytest.mark.one_page
 def test_the_sheet_is_reached_with_the_keyboard(page):
     open_tab(page, "Faces")
     sheet_is_ready(page, 24)
@@ -204,6 +205,7 @@ def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanw
     first_picture_is(page, before)
 
 
+@pytest.mark.one_page
 def test_of_quick_choices_the_last_one_stays(page):
     open_tab(page, "Faces")
     sheet_is_ready(page, 24)
@@ -216,6 +218,7 @@ def test_of_quick_choices_the_last_one_stays(page):
     assert page.locator("#seed input[type=number]").input_value() == "9"
 
 
+@pytest.mark.one_page
 def test_an_answer_that_comes_late_changes_neither_the_face_nor_the_controls(page):
     seed = page.evaluate("sagan.face.seed_a")
     late = {"asked": -1, "seed_a": 5, "seed_b": 6, "t": 0.5}
@@ -306,6 +309,7 @@ def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, new_
         app.close(verbose=False)
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize(("box", "name", "value"), [("seed", "seed_a", 72), ("psi", "psi", 0.5)])
 def test_what_was_typed_just_before_controls_are_set_back_stays(page, box, name, value):
     page.evaluate(
@@ -339,6 +343,7 @@ def test_a_number_that_is_being_retyped_is_no_error(page, meanwhile):
     assert page.locator(".toast-body").count() == 0
 
 
+@pytest.mark.one_page
 @pytest.mark.parametrize(("typed", "shown"), [("41.7", "42"), ("2.5", "3")])
 def test_a_box_with_a_fraction_is_set_to_the_number_of_the_face(page, typed, shown):
     page.locator("#seed input[type=number]").fill(typed)
@@ -480,6 +485,7 @@ def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_
     np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
 
 
+@pytest.mark.one_page
 def test_a_new_face_is_spoken_of(page):
     assert page.locator("#face-view .name").get_attribute("aria-live") == "polite"
 
@@ -570,6 +576,7 @@ def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
     np.testing.assert_array_equal(picture[68 : 68 + 64, 68 : 68 + 64], face_of(sampler, z))
 
 
+@pytest.mark.one_page
 def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sampler):
     open_tab(page, "Walk")
     slider = page.locator("#t input[type=range]")
@@ -588,6 +595,7 @@ def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sa
     np.testing.assert_array_equal(current_picture(page), face_of(sampler, latents.slerp(a, b, t)))
 
 
+@pytest.mark.one_page
 def test_the_way_plays_without_a_request_and_pauses_where_it_is(page):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
@@ -624,6 +632,7 @@ def test_only_the_way_of_the_current_face_can_be_played(page, monkeypatch):
     assert "22" in page.locator("#walk-view .a").text_content()
 
 
+@pytest.mark.one_page
 def test_a_picture_of_the_strip_is_jumped_to(page, sampler):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
@@ -631,6 +640,7 @@ def test_a_picture_of_the_strip_is_jumped_to(page, sampler):
     wait_for_face(page, sampler.curated[0].seed, 0.75)
 
 
+@pytest.mark.one_page
 def test_a_jump_while_the_way_plays_is_one_request(page, sampler):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
@@ -655,6 +665,7 @@ def play_a_while(page) -> None:
     )
 
 
+@pytest.mark.one_page
 def test_touching_the_slider_while_the_way_plays_stops_it_there(page, sampler):
     open_tab(page, "Walk")
     play_a_while(page)
@@ -666,6 +677,7 @@ def test_touching_the_slider_while_the_way_plays_stops_it_there(page, sampler):
     assert float(slider.input_value()) == page.evaluate("sagan.face.t") == 0.9
 
 
+@pytest.mark.one_page
 def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page):
     open_tab(page, "Walk")
     play_a_while(page)
@@ -683,6 +695,7 @@ def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page
     assert page.locator("#walk-view .play").text_content() == "Play"
 
 
+@pytest.mark.one_page
 def test_swapping_the_ends_keeps_the_face(page):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
@@ -702,6 +715,7 @@ def test_typing_a_seed_shows_its_face_and_returns_to_the_start_of_the_walk(page,
     wait_for_face(page, 4294967295, 0)
 
 
+@pytest.mark.one_page
 def test_truncation_zero_is_the_same_face_for_every_seed(page):
     page.locator("#psi input[type=number]").fill("0")
     page.wait_for_function("sagan.face.psi === 0")
@@ -779,6 +793,7 @@ def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
     assert third["y"] + third["height"] - first["y"] < 844
 
 
+@pytest.mark.one_page
 def test_the_face_and_its_controls_stay_in_sight_of_what_lies_below(page):
     page.locator("#numbers-view summary").click()
     page.mouse.move(700, 400)

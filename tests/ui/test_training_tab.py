@@ -224,6 +224,7 @@ def test_play_runs_from_the_start_to_the_end_and_pause_stops_it_without_a_reques
     assert requests == []
 
 
+@pytest.mark.one_page
 def test_playing_stops_when_another_tab_is_opened(training):
     part(training, ".play").click()
     training.get_by_role("tab", name="Faces", exact=True).click()
@@ -379,6 +380,7 @@ def test_moments_of_another_run_are_marked_and_explained(new_page, serve, filmed
     assert part(page, ".help").text_content().count("* Another, shorter run") == 1
 
 
+@pytest.mark.one_page
 def test_what_a_place_receives_is_not_told_of_a_film(training):
     assert training.locator("#training-view .received").count() > 0
     training.evaluate("sagan.lab.set({direction: 'forward'})")
