@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 import random
 import signal
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image
 from randomness import draw, fresh_rng, seed_all
 
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
+os.environ["OMP_NUM_THREADS"] = "1"  # also in the commands that the tests start
 # A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]

@@ -29,7 +29,7 @@ from benchmarks.altered_attention import (
     without_as_much,
     without_main,
 )
-from sagan import average_maps, checkpoint
+from sagan import average_maps, checkpoint, export
 from sagan.export import measure_batch_norm
 from sagan.film import inputs
 from sagan.layers import SelfAttention
@@ -280,6 +280,14 @@ def model(tmp_path: Path) -> Path:
     return save(tmp_path / "model", CONFIG)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer faces for all that the command compares and measures."""
+    for name, number in (("COMPARED", 50), ("AVERAGED", 16), ("MATCHED", 100)):
+        monkeypatch.setattr(altered_attention, name, number)
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+
+
 def run(model: Path, out: Path, *options: object) -> dict[str, dict[str, float]]:
     """The table that the command leaves, {maps: figures}; those of a row that has none are left out."""
     main(["--checkpoint", str(model), "--out", str(out), "--device", "cpu", *map(str, options)])
@@ -288,11 +296,8 @@ def run(model: Path, out: Path, *options: object) -> dict[str, dict[str, float]]
     return {name: {k: float(v) for k, v in line.items() if v} for name, line in lines.items()}
 
 
-def test_the_command_writes_the_table_and_the_sheet(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, number in (("COMPARED", 50), ("AVERAGED", 16), ("MATCHED", 100)):
-        monkeypatch.setattr(altered_attention, name, number)
+@pytest.mark.usefixtures("quick")
+def test_the_command_writes_the_table_and_the_sheet(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "new" / "altered"
     table = run(model, out)
     assert set(table.pop("as learned").values()) == {1}
@@ -305,6 +310,7 @@ def test_the_command_writes_the_table_and_the_sheet(
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.usefixtures("quick")
 def test_every_row_begins_with_what_was_learned(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +323,7 @@ def test_every_row_begins_with_what_was_learned(
     assert set(table["again"].values()) == {1}
 
 
+@pytest.mark.usefixtures("quick")
 def test_only_classes_that_were_learned_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
     seen = set()
@@ -332,6 +339,7 @@ def test_only_classes_that_were_learned_are_shown(tmp_path: Path, monkeypatch: p
     assert seen == {0, 2}
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_reference_adds_the_figures_of_the_metrics(
     tmp_path: Path, model: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

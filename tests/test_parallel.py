@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from activations import smooth
+from PIL import Image
 from randomness import fresh_rng
 from torch import Tensor, nn
 
+import train
 from sagan import checkpoint, learner
 from sagan.data import ImageSet
 from sagan.learner import TrainingError
@@ -113,7 +117,10 @@ def two(tmp_path_factory) -> tuple[dict, list[dict]]:
     np.savez(folder / "data.npz", **data)
     # Held here, as by torchrun: a port that is chosen here to be opened there may be taken meanwhile.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    torch.multiprocessing.spawn(in_one_of_two, (folder, store.port), nprocs=2)
+    multiprocessing.set_forkserver_preload(["torch._dynamo"])  # what takes longest, once for both
+    torch.multiprocessing.start_processes(
+        in_one_of_two, (folder, store.port), nprocs=2, start_method="forkserver"
+    )
     return data, [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -229,11 +236,11 @@ def images(make_images) -> Path:
     return make_images(8)
 
 
-def command(folder: Path, *options: object, count: int = 2) -> list[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+def command(folder: Path, *options: object) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     tiny = ["--image-size=32", "--z-dim=8", "--g-width=8", "--d-width=8", "--batch-size=4", "--device=cpu"]
     return [
-        *(sys.executable, *(torchrun if count > 1 else ())),
+        *(sys.executable, *torchrun),
         *(str(ROOT / "train.py"), "--out", str(folder / "run")),
         *(*tiny, "--log-every=1", *map(str, options)),
     ]
@@ -244,17 +251,59 @@ def steps_of(folder: Path) -> list[int]:
     return [int(float(row.split(",")[0])) for row in rows]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(images, tmp_path):
-    for count, steps, options in ((2, 2, ("--data", images)), (1, 3, ("--resume",))):
-        done = subprocess.run(
-            command(tmp_path, *options, "--steps", steps, count=count),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count(f"Step {steps}, {4 * steps} images shown") == 1
-        assert steps_of(tmp_path) == list(range(1, steps + 1))
+FEATURES = """
+import os, pathlib, torch
+
+class Colours(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        pathlib.Path("made-by-" + os.environ.get("RANK", "one-alone")).touch()
+
+    def forward(self, images):
+        return images.float().mean((2, 3))
+"""
+MEASURE = ("--measure-features=features:Colours", "--measure-every=0.008")
+
+
+def run(folder: Path, *options: object) -> subprocess.CompletedProcess:
+    """The command in this folder, where its features can be imported, in two processes."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    words = command(folder, *options)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """The folder of a complete run of two processes that measured, and how it ended."""
+    folder = tmp_path_factory.mktemp("measured")
+    for name, count in (("images", 8), ("held_out", 20)):
+        (folder / name).mkdir()
+        for i, pixels in enumerate(fresh_rng().integers(0, 256, (count, 32, 32, 3), np.uint8)):
+            Image.fromarray(pixels).save(folder / name / f"{i:04}.png")
+    (folder / "features.py").write_text(FEATURES)
+    sources = ("--data", folder / "images", "--measure-reference", folder / "held_out")
+    return folder, run(folder, *MEASURE, *sources, "--steps=3")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(measured, tmp_path, monkeypatch, capsys):
+    folder, done = measured
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Step 3, 12 images shown") == 1
+    assert steps_of(folder) == [1, 2, 3]
+    shutil.copytree(folder / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(folder)
+    assert train.main(["--out", str(tmp_path / "run"), "--resume", "--device=cpu", "--steps=4"]) == 0
+    assert capsys.readouterr().out.count("Step 4, 16 images shown") == 1
+    assert steps_of(tmp_path) == [1, 2, 3, 4]
+
+
+def test_the_first_process_alone_measures(measured):
+    folder, done = measured
+    assert done.returncode == 0, done.stderr
+    rows = checkpoint.read_history(folder / "run/checkpoint")
+    assert [row["step"] for row in rows if "recall" in row] == [2, 3]
+    assert [path.name for path in folder.glob("made-by-*")] == ["made-by-0"]
 
 
 def process_of(rank: int, agent: int) -> int:
@@ -287,42 +336,16 @@ def test_no_process_trains_in_the_folder_of_another_run(images, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
-FEATURES = """
-import os, pathlib, torch
-
-class Colours(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        pathlib.Path("made-by-" + os.environ["RANK"]).touch()
-
-    def forward(self, images):
-        return images.float().mean((2, 3))
-"""
-
-
-def test_the_first_process_alone_measures_and_the_others_learn_where_it_cannot(
-    images, make_images, tmp_path, monkeypatch
-):
-    make_images(20, folder="held_out"), make_images(4, folder="few")
+def test_the_others_learn_where_the_first_process_cannot_measure(images, make_images, tmp_path):
+    few = make_images(4, folder="few")
     (tmp_path / "features.py").write_text(FEATURES)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    options = ("--data", images, "--measure-features=features:Colours", "--measure-every=0.008", "--steps=3")
-
-    def run(reference: str) -> subprocess.CompletedProcess:
-        words = command(tmp_path, *options, "--measure-reference", reference)
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-
-    refused = run("few")
+    refused = run(tmp_path, *MEASURE, "--data", images, "--measure-reference", few, "--steps=3")
     assert refused.returncode != 0 and "Connection closed" not in refused.stderr
     for sentence in (
         "train.py: The reference holds 4 images, but two halves need at least 20.",
         "train.py (process 1): The reference images cannot be used; the first process says why.",
     ):
         assert refused.stderr.count(sentence) == 1
-    done = run("held_out")
-    assert done.returncode == 0, done.stderr
-    rows = checkpoint.read_history(tmp_path / "run/checkpoint")
-    assert [row["step"] for row in rows if "recall" in row] == [2, 3]
     assert [path.name for path in tmp_path.glob("made-by-*")] == ["made-by-0"]
 
 
@@ -336,7 +359,7 @@ def test_a_run_whose_other_process_is_killed_ends_with_its_last_checkpoint(image
     ) as agent:
         while not (tmp_path / "run/checkpoint/state.json").exists():
             assert agent.poll() is None, agent.stderr.read()
-            time.sleep(0.1)
+            time.sleep(0.02)
         os.kill(process_of(1, agent.pid), signal.SIGKILL)
         said = agent.stderr.read()
     assert agent.returncode != 0
@@ -352,7 +375,7 @@ def test_ctrl_c_saves_a_run_of_several_processes(images, tmp_path):
     ) as agent:
         while not (tmp_path / "run/history.csv").exists():
             assert agent.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.02)
         agent.send_signal(signal.SIGINT)
     saved = json.loads((tmp_path / "run/checkpoint/state.json").read_text())["step"]
     assert saved == steps_of(tmp_path)[-1] > 0

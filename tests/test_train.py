@@ -36,6 +36,8 @@ PROGRAM = Path(train.__file__)
 TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]
 TINY += ["--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
+FEWER = {"FACES": 2, "ATTENTION_FACES": 1, "curves": lambda history, path: path.touch()}
+ALL = {name: getattr(pictures, name) for name in FEWER}
 PROGRESS = ("Decoding images", "Real images")
 DATA_OPTIONS = ("--data", "--crop", "--labels", "--label-columns")
 OPTIONS = (
@@ -72,10 +74,19 @@ OPTIONS = (
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch) -> Path:
-    """Run in an empty folder, where the cache of decoded images lands too, and export in less time."""
+    """Run in an empty folder, where the cache of decoded images lands too; export and draw in less time."""
     monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+    for name, value in FEWER.items():
+        monkeypatch.setattr(pictures, name, value)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def all_drawn(here, monkeypatch) -> None:
+    """Draw all pictures as they are for the user."""
+    for name, value in ALL.items():
+        monkeypatch.setattr(pictures, name, value)
 
 
 def start(*options: object, data: str = "images", out: str = "runs/one") -> int:
@@ -399,7 +410,7 @@ def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images)
 # A run
 
 
-def test_a_run_leaves_its_files_and_can_be_sampled(capsys, make_images):
+def test_a_run_leaves_its_files_and_can_be_sampled(all_drawn, capsys, make_images):
     make_images(6, size=(40, 36))
     assert start("--steps", 3, "--sample-every", 2, "--save-every", 2, "--log-every", 1) == 0
     run = Path("runs/one")
@@ -476,18 +487,21 @@ def test_the_progress_bar_shows_where_the_run_stands(capsys, make_images):
     assert re.search(r"gamma=-?\d\.\d+ -?\d\.\d+", bar)
 
 
-def test_where_nothing_can_be_compiled_is_one_line_and_costs_nothing(make_images):
+def test_where_nothing_can_be_compiled_is_one_line_and_costs_nothing(monkeypatch, make_images):
     make_images(4)
-    command = [sys.executable, str(PROGRAM), "--data", "images", "--out", "run", *TINY, "--steps", "2"]
-    elsewhere = os.environ | {"CXX": "none-such", "PATH": "none", "TORCHINDUCTOR_CACHE_DIR": "cache"}
-    done = subprocess.run([*command, "--compile"], capture_output=True, text=True, env=elsewhere)
+    options = ["--data", "images", "--out", "run", *TINY, "--steps", "2", "--g-attention", ""]
+    for name, value in (("CXX", "none-such"), ("PATH", "none"), ("TORCHINDUCTOR_CACHE_DIR", "cache")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes
+    command = [sys.executable, str(PROGRAM), *options, "--compile"]
+    done = subprocess.run(command, capture_output=True, text=True)
     *_, last = re.split(r"[\r\n]+", done.stderr.strip())
     reason = re.fullmatch(
         r"train.py: The networks cannot be compiled here \((.*)\): leave out --compile.", last
     )
     assert reason and "compiler" in reason.group(1), done.stderr
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert subprocess.run(command, capture_output=True, env=elsewhere).returncode == 0
+    assert train.main(options) == 0
 
 
 def test_wgan_gp_cannot_be_compiled(capsys, make_images):
@@ -967,7 +981,7 @@ def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     }
 
 
-def test_a_measured_run_keeps_its_best_checkpoint_and_the_figures(make_images):
+def test_a_measured_run_keeps_its_best_checkpoint_and_the_figures(all_drawn, make_images):
     make_images(6), make_images(21, folder="held_out")
     assert start("--steps", 4, *MEASURE, *COLOURS) == 0
     rows = checkpoint.read_history(Path("runs/one"))
@@ -1166,9 +1180,8 @@ def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(monkeypatch, ma
 def test_a_signal_saves_and_leaves_and_the_run_can_be_completed(make_images, number, code):
     make_images(6)
     options = ["--data", "images", "--out", "run", *TINY, "--steps", "100000", "--log-every", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    child = subprocess.Popen([sys.executable, str(PROGRAM), *options], env=environment, **pipes)
+    child = subprocess.Popen([sys.executable, str(PROGRAM), *options], **pipes)
     try:
         while child.poll() is None and not Path("run/history.csv").exists():
             time.sleep(0.05)

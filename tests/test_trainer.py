@@ -52,8 +52,10 @@ CLASS_NAMES = ("dark", "bright", "red")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
-    """Export in an eighth of the time, and draw no curves: that they can be drawn is for test_pictures.py."""
+    """Export in an eighth of the time, draw few faces and no curves: all of it is for test_pictures.py."""
     monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+    monkeypatch.setattr(pictures, "FACES", 2)
+    monkeypatch.setattr(pictures, "ATTENTION_FACES", 1)
     monkeypatch.setattr(pictures, "curves", lambda history, path: path.touch())
 
 
