@@ -164,7 +164,7 @@ def test_a_command_that_is_stopped_leaves_the_old_file_and_nothing_else(
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
 def test_ctrl_c_ends_the_real_command_and_leaves_nothing(plain, tmp_path):
     command = [sys.executable, "-m", "sagan.sample", "--checkpoint", plain, "--out", tmp_path / "x.npy"]
-    child = subprocess.Popen([*command, "--count", "300000"], stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([*command, "--count", "50000"], stderr=subprocess.PIPE, text=True)
     try:
         while "Sampling" not in child.stderr.readline():  # the bar appears as the workers start
             assert child.poll() is None

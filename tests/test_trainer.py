@@ -46,6 +46,8 @@ from sagan.sampler import Sampler
 from sagan.trainer import Trainer
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
+ONE_EACH = dataclasses.replace(CONFIG, g_attention=(8,), d_attention=(4,))  # compiles in less time
+BARE = dataclasses.replace(CONFIG, g_attention=(), d_attention=())  # and in less still
 RESIDUAL = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16))
 CLASS_NAMES = ("dark", "bright", "red")
 
@@ -299,7 +301,7 @@ def test_images_are_moved_by_two_pixels_of_64_at_most_and_mirrored_only_where_fl
 def test_compiled_networks_learn_the_same(tmp_path, classes):
     torch._dynamo.reset()
     backend = CompileCounterWithBackend("aot_eager")  # needs no C++ compiler
-    assert_two_steps_of_plain_autograd(tmp_path, classes, compiler=backend, d_steps=2)
+    assert_two_steps_of_plain_autograd(tmp_path, classes, config=ONE_EACH, compiler=backend, d_steps=2)
     assert backend.frame_count >= 4  # G with and without gradients, D of both steps
 
 
@@ -375,7 +377,7 @@ def test_a_compiler_that_fails_is_one_sentence_unless_ctrl_c_ended_it(tmp_path, 
         raise OSError("g++ is gone.\nUsage: g++ FILE")
 
     torch._dynamo.reset()
-    run = make(tmp_path, compiler=backend)
+    run = make(tmp_path, config=BARE, compiler=backend)
     with pytest.raises(KeyboardInterrupt if interrupted else TrainingError) as caught:
         run.train()
     assert run.stopped_by == (signal.SIGINT if interrupted else None)
@@ -391,7 +393,7 @@ def test_compiled_code_that_does_not_fit_is_one_sentence(tmp_path):
         raise AssertionError("expected size 4==4, stride 4==2048 at dim=2\nError in op: convolution_backward")
 
     torch._dynamo.reset()
-    run = make(tmp_path, compiler=lambda graph, inputs: wrong)
+    run = make(tmp_path, config=BARE, compiler=lambda graph, inputs: wrong)
     with pytest.raises(TrainingError) as error:
         run.train()
     assert str(error.value) == (
@@ -607,7 +609,8 @@ def test_the_step_that_compiles_takes_none_of_the_minutes(tmp_path, clock):
     def tick() -> None:
         clock.now += 300 if run.step == 1 else 10
 
-    run = make(tmp_path, steps=None, minutes=0.5, compiler=CompileCounterWithBackend("eager"))
+    compiler = CompileCounterWithBackend("eager")
+    run = make(tmp_path, config=BARE, steps=None, minutes=0.5, compiler=compiler)
     after_each_step(run, tick)
     assert without_files(run).train(log_every=2)
     assert [row["seconds"] for row in run.history] == [10, 30]
@@ -628,7 +631,7 @@ def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
 
 
 def test_a_row_of_no_step_but_the_compiling_one_has_no_speed(tmp_path):
-    run = make(tmp_path, steps=2, compiler=CompileCounterWithBackend("eager"))
+    run = make(tmp_path, config=BARE, steps=2, compiler=CompileCounterWithBackend("eager"))
     assert run.train(log_every=1)
     first, second = checkpoint.read_history(tmp_path)
     assert "images_per_second" not in first and second["images_per_second"] > 0
