@@ -200,7 +200,15 @@ def sharp(network: Generator | Discriminator) -> Generator | Discriminator:
 
 
 @pytest.fixture
-def generator() -> Generator:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer faces for all that is compared and measured."""
+    for name, number in (("COMPARED", 50), ("AVERAGED", 16), ("MATCHED", 100)):
+        monkeypatch.setattr(altered_attention, name, number)
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+
+
+@pytest.fixture
+def generator(quick: None) -> Generator:
     generator = sharp(Generator(CONFIG, spectral=False))
     measure_batch_norm(generator)
     return generator
@@ -278,14 +286,6 @@ def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return save(tmp_path / "model", CONFIG)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer faces for all that the command compares and measures."""
-    for name, number in (("COMPARED", 50), ("AVERAGED", 16), ("MATCHED", 100)):
-        monkeypatch.setattr(altered_attention, name, number)
-    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
 
 
 def run(model: Path, out: Path, *options: object) -> dict[str, dict[str, float]]:
