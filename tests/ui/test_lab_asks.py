@@ -434,7 +434,6 @@ def test_the_numbers_follow_pins_and_keys_but_not_the_mouse(page):
     assert requests == []
 
 
-@pytest.mark.one_page
 def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
     open_numbers(page)
 
