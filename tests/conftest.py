@@ -4,13 +4,13 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from randomness import draw, fresh_rng, seed_all
+from randomness import draw, fresh_rng, random_images, seed_all
 
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 os.environ["OMP_NUM_THREADS"] = "1"  # also in the commands that the tests start
@@ -61,20 +61,5 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def make_images(tmp_path: Path) -> Callable[..., Path]:
-    """make_images(count, size=32, folder="images", suffix=".png") -> a folder in tmp_path of random images.
-
-    They are named 0000.png, 0001.png, ...; size is a side or (width, height) in pixels.
-    """
-
-    def make(
-        count: int, size: int | tuple[int, int] = 32, folder: str = "images", suffix: str = ".png"
-    ) -> Path:
-        width, height = (size, size) if isinstance(size, int) else size
-        target = tmp_path / folder
-        target.mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            pixels = fresh_rng().integers(0, 256, (height, width, 3), np.uint8)
-            Image.fromarray(pixels).save(target / f"{i:04}{suffix}")
-        return target
-
-    return make
+    """make_images(count, size=32, folder="images", suffix=".png"): `random_images` in tmp_path."""
+    return partial(random_images, tmp_path)

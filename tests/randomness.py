@@ -2,9 +2,11 @@
 
 import random
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 draw = random.Random()  # not the module's own generator, which Gradio's queue draws from while a page is open
 
@@ -19,3 +21,19 @@ def seed_all(seed: int, name: str) -> None:
 def fresh_rng() -> np.random.Generator:
     """A generator of numbers that nothing else in the test draws."""
     return np.random.default_rng(draw.getrandbits(64))
+
+
+def random_images(
+    parent: Path, count: int, size: int | tuple[int, int] = 32, folder: str = "images", suffix: str = ".png"
+) -> Path:
+    """Make a folder in `parent` of random images: 0000.png, 0001.png, ...
+
+    size is a side or (width, height) in pixels.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    target = parent / folder
+    target.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pixels = fresh_rng().integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(target / f"{i:04}{suffix}")
+    return target

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 from activations import smooth
-from PIL import Image
-from randomness import fresh_rng
+from randomness import fresh_rng, random_images
 from torch import Tensor, nn
 
 import train
@@ -276,12 +275,9 @@ def run(folder: Path, *options: object) -> subprocess.CompletedProcess:
 def measured(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """The folder of a complete run of two processes that measured, and how it ended."""
     folder = tmp_path_factory.mktemp("measured")
-    for name, count in (("images", 8), ("held_out", 20)):
-        (folder / name).mkdir()
-        for i, pixels in enumerate(fresh_rng().integers(0, 256, (count, 32, 32, 3), np.uint8)):
-            Image.fromarray(pixels).save(folder / name / f"{i:04}.png")
     (folder / "features.py").write_text(FEATURES)
-    sources = ("--data", folder / "images", "--measure-reference", folder / "held_out")
+    images, held_out = random_images(folder, 8), random_images(folder, 20, folder="held_out")
+    sources = ("--data", images, "--measure-reference", held_out)
     return folder, run(folder, *MEASURE, *sources, "--steps=3")
 
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import gradio as gr
 import pytest
 import torch
 
@@ -58,30 +59,33 @@ def cache_folder(tmp_path_factory) -> Iterator[None]:
 
 
 @contextmanager
-def serving(*args) -> Iterator[str]:
-    """Serve what `build_app` makes of these; yields the address of the page.
+def serving() -> Iterator[Callable[..., str]]:
+    """serve(...) of an app, or of what build_app takes -> the address of the page, until the block ends.
 
     It ends with its tests: a page costs the processor a little while it is served.
     """
-    app = build_app(*args)
-    try:
-        yield app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
-    finally:
-        app.close(verbose=False)
+    with ExitStack() as stack:
+
+        def serve(*args) -> str:
+            app = args[0] if isinstance(args[0], gr.Blocks) else build_app(*args)
+            stack.callback(app.close, verbose=False)
+            return app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+
+        yield serve
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """serve(...) of what build_app takes -> the address of the page, there until the test is over."""
-    with ExitStack() as stack:
-        yield lambda *args: stack.enter_context(serving(*args))
+    """serve(...) as in `serving`, until the test is over."""
+    with serving() as serve:
+        yield serve
 
 
 @pytest.fixture(scope="module")
 def serve_long() -> Iterator[Callable[..., str]]:
-    """The same, there until the last test of the file is over."""
-    with ExitStack() as stack:
-        yield lambda *args: stack.enter_context(serving(*args))
+    """The same, until the last test of the file is over."""
+    with serving() as serve:
+        yield serve
 
 
 @pytest.fixture(scope="session")
@@ -109,8 +113,8 @@ def half_learned() -> Sampler:
 
 @pytest.fixture(scope="session")
 def address(sampler: Sampler) -> Iterator[str]:
-    with serving(sampler) as address:
-        yield address
+    with serving() as serve:
+        yield serve(sampler)
 
 
 @pytest.fixture(scope="session")
@@ -192,8 +196,8 @@ def start_again(page) -> None:
     page.evaluate(START_AGAIN)
 
 
-class SharedPages:
-    """One page of every address, which each test that asks for it finds as a first visitor does."""
+class Pages:
+    """One page of every address, which whoever asks for it finds as a first visitor does."""
 
     def __init__(self, open_page: Callable) -> None:
         self.open_page, self.pages = open_page, {}
@@ -209,10 +213,10 @@ class SharedPages:
 
 
 @pytest.fixture(scope="module")
-def shared_pages(context, serve_long) -> Iterator[SharedPages]:
+def shared_pages(context, serve_long) -> Iterator[Pages]:
     """The pages that tests of a file share, closed before what these served."""
     with opening(context) as open_page:
-        yield SharedPages(open_page)
+        yield Pages(open_page)
 
 
 @pytest.fixture
@@ -224,14 +228,7 @@ def prepared(request) -> Callable:
     """
     if request.node.get_closest_marker("one_page"):
         return request.getfixturevalue("shared_pages")
-    open_page = request.getfixturevalue("new_page")
-
-    def page_at(address: str, prepare: Callable):
-        page = open_page(address)
-        prepare(page)
-        return page
-
-    return page_at
+    return Pages(request.getfixturevalue("new_page"))
 
 
 def wait_for_attention(page) -> None:

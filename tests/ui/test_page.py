@@ -15,7 +15,7 @@ from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import SESSIONS, build_app, controls, faces, launch_options, texts, walk
+from sagan.ui import SESSIONS, build_app, controls, faces, texts, walk
 from sagan.ui.current import CurrentFace
 
 
@@ -285,28 +285,24 @@ def test_a_card_cannot_cover_the_page(sampler, serve, new_page):
     page.locator("#header-view h1").click(timeout=5000)  # Playwright clicks only what nothing covers
 
 
-def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, new_page):
+def test_a_page_goes_on_where_the_server_has_forgotten_its_session(sampler, serve, new_page):
     app = build_app(sampler)
-    try:
-        page = new_page(app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1])
-        page.wait_for_selector("#attention-view [data-drawn]")
-        page.locator("#seed input[type=number]").fill("7")
-        wait_for_face(page, 7)
-        sessions = app.state_holder
-        own = set(sessions.session_data)
-        for i in range(SESSIONS):
-            sessions[f"visitor {i}"]
-        assert own and not own & set(sessions.session_data)
-        assert len(sessions.session_data) == SESSIONS
-        page.locator("#psi input[type=number]").fill("0.5")
-        page.wait_for_function("sagan.face.psi === 0.5")
-        wait_for_face(page, 7)
-        open_tab(page, "Faces")
-        sheet_is_ready(page, 24)
-        assert page.locator(".toast-body").count() == 0
-        page.close()  # else the server would wait for it
-    finally:
-        app.close(verbose=False)
+    page = new_page(serve(app))
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.locator("#seed input[type=number]").fill("7")
+    wait_for_face(page, 7)
+    sessions = app.state_holder
+    own = set(sessions.session_data)
+    for i in range(SESSIONS):
+        sessions[f"visitor {i}"]
+    assert own and not own & set(sessions.session_data)
+    assert len(sessions.session_data) == SESSIONS
+    page.locator("#psi input[type=number]").fill("0.5")
+    page.wait_for_function("sagan.face.psi === 0.5")
+    wait_for_face(page, 7)
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    assert page.locator(".toast-body").count() == 0
 
 
 @pytest.mark.one_page
