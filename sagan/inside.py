@@ -1,6 +1,6 @@
-"""What happens inside a forward: the attention of one position in numbers, and what every block puts out."""
+"""What happens inside a forward: the attention of one position in numbers, and that of a whole layer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from sagan.heatmaps import check_query
 
 STRONGEST = 5  # keys that a computation lists
-SHOWN = 16  # feature maps of a block
+SHOWN = 16  # feature maps of a block: the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +39,6 @@ class Computation:
     gamma: float
     x: np.ndarray
     y: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """What one block of a network puts out.
-
-    name   "16x16" for that feature map after its convolution and residual blocks, "attention 16x16", "image"
-           or "score"
-    kind   "convolution", "attention", "image" or "score"
-    shape  (C, H, W) of all of it
-    maps   float32 (min(16, C), H, W): the first channels; an image has values in [-1, 1]
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, int, int]
-    maps: np.ndarray
 
 
 def compute(
@@ -100,16 +83,3 @@ def attention(q: np.ndarray, k: np.ndarray, without: Collection[int] = ()) -> np
 def _softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
-
-
-def blocks(activations: Mapping[str, np.ndarray]) -> list[Block]:
-    """The blocks of {name: output (C, H, W)}, in the same order."""
-    return [
-        Block(name, _kind(name), output.shape, output[:SHOWN].copy()) for name, output in activations.items()
-    ]
-
-
-def _kind(name: str) -> str:
-    if name in ("image", "score"):
-        return name
-    return "attention" if name.startswith("attention ") else "convolution"

@@ -16,7 +16,7 @@ from torch import Tensor
 from sagan import average_maps, checkpoint, inside, spectra
 from sagan.data import learned_classes, to_batch, to_uint8
 from sagan.film import Film
-from sagan.inside import Block, Computation
+from sagan.inside import Computation
 from sagan.latents import check_seed, from_seed
 from sagan.networks import (
     Discriminator,
@@ -196,9 +196,13 @@ class Sampler:
 
     def activations(
         self, latent: np.ndarray, label: int | None = None, gammas: Mapping[str, float] | None = None
-    ) -> list[Block]:
-        """What every block of the generator puts out for one latent, from the first to the image."""
-        return inside.blocks(self._generate_one(latent, label, gammas, "activations")[1])
+    ) -> dict[str, np.ndarray]:
+        """What every block of the generator puts out for one latent, float32 (min(16, C), H, W) in order.
+
+        Of C channels these are the first. "16x16" is that feature map after its convolution and residual
+        blocks, "attention 16x16" what its attention makes of it, and "image", the last, is in [-1, 1].
+        """
+        return _first_maps(self._generate_one(latent, label, gammas, "activations")[1])
 
     def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
@@ -214,9 +218,9 @@ class Sampler:
         """The discriminator's score of one image and its `discriminator_queries_keys`, from one forward."""
         return self._discriminate_one(image, label, "queries_keys")
 
-    def discriminator_activations(self, image: np.ndarray, label: int | None = None) -> list[Block]:
-        """What every block of the discriminator puts out for one image, from the first to the score."""
-        return inside.blocks(self._discriminate_one(image, label, "activations")[1])
+    def discriminator_activations(self, image: np.ndarray, label: int | None = None) -> dict[str, np.ndarray]:
+        """`activations` of the discriminator for one image uint8 (S, S, 3); "score" is the last."""
+        return _first_maps(self._discriminate_one(image, label, "activations")[1])
 
     def spectra(self) -> dict[str, dict[str, object]]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
@@ -474,6 +478,11 @@ def _arrays(extras: dict[str, Tensor | tuple[Tensor, ...]]) -> dict:
         return tensor[0].contiguous().numpy()
 
     return {k: array(v) if isinstance(v, Tensor) else tuple(map(array, v)) for k, v in extras.items()}
+
+
+def _first_maps(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As copies, which do not keep the rest in memory."""
+    return {name: output[: inside.SHOWN].copy() for name, output in outputs.items()}
 
 
 def _read_curated(folder: Path) -> tuple[CuratedFace, ...]:

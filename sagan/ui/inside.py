@@ -76,7 +76,9 @@ def network(sampler: "Sampler", name: str) -> dict[str, Any]:
 def blocks_of(sampler: "Sampler", network: str) -> list[dict[str, Any]]:
     """The blocks of a network in the order data meets them, known without a forward.
 
-    name     that of `Sampler.activations`, as kind and shape
+    name     that of `Sampler.activations`
+    kind     "convolution", "attention", "image" or "score"
+    shape    (C, H, W) of all that it puts out
     id       network and name, "generator/attention 16x16"
     layers   its normalised layers, {name: part}: the names are those of `Sampler.spectra`, the part is "" for
              the layer that the block is named after, or what the page calls it
@@ -171,7 +173,9 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     except ValueError as error:
         return json.dumps({"number": number, "error": str(error)})
     drawn = {
-        f"{name}/{block.name}": levels(block) for name, (blocks, _) in networks.items() for block in blocks
+        f"{name}/{block}": levels(maps)
+        for name, (blocks, _) in networks.items()
+        for block, maps in blocks.items()
     }
     for name, (_, gammas) in networks.items():
         for layer, gamma in gammas.items():
@@ -179,12 +183,12 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     return json.dumps({"number": number, "seed": face.seed_a, "t": face.t, "blocks": drawn})
 
 
-def levels(block: inside.Block) -> dict[str, Any]:
-    """The maps of a block in 256 levels, each from its smallest value `low`, level 0, to its largest `high`.
+def levels(maps: np.ndarray) -> dict[str, Any]:
+    """Maps (N, H, W) in 256 levels, each from its smallest value `low`, level 0, to its largest `high`.
 
     A map that is the same everywhere has level 0.
     """
-    maps = block.maps.astype(np.float64)  # (shown, H, W)
+    maps = maps.astype(np.float64)
     low, high = maps.min((1, 2)), maps.max((1, 2))
     spread = np.where(high > low, high - low, 1)
     scaled = np.round(255 * (maps - low[:, None, None]) / spread[:, None, None]).astype(np.uint8)
