@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls, any_seed, inline_button, seed_slider
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, failed, in_worker, told, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, failed, in_worker, told, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -31,17 +31,13 @@ def faces_tab(controls: Controls) -> None:
             )
             dice = inline_button(texts.SHEET_DICE, "sheet-dice")
 
-    def make(number: int, first: int, count: int, psi: float, label: int | None) -> dict:
-        try:
-            images = faces_from(sampler, first, count, psi, label)
-        except ValueError as error:
-            return {"number": number, "error": str(error)}
+    def make(first: int, count: int, psi: float, label: int | None) -> dict:
+        images = faces_from(sampler, first, count, psi, label)
         seeds = latents.sheet_seeds(first, count)
-        uris = [pictures.png_uri(image) for image in images]
-        return {"number": number, "seeds": seeds, "label": label, "images": uris}
+        return {"seeds": seeds, "label": label, "images": [pictures.png_uri(image) for image in images]}
 
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
-        return await in_worker(make, told(event, "number"), first, count, psi, label)
+        return await in_worker(answered, told(event, "number"), make, first, count, psi, label)
 
     async def pick(event: gr.EventData, asked: float, seed_b: int, psi: float, label: int | None) -> tuple:
         seed = told(event, "seed", MAX_SEED)

@@ -15,7 +15,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of
 from sagan.ui.spectrum import spectral_norm
-from sagan.ui.work import CHOICE, INTERACTIVE, in_worker, told
+from sagan.ui.work import CHOICE, INTERACTIVE, answered, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -44,7 +44,9 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
         spectral_norm(sampler, networks, last[sampler.config.d_spectral_norm])
 
     async def want(event: gr.EventData, face: CurrentFace) -> str:
-        return await in_worker(activations, sampler, face, told(event, "number"))
+        number = told(event, "number")
+        # As one string, which is cheap to compare with the last one.
+        return await in_worker(lambda: json.dumps(answered(number, activations, sampler, face)))
 
     controls.about_face(blocks.want, want, blocks, **CHOICE)
     blocks.attend(lambda: gr.Tabs(selected="attention"), None, tabs, **INTERACTIVE)
@@ -158,20 +160,17 @@ def _shape(shape: tuple[int, ...]) -> str:
 # The current face
 
 
-def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
-    """What the page draws of a face in every block, by the ids of `blocks_of`, as JSON; or a sentence.
+def activations(sampler: "Sampler", face: CurrentFace) -> dict[str, Any]:
+    """What the page draws of a face in every block, by the ids of `blocks_of`. Raises ValueError.
 
-    The discriminator sees the face as it is on screen. `number` is that of the request.
+    The discriminator sees the face as it is on screen.
     """
-    try:
-        z, label = face.inputs(sampler.config)
-        image = sampler.faces(z[None], labels_of(label))[0]
-        networks = {
-            "generator": (sampler.activations(z, label), sampler.gammas),
-            "discriminator": (sampler.discriminator_activations(image, label), sampler.discriminator_gammas),
-        }
-    except ValueError as error:
-        return json.dumps({"number": number, "error": str(error)})
+    z, label = face.inputs(sampler.config)
+    image = sampler.faces(z[None], labels_of(label))[0]
+    networks = {
+        "generator": (sampler.activations(z, label), sampler.gammas),
+        "discriminator": (sampler.discriminator_activations(image, label), sampler.discriminator_gammas),
+    }
     drawn = {
         f"{name}/{block}": levels(maps)
         for name, (blocks, _) in networks.items()
@@ -180,7 +179,7 @@ def activations(sampler: "Sampler", face: CurrentFace, number: int) -> str:
     for name, (_, gammas) in networks.items():
         for layer, gamma in gammas.items():
             drawn[f"{name}/attention {layer}"]["gamma"] = gamma
-    return json.dumps({"number": number, "seed": face.seed_a, "t": face.t, "blocks": drawn})
+    return {"seed": face.seed_a, "t": face.t, "blocks": drawn}
 
 
 def levels(maps: np.ndarray) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED
 from sagan.ui.pictures import base64_floats
-from sagan.ui.work import HEAVY, failed, in_worker, told
+from sagan.ui.work import HEAVY, answered, failed, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -29,16 +29,12 @@ def spectral_norm(sampler: "Sampler", networks: list[dict[str, Any]], first: str
         first=[layer["block"] for layer in layers].index(first),
     )
 
-    def make(number: int, layer: int, seed: int) -> dict[str, Any]:
-        name = layers[layer]["name"]
-        try:
-            return {"number": number, "layer": layer, "seed": seed} | describe(sampler, name, seed)
-        except ValueError as error:
-            return {"number": number, "error": str(error)}
+    def make(layer: int, seed: int) -> dict[str, Any]:
+        return {"layer": layer, "seed": seed} | describe(sampler, layers[layer]["name"], seed)
 
     async def want(event: gr.EventData) -> dict[str, Any]:
         number, layer = told(event, "number"), told(event, "layer", len(layers) - 1)
-        return await in_worker(make, number, layer, told(event, "seed", MAX_SEED))
+        return await in_worker(answered, number, make, layer, told(event, "seed", MAX_SEED))
 
     spectrum.want(want, None, spectrum, **HEAVY).failure(None, js=failed(spectrum))
 

@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, inline_button
 from sagan.ui.current import CurrentFace, pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, in_worker, told
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, in_worker, told
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -33,17 +33,13 @@ def walk_tab(controls: Controls) -> None:
             dice = inline_button(texts.SEED_B_DICE, "dice-b")
             swap = inline_button(texts.SWAP, "swap", min_width=140)
 
-    def make(number: int, face: CurrentFace) -> dict:
+    def make(face: CurrentFace) -> dict:
         ends = {"seed_a": face.seed_a, "seed_b": face.seed_b, "psi": face.psi, "label": face.label}
-        try:
-            frames = way(sampler, steps=FRAMES, **ends)
-        except ValueError as error:
-            return {"number": number, "error": str(error)}
-        image = pictures.webp_uri(np.concatenate(frames))
-        return {"number": number, "frames": FRAMES, "image": image} | ends
+        frames = way(sampler, steps=FRAMES, **ends)
+        return {"frames": FRAMES, "image": pictures.webp_uri(np.concatenate(frames))} | ends
 
     async def want(event: gr.EventData, face: CurrentFace) -> dict:
-        return await in_worker(make, told(event, "number"), face)
+        return await in_worker(answered, told(event, "number"), make, face)
 
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None

@@ -70,6 +70,14 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         _PLACES.release()
 
 
+def answered(number: float, make: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """What `make(*args)` gives and the number of its request; or `error`, the sentence of a ValueError."""
+    try:
+        return {"number": number} | make(*args)
+    except ValueError as error:
+        return {"number": number, "error": str(error)}
+
+
 def told(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:
     """The number `name`, from 0 to `most`, that a view's script told with its event.
 

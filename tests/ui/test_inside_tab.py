@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from sagan import checkpoint, latents, spectra
 from sagan.export import plain
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
-from sagan.ui import build_app, inside, spectrum, texts
+from sagan.ui import build_app, inside, spectrum, texts, work
 from sagan.ui.current import CurrentFace
 
 CONFIG = SaganConfig(g_width=4, d_width=4, z_dim=16)
@@ -151,7 +150,7 @@ def test_maps_are_sent_in_256_levels_between_their_own_ends():
 
 
 def test_what_cannot_be_answered_comes_as_a_sentence(with_classes, trained):
-    answer = json.loads(inside.activations(with_classes, CurrentFace(1, 2, label=7), 5))
+    answer = work.answered(5, inside.activations, with_classes, CurrentFace(1, 2, label=7))
     assert answer == {
         "number": 5,
         "error": "A class must be an integer from 0 to 2, but was 7.",
@@ -162,7 +161,7 @@ def test_what_cannot_be_answered_comes_as_a_sentence(with_classes, trained):
 
 def test_with_classes_the_maps_are_those_of_the_class(with_classes):
     face = CurrentFace(draw.randrange(2**32), 0, label=draw.randrange(3))
-    sent = json.loads(inside.activations(with_classes, face, 1))["blocks"]
+    sent = inside.activations(with_classes, face)["blocks"]
     for block, maps in with_classes.activations(face.latent(16), face.label).items():
         assert sent[f"generator/{block}"]["low"] == maps.min((1, 2)).tolist()
 
