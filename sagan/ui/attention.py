@@ -1,6 +1,5 @@
 """The Attention tab: what a point of the face attends to in every layer, drawn by the browser."""
 
-import base64
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, sig
 from sagan.ui.dials import gamma_dials
 from sagan.ui.lab import COMBINED, MOST_PINS, told_pins
 from sagan.ui.numbers import the_numbers
+from sagan.ui.pictures import base64_bytes
 from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, served, told, told_list
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def layer_props(sampler: "Sampler") -> dict[str, Any]:
     return {
         "layers": [_layer(name) for name in sampler.layers],
         "size": sampler.config.image_size,
-        "table": base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
+        "table": base64_bytes(heatmaps.colour_table()),
         "colours": [{"fill": colour, "ink": _ink(colour)} for colour in heatmaps.PIN_COLOURS],
         "query": list(START_QUERY),
     }

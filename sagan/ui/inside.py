@@ -1,6 +1,5 @@
 """The Inside tab: both networks, what the current face looks like in their blocks, and spectral norm."""
 
-import base64
 import json
 import math
 from collections import Counter
@@ -14,6 +13,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of
+from sagan.ui.pictures import base64_bytes
 from sagan.ui.spectrum import spectral_norm
 from sagan.ui.work import CHOICE, INTERACTIVE, answered, in_worker, told
 
@@ -37,7 +37,7 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
             networks=networks,
             first=first,
             cells=list(range(1, inside.SHOWN + 1)),
-            table=base64.b64encode(heatmaps.colour_table().tobytes()).decode(),
+            table=base64_bytes(heatmaps.colour_table()),
             can_open=bool(sampler.layers),
         )
         # In the discriminator, since what it bounds there no batch norm sets anew.
@@ -191,8 +191,4 @@ def levels(maps: np.ndarray) -> dict[str, Any]:
     low, high = maps.min((1, 2)), maps.max((1, 2))
     spread = np.where(high > low, high - low, 1)
     scaled = np.round(255 * (maps - low[:, None, None]) / spread[:, None, None]).astype(np.uint8)
-    return {
-        "low": low.tolist(),
-        "high": high.tolist(),
-        "levels": base64.b64encode(scaled.tobytes()).decode(),
-    }
+    return {"low": low.tolist(), "high": high.tolist(), "levels": base64_bytes(scaled)}

@@ -1,4 +1,4 @@
-"""Arrays on their way to the browser: pictures as data URIs, floats as base64."""
+"""Arrays on their way to the browser: pictures as data URIs, numbers as base64."""
 
 import base64
 from io import BytesIO
@@ -19,7 +19,12 @@ def webp_uri(image: np.ndarray) -> str:
 
 def base64_floats(array: np.ndarray) -> str:
     """Any float array -> its float32 bytes, little-endian, in base64."""
-    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
+    return base64_bytes(np.asarray(array, "<f4"))
+
+
+def base64_bytes(array: np.ndarray) -> str:
+    """The bytes of an array, row by row, in base64."""
+    return base64.b64encode(array.tobytes()).decode()
 
 
 def _uri(image: np.ndarray, kind: str, **options: int) -> str:
