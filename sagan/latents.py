@@ -17,6 +17,13 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
+def check_share(what: str, value: object) -> float:
+    """A number from 0 to 1 as a float; ValueError, in a sentence on `what`, for all else."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{what} must be a number from 0 to 1, but was {value!r}.")
+    return float(value)
+
+
 def sheet_seeds(first: int, count: int) -> list[int]:
     """The `count` seeds from `first` on; 0 follows 2**32 - 1."""
     first = check_seed(first)
@@ -36,7 +43,7 @@ def truncate(z: np.ndarray, psi: float) -> np.ndarray:
     and what to make of much shorter ones a generator never learned: not every model bears truncation (Brock
     et al. 2019, arXiv:1809.11096, section 3.1).
     """
-    return np.float32(_share("Truncation", psi)) * z
+    return np.float32(check_share("Truncation", psi)) * z
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -47,7 +54,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     they are nearly opposite, all arcs are equally short; the one taken turns towards the axis on which a is
     smallest. a and b are (size,), or ValueError, as where t is not 0 to 1.
     """
-    t = _share("The share of the way", t)
+    t = check_share("The share of the way", t)
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"A way leads from one latent (size,) to another, not from {a.shape} to {b.shape}.")
@@ -81,9 +88,3 @@ def walk(a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
     if steps < 2:
         raise ValueError(f"A walk needs at least 2 steps, but was given {steps}.")
     return np.stack([slerp(a, b, t) for t in np.linspace(0, 1, steps)])
-
-
-def _share(what: str, value: object) -> float:
-    if not isinstance(value, Real) or not 0 <= value <= 1:
-        raise ValueError(f"{what} must be a number from 0 to 1, but was {value!r}.")
-    return float(value)

@@ -1,11 +1,10 @@
 """The public endpoints: what the page shows, for programs (`gradio_client`, or plain HTTP)."""
 
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from sagan import heatmaps
+from sagan import heatmaps, latents
 from sagan.networks import side_of
 from sagan.ui import texts
 from sagan.ui.controls import MAX_SEED, START_SEED, START_SEED_B
@@ -64,13 +63,11 @@ def attention_row(
     sampler: "Sampler", seed: int, layer: str, x: float, y: float, truncation: float, label: int | None
 ) -> dict:
     """What the point (x, y), shares of the picture from 0 to 1, attends to in a layer. Raises ValueError."""
-    for name, share in (("x", x), ("y", y)):
-        if not isinstance(share, Real) or not 0 <= share <= 1:
-            raise ValueError(f"{name} must be a number from 0 to 1, but was {share!r}.")
+    point = latents.check_share("x", x), latents.check_share("y", y)
     latent, label = CurrentFace(seed, seed, psi=truncation, label=label).inputs(sampler.config)
     maps = sampler.attention(latent, layer, label)
     side = side_of(layer)
-    column, row = heatmaps.cell((x, y), side)
+    column, row = heatmaps.cell(point, side)
     weights = maps[row * side + column]
     return {
         "layer": layer,

@@ -95,8 +95,8 @@ def from_link(
     readers = {
         "seed": ("seed_a", lambda text: latents.check_seed(int(text))),
         "seed_b": ("seed_b", lambda text: latents.check_seed(int(text))),
-        "t": ("t", _share),
-        "psi": ("psi", _share),
+        "t": ("t", lambda text: latents.check_share("t", float(text))),
+        "psi": ("psi", lambda text: latents.check_share("psi", float(text))),
         "class": ("label", lambda text: check_label(int(text), num_classes)),
     }
     face, ignored = start, []
@@ -111,13 +111,6 @@ def from_link(
         len(ignored) > NAMED
     )
     return face, texts.IGNORED.format(values=", ".join(named)) if ignored else ""
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{value} is not a number from 0 to 1.")
-    return value
 
 
 def layers_of(
