@@ -82,13 +82,13 @@ globalThis.saganAttention = (() => {
     return sums;
   }
 
-  // Average maps come in 8 bits: a weight is this many times uniform.
-  const TIMES = Float64Array.from({ length: 256 }, (_, code) => 2 ** (-6 + (code * 16) / 255));
-
-  /** Row or column `at` of an average map, n x n codes row by row, as Float64Array of weights. */
-  function average(codes, n, at, backward) {
+  /**
+   * Row or column `at` of an average map, n x n codes row by row, as Float64Array of weights. They go from code 0,
+   * 2 ** low times uniform, to code 255, 2 ** high times uniform.
+   */
+  function average(codes, [low, high], n, at, backward) {
     const [from, step] = backward ? [at, n] : [at * n, 1];
-    return Float64Array.from({ length: n }, (_, i) => TIMES[codes[from + i * step]] / n);
+    return Float64Array.from({ length: n }, (_, i) => 2 ** (low + (codes[from + i * step] * (high - low)) / 255) / n);
   }
 
   /** How much each layer counts when maps are combined: |gamma| as shares that sum to 1; equal if all are 0. */

@@ -74,9 +74,9 @@ async function receiveAverages({ file }) {
   averages = 'coming';
   const progress = (share) => sagan.say(status, sagan.fill(texts.averages_loading, { percent: 10 * Math.floor(10 * share) })); // read out
   try {
-    const codes = sagan.files.arrays(await sagan.files.fetch(file, progress));
-    for (const said of element.querySelectorAll('.faces')) said.textContent = sagan.fill(texts.average, codes.about);
-    layers.average(({ id }) => codes[id]);
+    const { about, ...codes } = sagan.files.arrays(await sagan.files.fetch(file, progress));
+    for (const said of element.querySelectorAll('.faces')) said.textContent = sagan.fill(texts.average, about);
+    layers.average(({ id }) => codes[id], [Number(about.low), Number(about.high)]);
     averages = 'here';
     sayScore();
   } catch {

@@ -19,6 +19,7 @@ const layers = (() => {
 
   let point = props.query; // [x, y], shares of the picture
   let speak = false, frame = 0;
+  let ends = null; // of the codes of average maps, in log2 of times uniform
   let told = false; // whether the caption is of one point of one face: it goes with it
 
   const active = () => panels.filter(({ network }) => !network || network === lab.state.network);
@@ -66,7 +67,7 @@ const layers = (() => {
 
   function drawAverages() {
     const on = lab.state.average && active().every(({ combined, codes }) => combined || codes);
-    const maps = on && answers(point, ({ codes, n }, position) => math.average(codes, n, position, backward()));
+    const maps = on && answers(point, ({ codes, n }, position) => math.average(codes, ends, n, position, backward()));
     active().forEach((panel, i) => panel.showMean(maps ? maps[i] : null));
   }
 
@@ -229,8 +230,9 @@ const layers = (() => {
       }
     },
 
-    /** Give each layer its average map, `of(layer)`, as codes. */
-    average(of) {
+    /** Give each layer its average map, `of(layer)`, as codes from [low, high], in log2 of times uniform. */
+    average(of, between) {
+      ends = between;
       for (const panel of panels) if (!panel.combined) panel.codes = of(panel) ?? null;
       ask();
     },
