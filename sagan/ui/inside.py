@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 
 from sagan import heatmaps, inside
+from sagan.networks import layer_name
 from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
@@ -102,7 +103,7 @@ def blocks_of(sampler: "Sampler", network: str) -> list[dict[str, Any]]:
 
     blocks = []
     for i, side in enumerate(config.sides if of_generator else reversed(config.sides)):
-        name, shape = f"{side}x{side}", (config.channels(width, side), side, side)
+        name, shape = layer_name(side), (config.channels(width, side), side, side)
         convolution = f"blocks.{i}.conv" if of_generator else f"blocks.{i}"
         refining = {
             f"residual.{name}.{number}.{part}": parts[part].format(number=number + 1)

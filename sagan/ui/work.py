@@ -48,8 +48,7 @@ INTERACTIVE: dict[str, Any] = {
 # What an event's data tells: with "always_last", Gradio would repeat the first of them and drop the newest.
 CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
-IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "heavy"}
-HEAVY: dict[str, Any] = {**CHOICE, **IN_TURN, "queue": True}
+HEAVY: dict[str, Any] = {**CHOICE, "queue": True, "concurrency_limit": 1, "concurrency_id": "heavy"}
 # The public endpoints have a turn of their own: who asks them for much holds up other programs, not the page,
 # while the queue has places left, which all share.
 PROGRAMS: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "programs"}

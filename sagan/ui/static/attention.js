@@ -187,6 +187,6 @@ globalThis.saganAttention = (() => {
 
   return {
     CEILING, bytes, floats, halves, row, normalisers, column, received, average, shares, combine, strongest, measures, position,
-    level, colours, paint,
+    colours, paint,
   };
 })();

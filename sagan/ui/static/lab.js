@@ -17,7 +17,7 @@ sagan.lab = (() => {
     place: null, // [x, y], the pixel that was last pointed at by keys, by a finger or by the page itself
   };
   const state = { ...FIRST };
-  const free = (pins) => [0, 1, 2, 3, 4].find((colour) => pins.every((pin) => pin.colour !== colour));
+  const free = (pins) => [...Array(MOST).keys()].find((colour) => pins.every((pin) => pin.colour !== colour));
   const at = (x, y) => state.pins.find((pin) => pin.x === x && pin.y === y);
 
   const lab = {

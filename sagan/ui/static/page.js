@@ -207,6 +207,11 @@ globalThis.sagan = (() => {
       else if (frames) requestAnimationFrame(() => page.onceShown(selector, work, still, frames - 1));
     },
 
+    /** Let what plays in an element `pause` when it is not on screen, as when its tab is left. */
+    whenLeft(element, pause) {
+      new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
+    },
+
     /** Put values into the {names} of a sentence. */
     fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
 

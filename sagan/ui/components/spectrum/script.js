@@ -204,8 +204,7 @@ function receive() {
 
 select.value = chosen;
 select.addEventListener('change', () => choose(Number(select.value)));
-// Playing stops when the tab is left.
-new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
+sagan.whenLeft(element, pause);
 sagan.on('block', (id) => { const first = props.layers.findIndex(({ block }) => block === id); if (first >= 0) choose(first); });
 watch('value', receive);
 receive();

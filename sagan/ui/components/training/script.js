@@ -194,8 +194,7 @@ async function receive() {
   show(moments.length - 1);
 }
 
-// Playing stops when the tab is left.
-new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
+sagan.whenLeft(element, pause);
 choose(0);
 sagan.on('face', ({ seed_a, t, label }) => {
   const i = seeds.indexOf(seed_a);

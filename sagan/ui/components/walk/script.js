@@ -115,7 +115,7 @@ for (let i = 0; i < props.count; i++) {
 strip.style.setProperty('--count', props.count);
 
 // Playing stops when the tab is left or the way changes.
-new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(canvas);
+sagan.whenLeft(canvas, pause);
 sagan.on('pause', pause);
 sagan.on('asked', stop); // somebody touched a control
 // The slider itself at once, or a tick on its way would take it back.
