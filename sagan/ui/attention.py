@@ -14,10 +14,10 @@ from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls, other_end
 from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, signed
 from sagan.ui.dials import gamma_dials
-from sagan.ui.lab import COMBINED, MOST_PINS, told_pins
+from sagan.ui.lab import COMBINED, MOST_PINS, pins_of
 from sagan.ui.numbers import the_numbers
 from sagan.ui.pictures import base64_bytes
-from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, served, told, told_list
+from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, number_of, numbers_of, served
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -99,7 +99,7 @@ def attention_tab(controls: Controls) -> None:
         attention = view(
             "attention",
             *("layers", "tools", "save", "pins"),
-            texts=texts.ATTENTION | texts.LAB | {"score": told_score(sampler.history)},
+            texts=texts.ATTENTION | texts.LAB | {"score": score_sentence(sampler.history)},
             **props,
             opacity=OPACITY,
             averages=sampler.average_maps is not None,
@@ -110,7 +110,7 @@ def attention_tab(controls: Controls) -> None:
         the_numbers(controls)
 
     async def curated(event: gr.EventData, asked: float, seed_b: int) -> tuple:
-        seed, query, text = sampler.curated[told(event, "index", len(sampler.curated) - 1)]
+        seed, query, text = sampler.curated[number_of(event, "index", len(sampler.curated) - 1)]
         face = CurrentFace(seed, other_end(sampler, seed, seed_b), label=first_class(sampler))
         return *face.values, await controls.describe(asked, face, query=query, text=text)
 
@@ -123,7 +123,7 @@ def attention_tab(controls: Controls) -> None:
     _answers(controls, attention, props["layers"])
 
 
-def told_score(history: list[dict[str, float]]) -> str:
+def score_sentence(history: list[dict[str, float]]) -> str:
     """The sentence on a score, and what real and generated pictures had at the end of training, if known."""
     last = history[-1] if history else {}
     means = {name: last.get(f"d_{name}", math.nan) for name in ("real", "fake")}
@@ -141,27 +141,27 @@ def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]
     sampler = controls.sampler
 
     async def discriminator(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
-        number = told(event, "number")
+        number = number_of(event, "number")
         return {"kind": "discriminator", "number": number} | await in_worker(judged, sampler, face)
 
     async def average(event: gr.EventData) -> dict[str, Any]:
-        number, averages = told(event, "number"), sampler.files.get(AVERAGE_MAPS, b"")
+        number, averages = number_of(event, "number"), sampler.files.get(AVERAGE_MAPS, b"")
         file = await in_worker(served, attention, averages, AVERAGE_MAPS)
         return {"kind": "average", "number": number, "file": file}
 
     async def figure(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
-        number, layer = told(event, "number"), layers[told(event, "layer", len(layers) - 1)]
-        colours = told_list(event, "colours", MOST_PINS - 1, range(1, MOST_PINS + 1))
+        number, layer = number_of(event, "number"), layers[number_of(event, "layer", len(layers) - 1)]
+        colours = numbers_of(event, "colours", MOST_PINS - 1, range(1, MOST_PINS + 1))
         count = len(colours)
-        pins = told_pins(event, sampler.config.image_size, range(count, count + 1))
-        backward, own, svg = (bool(told(event, name, 1)) for name in ("backward", "own", "svg"))
+        pins = pins_of(event, sampler.config.image_size, range(count, count + 1))
+        backward, own, svg = (bool(number_of(event, name, 1)) for name in ("backward", "own", "svg"))
         wanted = save.Wanted(layer["network"], layer["name"], pins, colours, backward, own)
         kind = "svg" if svg else "png"
         made = await in_worker(save.figure, sampler, face, wanted, kind)
         return await as_file(number, made, f"sagan-figure-{face.name}.{kind}")
 
     async def maps(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
-        number = told(event, "number")
+        number = number_of(event, "number")
         made = await in_worker(save.raw_maps, sampler, face)
         return await as_file(number, made, f"sagan-maps-{face.name}.npz")
 

@@ -190,8 +190,8 @@ def open_link(controls: Controls, tabs: gr.Tabs, app: gr.Blocks) -> None:
     """
     names = [tab.id for tab in tabs.children]
     for tab in tabs.children:
-        told = "" if tab.id == tabs.selected else tab.id
-        tab.select(None, js=f"() => sagan.emit('tab', '{told}')")
+        name = "" if tab.id == tabs.selected else tab.id
+        tab.select(None, js=f"() => sagan.emit('tab', '{name}')")
 
     async def opened(request: gr.Request) -> tuple:
         sampler = controls.sampler

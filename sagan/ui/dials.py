@@ -18,8 +18,8 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, check_label, labels_of
-from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, told_pins
-from sagan.ui.work import CHOICE, in_worker, told, told_list
+from sagan.ui.lab import MAPS, MOST_PINS, MOST_TIMES, Pin, cell_of, pins_of
+from sagan.ui.work import CHOICE, in_worker, number_of, numbers_of
 
 if TYPE_CHECKING:
     from sagan.sampler import QueriesKeys, Sampler
@@ -45,10 +45,10 @@ def gamma_dials(controls: Controls) -> None:
     count = len(sampler.layers)
 
     async def want(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
-        number = told(event, "number")
-        times = told_list(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
-        maps = MAPS[told(event, "maps", len(MAPS) - 1)]
-        pins = told_pins(event, sampler.config.image_size, range(MOST_PINS + 1))
+        number = number_of(event, "number")
+        times = numbers_of(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
+        maps = MAPS[number_of(event, "maps", len(MAPS) - 1)]
+        pins = pins_of(event, sampler.config.image_size, range(MOST_PINS + 1))
         return {"number": number} | await in_worker(compare, sampler, face, times, maps, pins)
 
     controls.about_face(dials.want, want, dials, **CHOICE)
@@ -61,7 +61,7 @@ def compare(
 
     Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS: "masked" are the face's own ones
     without the keys at the `pins`, and with "told" the places of the pins have the values of face B. Where
-    face B has a part in it, it is B that is shown as learned, and its seed is told. Told are also the factor
+    face B has a part in it, it is B that is shown as learned, and its seed is given, as are also the factor
     that the difference was amplified by, its mean over pixels in grey levels, and for all but its own maps
     the same mean of what these alone change: the picture as dialled against that of the same gammas with its
     own. Raises ValueError for a face that cannot be.
@@ -121,7 +121,7 @@ def _maps(sampler: "Sampler", face: CurrentFace, kind: str, pins: Sequence[Pin])
 
 def _values(sampler: "Sampler", face: CurrentFace, pins: Sequence[Pin]) -> dict[str, dict[int, np.ndarray]]:
     """What the places of the pins tell in a face as learned, by layer and position."""
-    of_all = _told(sampler, face)
+    of_all = _learned_values(sampler, face)
     return {
         name: {cell: of_all[name][cell] for cell in cells} for name, cells in _cells(sampler, pins).items()
     }
@@ -165,7 +165,7 @@ def _attention(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=4)  # 1 MB each
-def _told(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
+def _learned_values(sampler: "Sampler", face: CurrentFace) -> dict[str, np.ndarray]:
     """The values of a face as learned by layer, (n*n, C)."""
     return sampler.values(*face.inputs(sampler.config))
 

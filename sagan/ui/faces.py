@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls, any_seed, inline_button, seed_slider
 from sagan.ui.current import pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, failed, in_worker, told, within
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, failed, in_worker, number_of, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -37,10 +37,10 @@ def faces_tab(controls: Controls) -> None:
         return {"seeds": seeds, "label": label, "images": [pictures.png_uri(image) for image in images]}
 
     async def want(event: gr.EventData, first: int, count: int, psi: float, label: int | None) -> dict:
-        return await in_worker(answered, told(event, "number"), make, first, count, psi, label)
+        return await in_worker(answered, number_of(event, "number"), make, first, count, psi, label)
 
     async def pick(event: gr.EventData, asked: float, seed_b: int, psi: float, label: int | None) -> tuple:
-        seed = told(event, "seed", MAX_SEED)
+        seed = number_of(event, "seed", MAX_SEED)
         return seed, *await controls.show_seed(asked, seed, seed_b, psi, label)
 
     wanted = [first, count, controls.psi, controls.label]

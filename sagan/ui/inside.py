@@ -16,7 +16,7 @@ from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace, labels_of
 from sagan.ui.pictures import base64_bytes
 from sagan.ui.spectrum import spectral_norm
-from sagan.ui.work import CHOICE, INTERACTIVE, answered, in_worker, told
+from sagan.ui.work import CHOICE, INTERACTIVE, answered, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -45,7 +45,7 @@ def inside_tab(controls: Controls, tabs: gr.Tabs) -> None:
         spectral_norm(sampler, networks, last[sampler.config.d_spectral_norm])
 
     async def want(event: gr.EventData, face: CurrentFace) -> str:
-        number = told(event, "number")
+        number = number_of(event, "number")
         # As one string, which is cheap to compare with the last one.
         return await in_worker(lambda: json.dumps(answered(number, activations, sampler, face)))
 

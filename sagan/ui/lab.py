@@ -8,7 +8,7 @@ import gradio as gr
 
 from sagan import heatmaps
 from sagan.ui import texts
-from sagan.ui.work import told_list
+from sagan.ui.work import numbers_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -63,10 +63,10 @@ def _pin(text: str) -> Pin | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def told_pins(event: gr.EventData, size: int, counts: range) -> list[Pin]:
-    """The `pins` that a view's script told with its event, as many as `counts` allows."""
+def pins_of(event: gr.EventData, size: int, counts: range) -> list[Pin]:
+    """The `pins` that a view's script sent with its event, as many as `counts` allows."""
     numbers = range(2 * counts.start, 2 * counts.stop, 2)
-    places = told_list(event, "pins", size - 1, numbers)
+    places = numbers_of(event, "pins", size - 1, numbers)
     return list(zip(places[::2], places[1::2], strict=True))
 
 

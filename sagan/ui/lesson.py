@@ -15,7 +15,7 @@ from sagan.ui.controls import MAX_SEED, START_QUERY, START_SEED, Controls, other
 from sagan.ui.current import CurrentFace, class_name, first_class
 from sagan.ui.dials import compare
 from sagan.ui.lab import COMBINED, MOST_PINS, Pin
-from sagan.ui.work import CHOICE, failed, in_worker, told
+from sagan.ui.work import CHOICE, failed, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -71,7 +71,7 @@ def steps(sampler: "Sampler") -> list[Step]:
     return [step for step in STEPS if step.name not in left_out]
 
 
-def faces(sampler: "Sampler") -> list[tuple[int, tuple[float, float]]]:
+def looked_at(sampler: "Sampler") -> list[tuple[int, tuple[float, float]]]:
     """Seeds and queries that the tour and the worksheet look at, one at least."""
     return [(face.seed, face.query) for face in sampler.curated] or [(START_SEED, START_QUERY)]
 
@@ -91,11 +91,11 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
 
 
 def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
-    choices = faces(sampler)
+    choices = looked_at(sampler)
     return choices[step.face % len(choices)]
 
 
-def told_step(sampler: "Sampler", step: Step) -> dict[str, str]:
+def words_of(sampler: "Sampler", step: Step) -> dict[str, str]:
     """The words of a step, with what is known of the model filled in."""
     sides = [side_of(name) for name in sampler.layers]
     size = sampler.config.image_size
@@ -169,7 +169,7 @@ def tour(sampler: "Sampler") -> gr.HTML:
     return view(
         "tour",
         texts=texts.TOUR | {"dice": texts.DICE},
-        steps=[told_step(sampler, step) | setting(sampler, step) for step in steps(sampler)],
+        steps=[words_of(sampler, step) | setting(sampler, step) for step in steps(sampler)],
     )
 
 
@@ -186,7 +186,7 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         )
 
     async def go(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:
-        index = told(event, "index", len(chosen) - 1)
+        index = number_of(event, "index", len(chosen) - 1)
         step = chosen[index]
         seed, _ = _face_of(sampler, step)
         seed_b = other_end(sampler, seed, seed_b)
@@ -196,17 +196,17 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
 
     async def leave(event: gr.EventData, asked: float) -> tuple:
         classes = sampler.config.num_classes
-        seeds = [told(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
-        shares = [told(event, name, 1, whole=False) for name in ("t", "psi")]
-        face = CurrentFace(*seeds, *shares, told(event, "label", classes - 1) if classes else None)
+        seeds = [number_of(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
+        shares = [number_of(event, name, 1, whole=False) for name in ("t", "psi")]
+        face = CurrentFace(*seeds, *shares, number_of(event, "label", classes - 1) if classes else None)
         return gr.Tabs(selected="lesson"), *face.values, await controls.describe(asked, face)
 
     @cache  # the same for everybody
     def sheet() -> str:
-        return worksheet.page(sampler, faces(sampler)[0])
+        return worksheet.page(sampler, looked_at(sampler)[0])
 
     async def want(event: gr.EventData) -> dict[str, Any]:
-        return {"number": told(event, "number"), "html": await in_worker(sheet)}
+        return {"number": number_of(event, "number"), "html": await in_worker(sheet)}
 
     controls.new_face(
         card.go, go, [controls.seed_b, controls.label], [tabs, *controls.inputs], card, **CHOICE

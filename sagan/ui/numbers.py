@@ -10,7 +10,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls
 from sagan.ui.current import CurrentFace
-from sagan.ui.work import CHOICE, in_worker, told
+from sagan.ui.work import CHOICE, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -32,8 +32,8 @@ def the_numbers(controls: Controls) -> None:
     )
 
     async def want(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
-        number, layer = told(event, "number"), told(event, "layer", len(layers) - 1)
-        query = told(event, "query", sides[layer] ** 2 - 1)
+        number, layer = number_of(event, "number"), number_of(event, "layer", len(layers) - 1)
+        query = number_of(event, "query", sides[layer] ** 2 - 1)
         answer = await in_worker(computed, sampler, face, sampler.layers[layer], query)
         return {"number": number, "layer": layer, "query": query} | answer
 

@@ -8,7 +8,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED
 from sagan.ui.pictures import base64_floats
-from sagan.ui.work import HEAVY, answered, failed, in_worker, told
+from sagan.ui.work import HEAVY, answered, failed, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -21,7 +21,7 @@ def spectral_norm(sampler: "Sampler", networks: list[dict[str, Any]], first: str
 
     networks are those of the diagram, with the normalised layers of every block.
     """
-    layers, both = layers_of(networks), sampler.config.d_spectral_norm
+    layers, both = normalised_layers(networks), sampler.config.d_spectral_norm
     spectrum = view(
         "spectrum",
         texts=texts.SPECTRUM | ({} if both else {"what": texts.SPECTRUM["what_generator"]}),
@@ -33,13 +33,13 @@ def spectral_norm(sampler: "Sampler", networks: list[dict[str, Any]], first: str
         return {"layer": layer, "seed": seed} | describe(sampler, layers[layer]["name"], seed)
 
     async def want(event: gr.EventData) -> dict[str, Any]:
-        number, layer = told(event, "number"), told(event, "layer", len(layers) - 1)
-        return await in_worker(answered, number, make, layer, told(event, "seed", MAX_SEED))
+        number, layer = number_of(event, "number"), number_of(event, "layer", len(layers) - 1)
+        return await in_worker(answered, number, make, layer, number_of(event, "seed", MAX_SEED))
 
     spectrum.want(want, None, spectrum, **HEAVY).failure(None, js=failed(spectrum))
 
 
-def layers_of(networks: list[dict[str, Any]]) -> list[dict[str, str]]:
+def normalised_layers(networks: list[dict[str, Any]]) -> list[dict[str, str]]:
     """The normalised layers of the diagram's blocks, each with its name, its title and its block's id."""
     layers = []
     for network in networks:

@@ -16,7 +16,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
 from sagan.ui.footer import metric
-from sagan.ui.work import CHOICE, failed, in_worker, served, told
+from sagan.ui.work import CHOICE, failed, in_worker, number_of, served
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 RISE = 1.5  # times: where a learning rate rises by so much, training began anew
@@ -70,10 +70,10 @@ def training_tab(controls: Controls) -> None:
         return value | {"film": served(training, sampler.files[FILM], FILM)}
 
     async def want(event: gr.EventData) -> dict[str, Any]:
-        return await in_worker(make, told(event, "number"))
+        return await in_worker(make, number_of(event, "number"))
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
-        seed = told(event, "seed", MAX_SEED)
+        seed = number_of(event, "seed", MAX_SEED)
         label = film.labels_in_turn([seed], sampler.classes)[0] if sampler.classes else None
         face = CurrentFace(seed, seed_b, label=label)
         return seed, 0, 1, face.label, await controls.describe(asked, face)

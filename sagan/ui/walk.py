@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, inline_button
 from sagan.ui.current import CurrentFace, pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, in_worker, told
+from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -39,12 +39,12 @@ def walk_tab(controls: Controls) -> None:
         return {"frames": FRAMES, "image": pictures.webp_uri(np.concatenate(frames))} | ends
 
     async def want(event: gr.EventData, face: CurrentFace) -> dict:
-        return await in_worker(answered, told(event, "number"), make, face)
+        return await in_worker(answered, number_of(event, "number"), make, face)
 
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
     ) -> tuple:
-        t = told(event, "t", 1, whole=False)
+        t = number_of(event, "t", 1, whole=False)
         return t, await controls.show(asked, seed, seed_b, t, psi, label)
 
     async def roll(asked: float, seed: int, t: float, psi: float, label: int | None) -> tuple:

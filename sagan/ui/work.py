@@ -77,15 +77,15 @@ def answered(number: float, make: Callable[..., dict[str, Any]], *args: Any) -> 
         return {"number": number, "error": str(error)}
 
 
-def told(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:
-    """The number `name`, from 0 to `most`, that a view's script told with its event.
+def number_of(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:
+    """The number `name`, from 0 to `most`, that a view's script sent with its event.
 
     Private endpoints answer direct requests too: whatever else was sent is refused in one sentence.
     """
     return _number(name, _sent(event, name), most, whole)
 
 
-def told_list(event: gr.EventData, name: str, most: float, counts: range, whole: bool = True) -> list[float]:
+def numbers_of(event: gr.EventData, name: str, most: float, counts: range, whole: bool = True) -> list[float]:
     """The list `name` of such numbers, as many as `counts` allows."""
     values = _sent(event, name)
     if not isinstance(values, list) or len(values) not in counts:

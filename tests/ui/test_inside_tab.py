@@ -128,7 +128,7 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
             what = block["what"].replace("\N{NO-BREAK SPACE}", " ")
             after = {0: "", 1: " + residual", 2: " + 2 residual"}[count]
             assert what == texts.INSIDE["kinds"][block["kind"]] + after
-    layers = spectrum.layers_of(diagrams)
+    layers = spectrum.normalised_layers(diagrams)
     assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra())
     assert len({layer["title"] for layer in layers}) == len(layers)
 
@@ -202,7 +202,7 @@ def spectrum_of(page, layer: str, sampler: Sampler) -> None:
 
 
 def all_layers(sampler: Sampler) -> list[dict[str, str]]:
-    return spectrum.layers_of([inside.network(sampler, name) for name in NETWORKS])
+    return spectrum.normalised_layers([inside.network(sampler, name) for name in NETWORKS])
 
 
 def hooked(sampler: Sampler, seed: int) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert card(page, ".title").text_content() == words["title"]
         shown = card(page, ".words").text_content()
         assert "{" not in shown and words.get("do_without_average", words["do"])[-30:] in shown
-        see = lesson.told_step(sampler, step)["see"]
+        see = lesson.words_of(sampler, step)["see"]
         assert "{" not in see and not card(page, ".see p").is_visible()
         card(page, ".see summary").click()
         assert card(page, ".see p").is_visible() and card(page, ".see p").text_content() == see
@@ -142,7 +142,7 @@ def test_what_everybody_looks_at_is_told_with_what_changes_without_it(sampler, w
                 weights[:, y * side // 64 * side + x * side // 64] = 0
             maps[layer] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
         moved = np.abs(model.faces(z, labels, maps=maps)[0].astype(int) - model.faces(z, labels)[0]).mean()
-        told = lesson.told_step(model, step)
+        told = lesson.words_of(model, step)
         assert f"Five of the 256 cells of the 16×16 layer receive {100 * share:.0f} % of" in told["say"]
         assert "(2 % if all received alike)" in told["say"]
         (said,) = re.findall(r"moves by ([\d.]+) grey levels", told["see"])
@@ -178,7 +178,7 @@ def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, w
                 )
                 farther += coarse > fine
         said = f"With {name} the 16×16 layer looks farther at {100 * farther / 1024:.0f} % of the places."
-        assert lesson.told_step(model, step)["see"].startswith(f"{said} ")
+        assert lesson.words_of(model, step)["see"].startswith(f"{said} ")
 
 
 @pytest.mark.one_page
@@ -627,12 +627,12 @@ def test_steps_and_exercises_fit_the_model(options, left_out):
     steps = lesson.steps(sampler)
     assert {step.name for step in lesson.STEPS} - {step.name for step in steps} == left_out
     for step in steps:
-        assert all("{" not in words for words in lesson.told_step(sampler, step).values())
+        assert all("{" not in words for words in lesson.words_of(sampler, step).values())
         setting = lesson.setting(sampler, step)
         assert len(setting["pins"]) == (5 if step.most else 1)
         assert max(map(max, setting["pins"])) < sampler.config.image_size
         assert set(setting["lab"].get("gammas", {})) in (set(), set(sampler.layers))
-    sheet = worksheet.page(sampler, lesson.faces(sampler)[0])
+    sheet = worksheet.page(sampler, lesson.looked_at(sampler)[0])
     assert sheet.count("<li>") == 2 * (8 - ("discriminator" in left_out))
     for layer in sampler.layers:
         side = int(layer.split("x")[0])
@@ -735,7 +735,7 @@ def test_the_worksheet_opens_as_two_pages_to_print(page, sampler):
     sheet.wait_for_load_state()
     assert sheet.locator(".exercises li").count() == sheet.locator(".solutions li").count() == 8
     assert sheet.locator("h1").text_content() == texts.WORKSHEET["title"]
-    seed, (x, y) = lesson.faces(sampler)[0]
+    seed, (x, y) = lesson.looked_at(sampler)[0]
     query = f"?seed={seed}&psi=1&pins={int(64 * x)}-{int(64 * y)}"
     link = sheet.locator("a").get_attribute("href")
     assert link == page.evaluate("location.origin + location.pathname") + query
@@ -779,10 +779,10 @@ def test_where_there_are_no_average_maps_the_tour_asks_for_what_can_be_done(samp
     step = next(step for step in lesson.STEPS if step.name == "meaning")
     assert sampler.average_maps is None
     words = texts.LESSON["steps"]["meaning"]
-    assert lesson.told_step(sampler, step)["do"] == words["do_without_average"]
+    assert lesson.words_of(sampler, step)["do"] == words["do_without_average"]
     assert lesson.setting(sampler, step)["dice"] is True
     averaged = copy.copy(sampler)
     averaged.average_maps = Path("average_maps.safetensors")
-    assert lesson.told_step(averaged, step)["do"] == words["do"]
+    assert lesson.words_of(averaged, step)["do"] == words["do"]
     assert lesson.setting(averaged, step)["dice"] is False
-    assert "do_without_average" not in lesson.told_step(averaged, step)
+    assert "do_without_average" not in lesson.words_of(averaged, step)

@@ -67,7 +67,7 @@
     const frame = globalThis.parentIFrame;
     if (!frame || around) return;
     let others = null; // Gradio asks too, while it shows a message; the window answers one alone
-    frame.getPageInfo((told) => { around = told; follow(); others?.(told); });
+    frame.getPageInfo((info) => { around = info; follow(); others?.(info); });
     frame.getPageInfo = (ask) => { others = ask || null; if (around) others?.(around); };
   }
 

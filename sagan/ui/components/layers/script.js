@@ -20,7 +20,7 @@ const layers = (() => {
   let point = props.query; // [x, y], shares of the picture
   let speak = false, frame = 0;
   let ends = null; // of the codes of average maps, in log2 of times uniform
-  let told = false; // whether the caption is of one point of one face: it goes with it
+  let ofPoint = false; // whether the caption is of one point of one face: it goes with it
 
   const active = () => panels.filter(({ network }) => !network || network === lab.state.network);
   const backward = () => Boolean(props.lab) && lab.state.direction === 'backward';
@@ -105,7 +105,7 @@ const layers = (() => {
   }
 
   function sayPins() {
-    told = false;
+    ofPoint = false;
     const { length } = lab.state.pins;
     caption.textContent = length ? sagan.fill(pinned, { count: length, most: lab.MOST }) : hint();
   }
@@ -114,7 +114,7 @@ const layers = (() => {
 
   function look(at, by) {
     point = at;
-    if (told) sayPins();
+    if (ofPoint) sayPins();
     if (by !== 'mouse') {
       speak = by === 'keys';
       lab.set({ place: pixel(at), ...(lab.state.chosen && { chosen: null }) });
@@ -246,14 +246,14 @@ const layers = (() => {
       sayPins();
       if (!text) return;
       caption.textContent = `${text} ${hover}`;
-      told = true;
+      ofPoint = true;
     },
 
     intoSight: () => sagan.scrollTo(part('.layers')),
 
     /** Another face: what was told of the one before is not said of it. */
     forget() {
-      if (told) sayPins();
+      if (ofPoint) sayPins();
     },
   };
 })();
