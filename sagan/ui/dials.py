@@ -61,7 +61,7 @@ def compare(
 
     Dialled is every gamma, `times` the learned one, and `maps`, one of MAPS: "masked" are the face's own ones
     without the keys at the `pins`, and with "told" the places of the pins have the values of face B. Where
-    face B has a part in it, it is B that is shown as learned, and its seed is given, as are also the factor
+    face B has a part in it, it is B that is shown as learned, and its seed is given, as are the factor
     that the difference was amplified by, its mean over pixels in grey levels, and for all but its own maps
     the same mean of what these alone change: the picture as dialled against that of the same gammas with its
     own. Raises ValueError for a face that cannot be.
