@@ -506,7 +506,7 @@ def _stored(out: Path) -> dict:
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
     about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
-    # A run that never measured has nothing stored of it, and may begin; older runs have no intervals.
+    # A run that never measured has nothing stored of it, and may begin; one from Python may lack intervals.
     about |= {name: info["about"][name] for name in (*MEASURE_OPTIONS, *INTERVALS) if name in info["about"]}
     for name in INTERVALS:
         if name in about and not (type(about[name]) is int and about[name] >= 1):

@@ -121,20 +121,6 @@ def estimate_anew(network: nn.Module) -> None:
             norm.start(norm.matrix(module.parametrizations.weight.original))
 
 
-def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """`load_state_dict`, also of states of PyTorch's own spectral norm, whose u and v are another's.
-
-    They hold them as _u and _v, in another order: then the power iterations begin anew.
-    """
-    others = [key for key in state if key.endswith(("._u", "._v"))]
-    if others:
-        own = {key: value for key, value in network.state_dict().items() if key.endswith((".u", ".v"))}
-        state = own | {key: value for key, value in state.items() if key not in others}
-    network.load_state_dict(state)
-    if others:
-        estimate_anew(network)
-
-
 @contextmanager
 def normalised_once(*networks: nn.Module) -> Iterator[None]:
     """Inside the block every spectrally normalised weight of `networks` is computed once.

@@ -22,7 +22,6 @@ from sagan.data import ImageSet
 from sagan.device import describe_device, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.layers import load_state
 from sagan.learner import Learner, TrainingError, not_compiled
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
 from sagan.parallel import ALONE, Processes, is_lost_connection
@@ -461,7 +460,7 @@ class Trainer(Learner):
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
             for name, network in self._networks.items():
-                load_state(network, _under(tensors, name))
+                network.load_state_dict(_under(tensors, name))
             for name, optimizer in self._optimizers.items():
                 load_optimizer(optimizer, _under(tensors, name))
         except (RuntimeError, ValueError, IndexError) as error:

@@ -715,7 +715,7 @@ def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
-def test_a_run_from_before_intervals_were_kept_goes_on_with_the_defaults(stopped):
+def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
     for name in train.INTERVALS:
         del stopped["about"][name]
