@@ -65,10 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = (
-        "go on with the run in --out as it was set up; --device, --workers, --compile and --no-capture are "
-        "said anew"
-    )
+    again = "go on with the run in --out as it was set up; --device, --workers and --no-capture are said anew"
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",
@@ -193,11 +190,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("machine and intervals").add_argument
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
-    compiling = (
-        "networks through torch.compile: a minute to start, then hardly faster on a CPU, and PyTorch 2.11 "
-        "fails at it on a GPU; needs a C++ compiler (default not compiled)"
-    )
-    add("--compile", action="store_true", default=False, help=compiling)
     launching = (
         "launch each of a GPU's kernels by itself (default: where one process trains, a step is recorded "
         "once as a CUDA graph and launched as a whole, which is faster and computes the same)"
@@ -325,7 +317,6 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
         measuring["measure"] = partial(measurement, class_counts=data.class_counts)
-    compiler = "inductor" if options.compile else None
     trainer = Trainer(
         config,
         recipe,
@@ -334,7 +325,6 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         device,
         about,
         team,
-        compiler=compiler,
         capture=options.capture,
         **measuring,
     )
