@@ -24,13 +24,13 @@ from torch.utils.hooks import RemovableHandle
 
 from benchmarks.common import carry_out, sheet
 from sagan import average_maps, checkpoint
-from sagan.data import labels_in_proportion, learned_classes, load_images
+from sagan.data import load_images
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
-from sagan.film import labels_in_turn
 from sagan.layers import SMALLEST, SelfAttention
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
+from sagan.seeds import labels_in_proportion, labels_in_turn, learned_classes
 
 Change = Callable[[Tensor], Tensor]  # the maps of a batch, (B, H*W, H*W), -> as many others
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of each channel, (C, 1, 1)

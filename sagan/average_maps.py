@@ -9,7 +9,7 @@ the discriminator as it sees the same faces. Row i is query position i; a code s
     2 ** (LOW + code * (HIGH - LOW) / 255) times uniform
 
 at most 2.2 percent off, code 0 for anything less and code 255 for anything more. The header gives the count
-of faces: those of the seeds from 0 on; with classes, these go through them in turn (`film.inputs`).
+of faces: those of the seeds from 0 on; with classes, these go through them in turn (`seeds.inputs`).
 """
 
 import argparse
@@ -28,8 +28,8 @@ from tqdm import tqdm
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
 from sagan.data import to_batch, to_uint8
-from sagan.film import inputs
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
+from sagan.seeds import inputs
 
 COUNT = 256
 LOW, HIGH = -6, 10  # log2 of times uniform; on a 32x32 map a query that looks at one key alone reaches 10

@@ -144,24 +144,6 @@ def class_names(labels: str | Path | None, columns: Sequence[str]) -> tuple[str,
     return tuple(", ".join(words) for words in itertools.product(*((f"not {c}", c) for c in columns)))
 
 
-def labels_in_proportion(
-    num_classes: int, count: int, class_counts: Sequence[int] = (), seed: int = 0
-) -> np.ndarray:
-    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`.
-
-    Where class_counts is empty, all are equally frequent.
-    """
-    ends = np.cumsum(class_counts or [1] * num_classes)
-    places = (np.arange(count) + 0.5) / count * ends[-1]
-    labels = np.searchsorted(ends, places, side="right")
-    return np.random.default_rng(seed).permutation(labels)
-
-
-def learned_classes(num_classes: int, class_counts: Sequence[int] = ()) -> tuple[int, ...]:
-    """The classes that class_counts says had images, lowest first; all of them where it is empty."""
-    return tuple(label for label, count in enumerate(class_counts or [1] * num_classes) if count)
-
-
 def to_batch(
     images: Tensor | np.ndarray,
     flip: Tensor | np.ndarray | None = None,

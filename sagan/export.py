@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan import checkpoint
-from sagan.data import labels_in_proportion
 from sagan.layers import estimate_anew, exact_weight
 from sagan.networks import Discriminator, Generator
+from sagan.seeds import labels_in_proportion
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64

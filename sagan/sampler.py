@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sagan import average_maps, checkpoint, inside, spectra
-from sagan.data import learned_classes, to_batch, to_uint8
+from sagan.data import to_batch, to_uint8
 from sagan.film import Film
 from sagan.inside import Block, Computation
 from sagan.latents import check_seed, from_seed
@@ -28,6 +28,7 @@ from sagan.networks import (
     side_of,
 )
 from sagan.networks import gammas as learned_gammas
+from sagan.seeds import learned_classes
 from sagan.workers import each
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)

@@ -21,8 +21,6 @@ from sagan.data import (
     ImageSet,
     batch_flips,
     batch_indices,
-    labels_in_proportion,
-    learned_classes,
     load_images,
     move,
     to_batch,
@@ -425,26 +423,7 @@ def test_classes_are_counted_also_those_of_no_image(load, make_images, tmp_path)
         [make_images(3)], 8, labels=write_labels(tmp_path / "l.csv", rows), label_columns=["Male", "Old"]
     )
     assert images.class_counts == (1, 0, 2, 0)
-    assert learned_classes(4, images.class_counts) == (0, 2)
-    assert learned_classes(3) == (0, 1, 2) and learned_classes(0) == ()
     assert load([tmp_path / "images"], 8).class_counts == ()
-
-
-@pytest.mark.parametrize("counts", [(3, 1), (1, 0, 2, 997), (1, 1, 1), (5,), (0, 7)])
-def test_labels_in_proportion_are_within_one_of_what_the_counts_say(counts):
-    for number in (1, 10, 512):
-        labels = labels_in_proportion(len(counts), number, counts)
-        assert labels.shape == (number,) and labels.dtype == np.int64
-        shown = np.bincount(labels, minlength=len(counts))
-        assert np.abs(shown - np.array(counts) / sum(counts) * number).max() <= 1
-        assert not shown[np.array(counts) == 0].any()
-
-
-def test_labels_in_proportion_are_shuffled_in_the_same_way_each_time():
-    labels = labels_in_proportion(2, 64)
-    assert 0 < np.count_nonzero(np.diff(labels)) < 63 and {*labels[:32]} == {0, 1}
-    np.testing.assert_array_equal(labels, labels_in_proportion(2, 64))
-    assert (labels != labels_in_proportion(2, 64, seed=1)).any()
 
 
 def test_the_fingerprint_tells_names_order_and_labels_but_not_places(load, make_images, tmp_path):

@@ -14,10 +14,10 @@ from torch.nn.utils import parametrize
 
 from sagan import checkpoint, export
 from sagan.checkpoint import CheckpointError
-from sagan.data import labels_in_proportion
 from sagan.export import measure_batch_norm, plain, ship, shippable
 from sagan.layers import ConditionalBatchNorm2d
 from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.seeds import labels_in_proportion
 
 PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
