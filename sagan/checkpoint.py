@@ -364,7 +364,6 @@ def add_companion(
 
 def save(
     folder: Path,
-    config: SaganConfig,
     class_names: tuple[str, ...],
     generator: Generator,
     discriminator: Discriminator,
@@ -383,7 +382,7 @@ def save(
     Raises OSError where the disk refuses; what was there before stays.
     """
     with replacing_folder(Path(folder)) as new:
-        described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(config)}
+        described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
         described["class_names"] = list(class_names)
         if class_counts:
             described["class_counts"] = list(class_counts)

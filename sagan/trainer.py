@@ -352,7 +352,6 @@ class Trainer(Learner):
         with self._writing(what):
             checkpoint.save(
                 self.out / name,
-                self.config,
                 self.data.class_names,
                 self.snapshot(),
                 plain(self.discriminator),

@@ -279,7 +279,7 @@ class Means(nn.Module):
 def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) -> Path:
     pair = sharp(Generator(config, spectral=False)), sharp(Discriminator(config, spectral=False))
     names = tuple("abc"[: config.num_classes])
-    checkpoint.save(folder, config, names, *pair, [], "", class_counts=class_counts)
+    checkpoint.save(folder, names, *pair, [], "", class_counts=class_counts)
     return folder
 
 

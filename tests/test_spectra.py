@@ -43,7 +43,7 @@ def save(folder: Path, generator: Generator, discriminator: Discriminator, keep:
     companions = {"spectra.safetensors": spectra.measure(generator, discriminator)} if keep else None
     names = tuple(map(str, range(config.num_classes)))
     networks = shippable(generator), plain(discriminator)
-    checkpoint.save(folder, config, names, *networks, [], "", companions=companions)
+    checkpoint.save(folder, names, *networks, [], "", companions=companions)
     return folder
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_from_before_there_was_such_a_file_shows_what_it_has_withou
     twins = shippable(networks[0]), plain(networks[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for sampler in (Sampler.load(folder), Sampler.from_parts(PLAIN, *twins)):
+        for sampler in (Sampler.load(folder), Sampler(*twins)):
             shown = sampler.spectra()
             assert all(layer["before"] is None for layer in shown.values())
             assert all(layer["after"][0] == pytest.approx(1, abs=2e-3) for layer in shown.values())

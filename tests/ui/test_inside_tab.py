@@ -42,7 +42,7 @@ def trained(tmp_path_factory) -> Sampler:
             for layer in network.attention.values():
                 layer.gamma.normal_()
     companions = {checkpoint.SPECTRA: spectra.measure(*networks)}
-    checkpoint.save(folder, CONFIG, (), *map(plain, networks), [], "# Trained", companions=companions)
+    checkpoint.save(folder, (), *map(plain, networks), [], "# Trained", companions=companions)
     return Sampler.load(folder)
 
 
@@ -89,7 +89,7 @@ def singular_values(sampler: Sampler, layer: str) -> tuple[np.ndarray, np.ndarra
 )
 def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(config):
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    sampler = Sampler.from_parts(config, *networks)
+    sampler = Sampler(*networks)
     label = 0 if config.num_classes else None
     face = np.zeros((config.image_size, config.image_size, 3), np.uint8)
     met = {
@@ -353,7 +353,7 @@ def test_only_attention_blocks_open_in_attention(tab):
 def test_without_an_attention_tab_there_is_nothing_to_open(new_page, serve):
     config = SaganConfig(image_size=32, g_width=4, d_width=4, z_dim=8, g_attention=(), d_attention=(4,))
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(serve(Sampler(*networks)))
     open_inside(page)
     assert part(page, "button.attention").count() == 1
     choose(page, "discriminator/attention 4x4")
@@ -626,7 +626,7 @@ def test_a_narrow_screen_shows_both_networks_beside_each_other_and_never_scrolls
 def test_spectral_norm_is_claimed_only_of_the_networks_that_have_it(new_page, serve, both):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, d_spectral_norm=both)
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(serve(Sampler(*networks)))
     page.get_by_role("tab", name="Inside", exact=True).click()
     said = page.locator("#spectrum-view .help").first.text_content()
     assert said.strip() == texts.SPECTRUM["what" if both else "what_generator"]
