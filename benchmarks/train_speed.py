@@ -5,7 +5,7 @@
     python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
-the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
+the hinge loss, one update of each network a step. Ours is `Learner.train_step` as `train.py` runs it, which
 includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator; on a GPU a
 step is replayed as a CUDA graph, and "launched" is the same without (--no-capture). The tutorial's loop has
 its own batch of 64, ready-made, and the precision that PyTorch has by default. Figures hold only on a machine
@@ -21,7 +21,6 @@ import platform
 import resource
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
@@ -38,10 +37,9 @@ from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
 from sagan.device import has_native_bf16, pick_device
-from sagan.learner import BEFORE_CAPTURE
+from sagan.learner import BEFORE_CAPTURE, Learner
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
-from sagan.trainer import Trainer
 
 WARM_UP = BEFORE_CAPTURE + 2  # steps
 TUTORIAL_BATCH = 64
@@ -55,17 +53,12 @@ def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[
 
 
 def our_step(
-    images: np.ndarray,
-    batch_size: int,
-    device: str,
-    capture: bool | None = None,
+    images: np.ndarray, batch_size: int, device: str, capture: bool | None = None
 ) -> Callable[[], None]:
     """A function that runs one step of ours."""
     config = SaganConfig(d_attention=(8, 4))  # the tutorial's
     recipe = Recipe(batch_size=batch_size)
-    out = Path(tempfile.gettempdir()) / "never-written"  # only Trainer.train saves
-    run = Trainer(config, recipe, ImageSet(images), out, device, capture=capture)
-    return run.train_step
+    return Learner(config, recipe, ImageSet(images), device, capture=capture).train_step
 
 
 CONTESTANTS = {
