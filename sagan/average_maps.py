@@ -15,7 +15,6 @@ of faces: those of the seeds from 0 on; with classes, these go through them in t
 import argparse
 import math
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -77,14 +76,12 @@ def average(
 
 def find(folder: Path, config: SaganConfig) -> Path | None:
     """The file of a checkpoint; None where there is none or, with a warning, one that cannot be used."""
-    path = checkpoint.companion(folder, AVERAGE_MAPS)
-    try:
-        if path is not None:
-            read(path, config)
-    except CheckpointError as error:
-        warnings.warn(f"The average maps are left out: {error}", stacklevel=2)
-        return None
-    return path
+
+    def checked(path: Path) -> Path:
+        read(path, config)
+        return path
+
+    return checkpoint.read_companion(folder, AVERAGE_MAPS, "The average maps are", checked)
 
 
 def read(path: Path, config: SaganConfig) -> dict[str, np.ndarray]:

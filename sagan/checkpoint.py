@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,6 +50,7 @@ RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
+Value = TypeVar("Value")
 
 
 class CheckpointError(ValueError):
@@ -221,24 +222,31 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file, once their names and shapes are known to be the expected ones.
 
-    Those named in `without` may be there or not, and are left out.
+    Those named in `without` may be there or not, and are left out. Raises CheckpointError for another file
+    than that, one that is larger than max_bytes, and where there is none.
     """
     try:
         _check_file(path, max_bytes)
         with safe_open(path, "pt") as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
-        if expected is not None and shapes != expected:
-            odd = next(k for k in {**expected, **shapes} if shapes.get(k) != expected.get(k))
-            raise CheckpointError(
-                f"'{path}' does not fit its config.json: '{odd}' is {shapes.get(odd, 'missing')}, "
-                f"expected {expected.get(odd, 'no such tensor')}."
-            )
+        if expected is not None:
+            check_fits(path, shapes, expected)
         return {key: value for key, value in load_file(path).items() if key in shapes}
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
+
+
+def check_fits(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Raise CheckpointError where a file has other tensors than expected, each described by name."""
+    if found != expected:
+        odd = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
+        raise CheckpointError(
+            f"'{path}' does not fit its config.json: '{odd}' is {found.get(odd, 'missing')}, "
+            f"expected {expected.get(odd, 'no such tensor')}."
+        )
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -273,7 +281,7 @@ def _number(name: str, text: str) -> int | float:
 
 
 def read_card(folder: Path) -> str:
-    """The model card in Markdown; empty where there is none."""
+    """The model card in Markdown; empty where there is none. Raises CheckpointError."""
     path = Path(folder) / CARD
     return _read_text(path) if path.is_file() else ""
 
@@ -341,6 +349,19 @@ def companion(folder: Path, name: str) -> Path | None:
         return path
     warnings.warn(f"'{path}' was made for another generator or is damaged, and is left out.", stacklevel=2)
     return None
+
+
+def read_companion(folder: Path, name: str, what: str, read: Callable[[Path], Value]) -> Value | None:
+    """What `read` makes of a companion file; None where there is none.
+
+    Where `read` raises CheckpointError: None, with a warning that `what`, "The film is", left out.
+    """
+    path = companion(folder, name)
+    try:
+        return None if path is None else read(path)
+    except CheckpointError as error:
+        warnings.warn(f"{what} left out: {error}", stacklevel=3)  # whoever asked for what is read
+        return None
 
 
 def add_companion(

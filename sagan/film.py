@@ -13,7 +13,6 @@ Every moment is the averaged generator as it would have been shipped then; the l
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,12 +51,9 @@ class Film:
     @classmethod
     def load(cls, folder: Path, config: SaganConfig) -> "Film | None":
         """The film of a checkpoint; None where there is none or, with a warning, one that cannot be used."""
-        path = checkpoint.companion(folder, checkpoint.FILM)
-        try:
-            return None if path is None else cls(config, _read(path, config))
-        except CheckpointError as error:
-            warnings.warn(f"The film is left out: {error}", stacklevel=2)
-            return None
+        return checkpoint.read_companion(
+            folder, checkpoint.FILM, "The film is", lambda path: cls(config, _read(path, config))
+        )
 
     def record(self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()) -> None:
         """Add the moment of this step, if it is one, from a plain generator in eval mode."""
@@ -132,12 +128,7 @@ def _read(path: Path, config: SaganConfig) -> list[Moment]:
     tensors.setdefault(OTHER_RUN, torch.zeros(count, dtype=torch.uint8))
     expected = {name: (dtype, (count, *shape)) for name, (dtype, shape) in _layout(config).items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    if found != expected:
-        odd = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
-        raise CheckpointError(
-            f"'{path}' does not fit its config.json: '{odd}' is {found.get(odd, 'missing')}, "
-            f"expected {expected.get(odd, 'no such tensor')}."
-        )
+    checkpoint.check_fits(path, found, expected)
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds numbers that are not finite.")
     for name in ("step", "images"):

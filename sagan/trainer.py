@@ -388,7 +388,7 @@ class Trainer(Learner):
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
-        sigmas = spectra.largest(folder)
+        sigmas = spectra.largest(folder, config)
         revive(self.generator, raw, _under(sigmas, "generator"))
         revive(self.averaged, averaged, _under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
