@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 import torch
 
 from sagan import checkpoint
-from sagan.data import DataError, class_names, load_images, refusal
+from sagan.commands import refusal
+from sagan.data import DataError, class_names, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features

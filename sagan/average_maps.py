@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
+from sagan.commands import add_checkpoint
 from sagan.data import to_batch, to_uint8
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
 from sagan.seeds import inputs
@@ -129,8 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m sagan.average_maps",
         description="Average the attention of a checkpoint over many faces, and keep it in its folder.",
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/celeba64", help="folder or Hub id (default: %(default)s)")
     add("--count", type=int, default=COUNT, help="how many faces, seeds 0 and up (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:

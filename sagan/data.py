@@ -224,11 +224,6 @@ def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None
     return unreadable if whole else None
 
 
-def refusal(error: OSError) -> str:
-    """What to say where the system refuses: of a path, or of something else that went wrong."""
-    return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
-
-
 @dataclass(frozen=True)
 class _File:
     source: Path

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
+from sagan.commands import add_checkpoint
 from sagan.heatmaps import sheet
 from sagan.latents import from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sagan.sample", description="Draw faces from a checkpoint into one file."
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/celeba64", help="folder or Hub id (default: %(default)s)")
     add("--count", type=int, default=64, help="how many faces (default: %(default)s)")
     add(
         "--out",
