@@ -48,7 +48,7 @@ TUTORIAL_BATCH = 64
 def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
     """A function that runs one step of the tutorial's loop."""
     loop = TutorialLoop(device)
-    real = to_batch(images[:batch_size], device=device).contiguous()
+    real = to_batch(images[:batch_size]).to(device).contiguous()
     return lambda: loop.train_step(real)
 
 

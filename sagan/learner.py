@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sagan import losses
-from sagan.augment import augment, draw_changes
+from sagan.augment import augment, draw_changes, move
 from sagan.captured import Captured
-from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
+from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.device import (
     aside,
     has_native_bf16,
