@@ -62,7 +62,7 @@ def revive(
 
 
 @torch.no_grad()
-def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), seed: int = 0) -> None:
+def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = ()) -> None:
     """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
     Averaged weights never saw the statistics that were collected in training. All classes share them, so
@@ -75,10 +75,10 @@ def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), s
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     config, device = generator.config, next(generator.parameters()).device
-    noise = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.Generator("cpu").manual_seed(0)
     labels = [None] * (CALIBRATION_IMAGES // CALIBRATION_BATCH)
     if config.num_classes:
-        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts, seed)
+        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts)
         labels = torch.from_numpy(drawn).to(device).split(CALIBRATION_BATCH)
     generator.train()
     for of_batch in labels:

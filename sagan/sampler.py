@@ -222,13 +222,14 @@ class Sampler:
         """What every block of the discriminator puts out for one image, from the first to the score."""
         return inside.blocks(self._discriminate_one(image, label, "activations")[1])
 
+    @cached_property
     def spectra(self) -> dict[str, dict[str, object]]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
 
-        That is {"generator/blocks.0.conv": {"shape", "kind", "matrix", "before", "after"}, ...}; worked out
-        when it is first asked for.
+        That is {"generator/blocks.0.conv": {"shape", "matrix", "before", "after"}, ...}; worked out when it
+        is first asked for (by two threads at once: twice, with one result).
         """
-        return self._spectra
+        return spectra.describe(self._generator, self._discriminator, self._before)
 
     def power_iteration(self, layer: str, seed: int, steps: int = 30) -> tuple[np.ndarray, np.ndarray]:
         """`sagan.spectra.power_iteration` on the shipped weight of a layer of `spectra`, steps from 0 to 100.
@@ -246,10 +247,6 @@ class Sampler:
             return self._first_vectors[layer]
 
         return spectra.power_iteration(matrix, steps, seed, first_vectors)
-
-    @cached_property
-    def _spectra(self) -> dict[str, dict[str, object]]:
-        return spectra.describe(self._generator, self._discriminator, self._before)
 
     def raw_maps(
         self,

@@ -35,17 +35,15 @@ def labels_in_turn(seeds: Sequence[int], classes: Sequence[int]) -> list[int]:
     return [classes[seed % len(classes)] for seed in seeds]
 
 
-def labels_in_proportion(
-    num_classes: int, count: int, class_counts: Sequence[int] = (), seed: int = 0
-) -> np.ndarray:
-    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`.
+def labels_in_proportion(num_classes: int, count: int, class_counts: Sequence[int] = ()) -> np.ndarray:
+    """Labels int64 (count,) in which classes are as frequent as class_counts says, in one shuffled order.
 
     Where class_counts is empty, all are equally frequent.
     """
     ends = np.cumsum(class_counts or [1] * num_classes)
     places = (np.arange(count) + 0.5) / count * ends[-1]
     labels = np.searchsorted(ends, places, side="right")
-    return np.random.default_rng(seed).permutation(labels)
+    return np.random.default_rng(0).permutation(labels)
 
 
 def learned_classes(num_classes: int, class_counts: Sequence[int] = ()) -> tuple[int, ...]:

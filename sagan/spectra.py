@@ -24,11 +24,7 @@ from sagan.networks import Discriminator, Generator, SaganConfig
 MOST_STEPS = 100
 SAME = 1e-9  # singular values whose difference is a smaller share of them count as one
 HEADER_BYTES = 1 << 16  # enough for names and shapes
-KINDS = {
-    "convolution": nn.Conv2d,
-    "transposed convolution": nn.ConvTranspose2d,
-    "embedding": nn.Embedding,
-}
+KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
 
 
 def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.Module]:
@@ -41,7 +37,7 @@ def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.M
         for network in networks
         for name, module in networks[network].named_modules()
         # The tables of conditional batch norm are no maps from inputs to outputs.
-        if isinstance(module, tuple(KINDS.values())) and not name.endswith((".gain", ".bias"))
+        if isinstance(module, KINDS) and not name.endswith((".gain", ".bias"))
     }
 
 
@@ -151,7 +147,6 @@ def describe(
     """What there is to show of each layer of two plain networks.
 
     shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
-    kind    "convolution", "transposed convolution" or "embedding"
     matrix  (rows, columns) of that weight as a matrix
     after   its singular values, float32 (k,), descending: the first is 1
     before  those before normalisation, or None where `before` does not have them
@@ -161,7 +156,6 @@ def describe(
         weight = matrix(module)
         described[name] = {
             "shape": tuple(module.weight.shape),
-            "kind": next(kind for kind, its_type in KINDS.items() if isinstance(module, its_type)),
             "matrix": tuple(weight.shape),
             "after": singular_values(weight).float().numpy(),
             "before": before.get(name),

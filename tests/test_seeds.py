@@ -51,4 +51,3 @@ def test_labels_in_proportion_are_shuffled_in_the_same_way_each_time():
     labels = labels_in_proportion(2, 64)
     assert 0 < np.count_nonzero(np.diff(labels)) < 63 and {*labels[:32]} == {0, 1}
     np.testing.assert_array_equal(labels, labels_in_proportion(2, 64))
-    assert (labels != labels_in_proportion(2, 64, seed=1)).any()

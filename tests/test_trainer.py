@@ -734,7 +734,7 @@ def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_
                 values = stored.pop(f"{name}/{key.removesuffix('.parametrizations.weight.original')}")
                 np.testing.assert_allclose(values, expected, atol=1e-5 * expected[0])
     assert stored == {}
-    assert all(layer["before"] is not None for layer in Sampler.load(tmp_path).spectra().values())
+    assert all(layer["before"] is not None for layer in Sampler.load(tmp_path).spectra.values())
 
 
 def test_a_run_films_itself_from_before_its_first_update_to_the_checkpoint(tmp_path):

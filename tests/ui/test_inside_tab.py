@@ -70,7 +70,7 @@ def matrix(sampler: Sampler, layer: str) -> np.ndarray:
 
 def singular_values(sampler: Sampler, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Before and after normalisation: the first from the file of the run, the second from an SVD."""
-    return sampler.spectra()[layer]["before"], np.linalg.svd(matrix(sampler, layer), compute_uv=False)
+    return sampler.spectra[layer]["before"], np.linalg.svd(matrix(sampler, layer), compute_uv=False)
 
 
 # Without a browser
@@ -110,7 +110,7 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
             after = {0: "", 1: " + residual", 2: " + 2 residual"}[count]
             assert what == texts.INSIDE["kinds"][block["kind"]] + after
     layers = spectrum.layers_of(diagrams)
-    assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra())
+    assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra)
     assert len({layer["title"] for layer in layers}) == len(layers)
 
 
@@ -543,7 +543,7 @@ def test_what_the_browser_tells_of_a_layer_is_checked_on_the_server_too(trained,
     app = build_app(trained)
     view = next(i for i, block in app.blocks.items() if block.elem_id == "spectrum-view")
     want = next(event.fn for event in app.fns.values() if (view, "want") in event.targets)
-    most = {"layer": len(trained.spectra()) - 1, "seed": 2**32 - 1, "number": 2**53 - 1}[name]
+    most = {"layer": len(trained.spectra) - 1, "seed": 2**32 - 1, "number": 2**53 - 1}[name]
 
     def ask(value: object) -> dict:
         event = SimpleNamespace(**{"number": 1, "layer": 0, "seed": 0} | {name: value})
