@@ -25,7 +25,7 @@ from benchmarks.common import elapsed, random_images
 from sagan import checkpoint, heatmaps
 from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
-from sagan.learner import Learner, TrainingError
+from sagan.learner import Learner
 from sagan.metrics import (
     ATTENTION_FACES,
     INCEPTION,
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for variant in chosen:  # before the first one trains for hours
             check_length(variant, options)
-    except (ValueError, TrainingError) as error:
+    except ValueError as error:
         parser.error(str(error))
     for variant in chosen:
         run(variant, options)

@@ -38,7 +38,7 @@ BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """A run that cannot start or go on, said in one sentence."""
 
 

@@ -102,8 +102,6 @@ class Trainer(Learner):
         self._may_replace = True
         try:
             return self._train(log_every, sample_every, save_every)
-        except TrainingError:  # a RuntimeError too, and said already
-            raise
         except RuntimeError as error:
             if is_lack_of_memory(error):
                 raise TrainingError(
