@@ -130,7 +130,7 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
 
 def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
-    path = Path(folder) / CONFIG
+    path = folder / CONFIG
     stored = _read_config(path)
     try:
         config = SaganConfig(**stored["model"])
@@ -146,7 +146,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
 
 def load_class_counts(folder: Path) -> tuple[int, ...]:
     """How many training images each class had; () for a plain model, or where nobody noted it."""
-    path = Path(folder) / CONFIG
+    path = folder / CONFIG
     counts = _read_config(path).get("class_counts", [])
     _, names = load_config(folder)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
@@ -186,12 +186,12 @@ def read_json(path: Path, any_path: bool = False) -> Any:
 
 def load_generator(folder: Path, name: str = GENERATOR) -> Generator:
     """The generator in eval mode, float32, its weights normalised already. Raises CheckpointError."""
-    return _load_network(Generator, Path(folder), name)
+    return _load_network(Generator, folder, name)
 
 
 def load_discriminator(folder: Path) -> Discriminator:
     """The discriminator, as `load_generator` gives the generator."""
-    return _load_network(Discriminator, Path(folder), DISCRIMINATOR)
+    return _load_network(Discriminator, folder, DISCRIMINATOR)
 
 
 def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
@@ -254,7 +254,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
     Raises FileNotFoundError where it vanishes meanwhile, as when a run replaces its checkpoint.
     """
-    path = Path(folder) / HISTORY
+    path = folder / HISTORY
     try:
         if not path.is_file():
             return []
@@ -282,7 +282,7 @@ def _number(name: str, text: str) -> int | float:
 
 def read_card(folder: Path) -> str:
     """The model card in Markdown; empty where there is none. Raises CheckpointError."""
-    path = Path(folder) / CARD
+    path = folder / CARD
     return _read_text(path) if path.is_file() else ""
 
 
@@ -323,7 +323,7 @@ def _check_place(path: Path) -> None:
 
 def generator_hash(folder: Path) -> str:
     """The SHA-256 of generator.safetensors in hexadecimal. Raises CheckpointError where there is none."""
-    path = Path(folder) / GENERATOR
+    path = folder / GENERATOR
     try:
         _check_file(path, MAX_BYTES)
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -333,7 +333,7 @@ def generator_hash(folder: Path) -> str:
 
 def companion(folder: Path, name: str) -> Path | None:
     """The path of a companion file of this generator; None, with a warning, if it is another's."""
-    path = Path(folder) / name
+    path = folder / name
     if not path.is_file():
         return None
     try:
@@ -377,7 +377,7 @@ def add_companion(
             f"The generator in '{folder}' was replaced while '{name}' was made: make it again."
         )
     about = {**about, "generator_sha256": generator_sha256}
-    replace_file(Path(folder) / name, lambda new: _save_tensors(tensors, new, about))
+    replace_file(folder / name, lambda new: _save_tensors(tensors, new, about))
 
 
 # Writing
@@ -402,7 +402,7 @@ def save(
     companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """
-    with replacing_folder(Path(folder)) as new:
+    with replacing_folder(folder) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
         described["class_names"] = list(class_names)
         if class_counts:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from sagan import checkpoint
-from sagan.layers import estimate_anew, exact_weight
+from sagan.layers import estimate_anew, exact_weight, normalised
 from sagan.networks import Discriminator, Generator
 from sagan.seeds import labels_in_proportion
 
@@ -31,9 +30,8 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
     The live power iteration lags behind averaged weights, so its u and v are not used.
     """
     state = {name: value for name, value in network.state_dict().items() if ".parametrizations." not in name}
-    for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight"):
-            state[f"{name}.weight"] = exact_weight(module)
+    for name, module in normalised(network):
+        state[f"{name}.weight"] = exact_weight(module)
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten, and nobody else's numbers move
         twin = type(network)(network.config, spectral=False)
@@ -53,8 +51,8 @@ def revive(
     but how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
     """
     state = network.state_dict() | source.state_dict()
-    for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight") and f"{name}.weight" in state:
+    for name, _ in normalised(network):
+        if f"{name}.weight" in state:
             weight = state.pop(f"{name}.weight") * sigmas.get(name, 1.0)
             state[f"{name}.parametrizations.weight.original"] = weight
     network.load_state_dict(state)

@@ -112,13 +112,19 @@ def spectral_norm(module: nn.Module, enabled: bool = True) -> nn.Module:
     return module
 
 
+def normalised(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a network whose weights are spectrally normalised, with their names."""
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            yield name, module
+
+
 @torch.no_grad()
 def estimate_anew(network: nn.Module) -> None:
     """Let the power iterations of a network begin anew, for weights that they do not know."""
-    for module in network.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            norm = module.parametrizations.weight[0]
-            norm.start(norm.matrix(module.parametrizations.weight.original))
+    for _, module in normalised(network):
+        norm = module.parametrizations.weight[0]
+        norm.start(norm.matrix(module.parametrizations.weight.original))
 
 
 @contextmanager
@@ -130,12 +136,11 @@ def normalised_once(*networks: nn.Module) -> Iterator[None]:
     held = []
     try:
         for network in networks:
-            for module in network.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    norm = module.parametrizations.weight[0]
-                    if norm.held is None:  # an enclosing block's stays
-                        norm.held = module.weight
-                        held.append(norm)
+            for _, module in normalised(network):
+                norm = module.parametrizations.weight[0]
+                if norm.held is None:  # an enclosing block's stays
+                    norm.held = module.weight
+                    held.append(norm)
         yield
     finally:
         for norm in held:

@@ -88,14 +88,16 @@ class Learner:
                 f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
                 "processes: choose another --batch-size."
             )
-        if recipe.loss == "wgan-gp" and config.d_spectral_norm:
-            config = dataclasses.replace(config, d_spectral_norm=False)
         if data.images.shape[1] != config.image_size:
             raise TrainingError(
                 f"The images are {data.images.shape[1]} pixels wide, but the networks are for "
                 f"{config.image_size}."
             )
-        self.config = dataclasses.replace(config, num_classes=len(data.class_names))
+        self.config = dataclasses.replace(
+            config,
+            num_classes=len(data.class_names),
+            d_spectral_norm=config.d_spectral_norm and recipe.loss != "wgan-gp",
+        )
         self.recipe, self.data = recipe, data
         self.processes = processes
         self.device = pick_device(device)

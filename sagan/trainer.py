@@ -70,7 +70,7 @@ class Trainer(Learner):
             raise ValueError("the first process measures whenever measure_kimg says: give it measure as well")
         check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
         super().__init__(config, recipe, data, device, processes, capture)
-        self.out, self.about = Path(out), about or {}
+        self.out, self.about = out, about or {}
         self.measure, self.measure_kimg = measure, measure_kimg
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
@@ -464,7 +464,7 @@ class Trainer(Learner):
         return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
 
     def describe(self) -> str:
-        """What is about to be trained, in two or three lines."""
+        """What is about to be trained, in two to five lines."""
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
         precision = "bfloat16" if self.bf16 else "float32"
         count = self.processes.count
