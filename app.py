@@ -11,6 +11,7 @@ except ImportError:
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 
+from sagan.commands import CHECKPOINT
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 
@@ -22,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--checkpoint",
-        default="checkpoints/celeba64",
+        default=CHECKPOINT,
         help='checkpoint folder, run folder or Hub id "owner/name" (default: %(default)s)',
     )
     parser.add_argument(

@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 import torch
 
 from sagan import checkpoint
-from sagan.data import DataError, class_names, load_images, refusal
+from sagan.commands import refusal
+from sagan.data import DataError, class_names, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
@@ -65,10 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = (
-        "go on with the run in --out as it was set up; --device, --workers, --compile and --no-capture are "
-        "said anew"
-    )
+    again = "go on with the run in --out as it was set up; --device, --workers and --no-capture are said anew"
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",
@@ -193,11 +191,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("machine and intervals").add_argument
     add("--device", default="auto", help="cpu, cuda or cuda:N (default auto: cuda where there is one)")
-    compiling = (
-        "networks through torch.compile: a minute to start, then hardly faster on a CPU, and PyTorch 2.11 "
-        "fails at it on a GPU; needs a C++ compiler (default not compiled)"
-    )
-    add("--compile", action="store_true", default=False, help=compiling)
     launching = (
         "launch each of a GPU's kernels by itself (default: where one process trains, a step is recorded "
         "once as a CUDA graph and launched as a whole, which is faster and computes the same)"
@@ -325,7 +318,6 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     if measurement is not None:
         about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
         measuring["measure"] = partial(measurement, class_counts=data.class_counts)
-    compiler = "inductor" if options.compile else None
     trainer = Trainer(
         config,
         recipe,
@@ -334,7 +326,6 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         device,
         about,
         team,
-        compiler=compiler,
         capture=options.capture,
         **measuring,
     )
@@ -506,7 +497,7 @@ def _stored(out: Path) -> dict:
     config, _ = checkpoint.load_config(folder)
     model = {name: getattr(config, name) for name in MODEL_OPTIONS}
     about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
-    # A run that never measured has nothing stored of it, and may begin; older runs have no intervals.
+    # A run that never measured has nothing stored of it, and may begin; one from Python may lack intervals.
     about |= {name: info["about"][name] for name in (*MEASURE_OPTIONS, *INTERVALS) if name in info["about"]}
     for name in INTERVALS:
         if name in about and not (type(about[name]) is int and about[name] >= 1):

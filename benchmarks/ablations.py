@@ -25,7 +25,7 @@ from benchmarks.common import elapsed, random_images
 from sagan import checkpoint, heatmaps
 from sagan.data import ImageSet, load_images
 from sagan.device import pick_device
-from sagan.learner import TrainingError
+from sagan.learner import Learner
 from sagan.metrics import (
     ATTENTION_FACES,
     INCEPTION,
@@ -37,7 +37,6 @@ from sagan.metrics import (
 from sagan.networks import gammas
 from sagan.recipe import Recipe
 from sagan.resuming import read_state_info
-from sagan.trainer import Trainer
 
 OURS = ("--batch-size", "32", "--g-lr", "2e-4")  # what short runs on a CPU do best with
 FACES = 24  # on the picture of a variant
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for variant in chosen:  # before the first one trains for hours
             check_length(variant, options)
-    except (ValueError, TrainingError) as error:
+    except ValueError as error:
         parser.error(str(error))
     for variant in chosen:
         run(variant, options)
@@ -167,7 +166,7 @@ def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str
     for variant in variants:
         config, _ = checkpoint.load_config(checkpoint.find(runs / variant.name))
         recipe = Recipe(batch_size=variant.batch_size())
-        steps[variant] = Trainer(config, recipe, images, runs / variant.name, device).train_step
+        steps[variant] = Learner(config, recipe, images, device).train_step
     for step in steps.values():
         step()
     best = dict.fromkeys(steps, math.inf)

@@ -24,13 +24,13 @@ from torch.utils.hooks import RemovableHandle
 
 from benchmarks.common import carry_out, sheet
 from sagan import average_maps, checkpoint
-from sagan.data import labels_in_proportion, learned_classes, load_images
+from sagan.data import load_images
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
-from sagan.film import labels_in_turn
 from sagan.layers import SMALLEST, SelfAttention
 from sagan.metrics import INCEPTION, Measurement, generate, load_features
 from sagan.networks import Generator
+from sagan.seeds import labels_in_proportion
 
 Change = Callable[[Tensor], Tensor]  # the maps of a batch, (B, H*W, H*W), -> as many others
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of each channel, (C, 1, 1)
@@ -273,8 +273,6 @@ def run(options: argparse.Namespace) -> None:
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
     counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
-    classes = learned_classes(generator.config.num_classes, counts)
-    labels = labels_in_turn(seeds, classes) if classes else None
     measurement = None
     if options.reference:
         images = load_images(options.reference, generator.config.image_size).images
@@ -286,7 +284,7 @@ def run(options: argparse.Namespace) -> None:
     pictures, table = {}, []
     for name, changes in rows(list(generator.attention), places).items():
         handles = alter_all(generator, changes, learned, counts)
-        pictures[name] = torch.cat(list(generate(generator, seeds, labels=labels)))
+        pictures[name] = torch.cat(list(generate(generator, seeds, class_counts=counts)))
         figures = against(pictures[name], pictures["as learned"])
         if measurement:
             figures |= measurement(generator, counts)

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sagan import checkpoint, heatmaps
-from sagan.data import refusal
+from sagan.commands import refusal
 
 IMAGES = 2048
 

@@ -238,7 +238,7 @@ def run(options: argparse.Namespace) -> None:
     if sampler.config.num_classes:
         raise ValueError("This is for models without classes.")
     options.out.mkdir(parents=True, exist_ok=True)
-    latent = np.stack([latents.from_seed(seed, sampler.config.z_dim) for seed in range(FACES)])
+    latent = latents.from_seeds(range(FACES), sampler.config.z_dim)
     faces = sampler.faces(latent)
     maps = np.stack([sampler.attention(z, coarsest(sampler)) for z in latent])
     off = sampler.faces(latent, gammas={coarsest(sampler): 0})

@@ -1,15 +1,15 @@
 """Training images a second: the tutorial's loop against ours, taking turns, each in a process of its own.
 
     python -m benchmarks.train_speed
-    python -m benchmarks.train_speed --compile --profile
+    python -m benchmarks.train_speed --profile
     python -m benchmarks.train_speed --batch-sizes 32 64 128 256 512 1024 --device cuda --profile
 
 Both train the same networks (64 pixels, width 64, attention at 16x16 and 32x32 in G, 8x8 and 4x4 in D) with
-the hinge loss, one update of each network a step. Ours is `Trainer.train_step` as `train.py` runs it, which
+the hinge loss, one update of each network a step. Ours is `Learner.train_step` as `train.py` runs it, which
 includes choosing and flipping images, bf16 where the hardware has it, and the averaged generator; on a GPU a
-step is replayed as a CUDA graph, and "launched" is the same without (--no-capture). --compile adds it as
-`train.py --compile` runs it. The tutorial's loop has its own batch of 64, ready-made, and the precision that
-PyTorch has by default. Figures hold only on a machine that does nothing else.
+step is replayed as a CUDA graph, and "launched" is the same without (--no-capture). The tutorial's loop has
+its own batch of 64, ready-made, and the precision that PyTorch has by default. Figures hold only on a machine
+that does nothing else.
 
 Operations are counted by PyTorch (convolutions, matrix products, attention; 2 for a multiply and add), and
 set against the rate at which the same device multiplies two large matrices in the same run, in bf16 where it
@@ -21,7 +21,6 @@ import platform
 import resource
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
@@ -38,10 +37,9 @@ from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
 from sagan.data import ImageSet, to_batch
 from sagan.device import has_native_bf16, pick_device
-from sagan.learner import BEFORE_CAPTURE
+from sagan.learner import BEFORE_CAPTURE, Learner
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
-from sagan.trainer import Trainer
 
 WARM_UP = BEFORE_CAPTURE + 2  # steps
 TUTORIAL_BATCH = 64
@@ -50,30 +48,23 @@ TUTORIAL_BATCH = 64
 def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
     """A function that runs one step of the tutorial's loop."""
     loop = TutorialLoop(device)
-    real = to_batch(images[:batch_size], device=device).contiguous()
+    real = to_batch(images[:batch_size]).to(device).contiguous()
     return lambda: loop.train_step(real)
 
 
 def our_step(
-    images: np.ndarray,
-    batch_size: int,
-    device: str,
-    compiler: str | None = None,
-    capture: bool | None = None,
+    images: np.ndarray, batch_size: int, device: str, capture: bool | None = None
 ) -> Callable[[], None]:
     """A function that runs one step of ours."""
     config = SaganConfig(d_attention=(8, 4))  # the tutorial's
     recipe = Recipe(batch_size=batch_size)
-    out = Path(tempfile.gettempdir()) / "never-written"  # only Trainer.train saves
-    run = Trainer(config, recipe, ImageSet(images), out, device, compiler=compiler, capture=capture)
-    return run.train_step
+    return Learner(config, recipe, ImageSet(images), device, capture=capture).train_step
 
 
 CONTESTANTS = {
     "tutorial": tutorial_step,
     "launched": partial(our_step, capture=False),
     "ours": our_step,
-    "compiled": partial(our_step, compiler="inductor"),
 }
 
 
@@ -169,7 +160,7 @@ def compare(
             speed[contestant].append(contestant.images_per_second(steps))
 
     print(f"\nbatch {ours[0].batch_size}: {rounds} rounds of {steps} steps in turn")
-    # Neither a compiled pass nor a captured step tells what it computes.
+    # A captured step does not tell what it computes.
     needed = {one: one.run(operations) / one.batch_size for one in (tutorial, ours[0])}
     for one, values in speed.items():
         figure = f"{statistics.median(values):8.1f} images/s ({min(values):.1f} to {max(values):.1f})"
@@ -213,14 +204,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    compiled = "also ours with compiled networks, which PyTorch 2.11 cannot do on a GPU"
-    parser.add_argument("--compile", action="store_true", help=compiled)
     parser.add_argument("--profile", action="store_true", help="also show where the time of ours goes")
     options = parser.parse_args()
     device = str(pick_device(options.device))
     rate = matrix_rate(device)
     print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s", flush=True)
-    names = ["launched"] * device.startswith("cuda") + ["ours"] + ["compiled"] * options.compile
+    names = ["launched"] * device.startswith("cuda") + ["ours"]
     tutorial = Contestant("tutorial", TUTORIAL_BATCH, device)
     groups = [[Contestant(name, size, device) for name in names] for size in options.batch_sizes]
     for contestant in (tutorial, *chain.from_iterable(groups)):

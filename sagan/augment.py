@@ -9,8 +9,6 @@ its probability is well below 1.
 import torch
 from torch import Tensor
 
-from sagan.data import reflected
-
 SHIFT = 1 / 8  # of the side, at most, down or up and to either side
 ZOOM = 1 / 4  # in octaves, at most, in or out
 BRIGHTNESS = 0.5  # added or subtracted at most, of the range from -1 to 1
@@ -76,4 +74,25 @@ def _resampling(side: int, zoom: Tensor, shift: Tensor) -> Tensor:
     places = torch.arange(side, device=zoom.device)
     middle = (side - 1) / 2
     sources = (places - middle - shift * side) / zoom + middle  # (N, S): whence each comes
-    return (1 - (reflected(sources, side)[:, :, None] - places).abs()).clamp(min=0)
+    return (1 - (_reflected(sources, side)[:, :, None] - places).abs()).clamp(min=0)
+
+
+def move(images: Tensor, moves: Tensor) -> Tensor:
+    """Shift images (N, C, S, S) by whole pixels and mirror some, each in its own way; the same shape.
+
+    moves (N, 3) of integers: how far down, how far to the right, and whether it is mirrored first (0 or 1).
+    What comes in at an edge is the image reflected there, so shifts are less than S.
+    """
+    side = images.shape[-1]
+    down, right, mirrored = moves[:, :, None].unbind(1)  # (N, 1) each
+    places = torch.arange(side, device=images.device)
+    rows, columns = (_reflected(places - shift, side) for shift in (down, right))  # (N, S): whence each comes
+    columns = torch.where(mirrored > 0, side - 1 - columns, columns)
+    which = torch.arange(len(images), device=images.device)[:, None, None]
+    last = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]  # (N, S, S, C)
+    return last.permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, side: int) -> Tensor:
+    """Places outside of 0 to side - 1, as far inside as they were outside; the edge is not repeated."""
+    return side - 1 - (side - 1 - places.abs()).abs()

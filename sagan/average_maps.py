@@ -9,13 +9,12 @@ the discriminator as it sees the same faces. Row i is query position i; a code s
     2 ** (LOW + code * (HIGH - LOW) / 255) times uniform
 
 at most 2.2 percent off, code 0 for anything less and code 255 for anything more. The header gives the count
-of faces: those of the seeds from 0 on; with classes, these go through them in turn (`film.inputs`).
+of faces: those of the seeds from 0 on; with classes, these go through them in turn (`seeds.inputs`).
 """
 
 import argparse
 import math
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,9 +26,10 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
+from sagan.commands import add_checkpoint
 from sagan.data import to_batch, to_uint8
-from sagan.film import inputs
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
+from sagan.seeds import inputs
 
 COUNT = 256
 LOW, HIGH = -6, 10  # log2 of times uniform; on a 32x32 map a query that looks at one key alone reaches 10
@@ -77,14 +77,12 @@ def average(
 
 def find(folder: Path, config: SaganConfig) -> Path | None:
     """The file of a checkpoint; None where there is none or, with a warning, one that cannot be used."""
-    path = checkpoint.companion(folder, AVERAGE_MAPS)
-    try:
-        if path is not None:
-            read(path, config)
-    except CheckpointError as error:
-        warnings.warn(f"The average maps are left out: {error}", stacklevel=2)
-        return None
-    return path
+
+    def checked(path: Path) -> Path:
+        read(path, config)
+        return path
+
+    return checkpoint.read_companion(folder, AVERAGE_MAPS, "The average maps are", checked)
 
 
 def read(path: Path, config: SaganConfig) -> dict[str, np.ndarray]:
@@ -132,8 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m sagan.average_maps",
         description="Average the attention of a checkpoint over many faces, and keep it in its folder.",
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/celeba64", help="folder or Hub id (default: %(default)s)")
     add("--count", type=int, default=COUNT, help="how many faces, seeds 0 and up (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:

@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,6 +50,7 @@ RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
+Value = TypeVar("Value")
 
 
 class CheckpointError(ValueError):
@@ -129,7 +130,7 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
 
 def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
     """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
-    path = Path(folder) / CONFIG
+    path = folder / CONFIG
     stored = _read_config(path)
     try:
         config = SaganConfig(**stored["model"])
@@ -145,7 +146,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
 
 def load_class_counts(folder: Path) -> tuple[int, ...]:
     """How many training images each class had; () for a plain model, or where nobody noted it."""
-    path = Path(folder) / CONFIG
+    path = folder / CONFIG
     counts = _read_config(path).get("class_counts", [])
     _, names = load_config(folder)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
@@ -185,12 +186,12 @@ def read_json(path: Path, any_path: bool = False) -> Any:
 
 def load_generator(folder: Path, name: str = GENERATOR) -> Generator:
     """The generator in eval mode, float32, its weights normalised already. Raises CheckpointError."""
-    return _load_network(Generator, Path(folder), name)
+    return _load_network(Generator, folder, name)
 
 
 def load_discriminator(folder: Path) -> Discriminator:
     """The discriminator, as `load_generator` gives the generator."""
-    return _load_network(Discriminator, Path(folder), DISCRIMINATOR)
+    return _load_network(Discriminator, folder, DISCRIMINATOR)
 
 
 def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
@@ -221,19 +222,16 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file, once their names and shapes are known to be the expected ones.
 
-    Those named in `without` may be there or not, and are left out.
+    Those named in `without` may be there or not, and are left out. Raises CheckpointError for another file
+    than that, one that is larger than max_bytes, and where there is none.
     """
     try:
         _check_file(path, max_bytes)
         with safe_open(path, "pt") as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
-        if expected is not None and shapes != expected:
-            odd = next(k for k in {**expected, **shapes} if shapes.get(k) != expected.get(k))
-            raise CheckpointError(
-                f"'{path}' does not fit its config.json: '{odd}' is {shapes.get(odd, 'missing')}, "
-                f"expected {expected.get(odd, 'no such tensor')}."
-            )
+        if expected is not None:
+            check_fits(path, shapes, expected)
         return {key: value for key, value in load_file(path).items() if key in shapes}
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
@@ -241,12 +239,22 @@ def load_tensors(
         raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
 
 
+def check_fits(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Raise CheckpointError where a file has other tensors than expected, each described by name."""
+    if found != expected:
+        odd = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
+        raise CheckpointError(
+            f"'{path}' does not fit its config.json: '{odd}' is {found.get(odd, 'missing')}, "
+            f"expected {expected.get(odd, 'no such tensor')}."
+        )
+
+
 def read_history(folder: Path) -> list[dict[str, float]]:
     """The rows of history.csv as numbers; empty where there is none. Raises CheckpointError.
 
     Raises FileNotFoundError where it vanishes meanwhile, as when a run replaces its checkpoint.
     """
-    path = Path(folder) / HISTORY
+    path = folder / HISTORY
     try:
         if not path.is_file():
             return []
@@ -273,8 +281,8 @@ def _number(name: str, text: str) -> int | float:
 
 
 def read_card(folder: Path) -> str:
-    """The model card in Markdown; empty where there is none."""
-    path = Path(folder) / CARD
+    """The model card in Markdown; empty where there is none. Raises CheckpointError."""
+    path = folder / CARD
     return _read_text(path) if path.is_file() else ""
 
 
@@ -315,7 +323,7 @@ def _check_place(path: Path) -> None:
 
 def generator_hash(folder: Path) -> str:
     """The SHA-256 of generator.safetensors in hexadecimal. Raises CheckpointError where there is none."""
-    path = Path(folder) / GENERATOR
+    path = folder / GENERATOR
     try:
         _check_file(path, MAX_BYTES)
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -325,7 +333,7 @@ def generator_hash(folder: Path) -> str:
 
 def companion(folder: Path, name: str) -> Path | None:
     """The path of a companion file of this generator; None, with a warning, if it is another's."""
-    path = Path(folder) / name
+    path = folder / name
     if not path.is_file():
         return None
     try:
@@ -343,6 +351,19 @@ def companion(folder: Path, name: str) -> Path | None:
     return None
 
 
+def read_companion(folder: Path, name: str, what: str, read: Callable[[Path], Value]) -> Value | None:
+    """What `read` makes of a companion file; None where there is none.
+
+    Where `read` raises CheckpointError: None, with a warning that `what`, "The film is", left out.
+    """
+    path = companion(folder, name)
+    try:
+        return None if path is None else read(path)
+    except CheckpointError as error:
+        warnings.warn(f"{what} left out: {error}", stacklevel=3)  # whoever asked for what is read
+        return None
+
+
 def add_companion(
     folder: Path, name: str, tensors: dict[str, Tensor], generator_sha256: str, about: dict[str, str]
 ) -> None:
@@ -356,7 +377,7 @@ def add_companion(
             f"The generator in '{folder}' was replaced while '{name}' was made: make it again."
         )
     about = {**about, "generator_sha256": generator_sha256}
-    replace_file(Path(folder) / name, lambda new: _save_tensors(tensors, new, about))
+    replace_file(folder / name, lambda new: _save_tensors(tensors, new, about))
 
 
 # Writing
@@ -364,7 +385,6 @@ def add_companion(
 
 def save(
     folder: Path,
-    config: SaganConfig,
     class_names: tuple[str, ...],
     generator: Generator,
     discriminator: Discriminator,
@@ -382,8 +402,8 @@ def save(
     companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """
-    with replacing_folder(Path(folder)) as new:
-        described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(config)}
+    with replacing_folder(folder) as new:
+        described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
         described["class_names"] = list(class_names)
         if class_counts:
             described["class_counts"] = list(class_counts)

@@ -144,38 +144,14 @@ def class_names(labels: str | Path | None, columns: Sequence[str]) -> tuple[str,
     return tuple(", ".join(words) for words in itertools.product(*((f"not {c}", c) for c in columns)))
 
 
-def labels_in_proportion(
-    num_classes: int, count: int, class_counts: Sequence[int] = (), seed: int = 0
-) -> np.ndarray:
-    """Labels int64 (count,) in which classes are as frequent as class_counts says, shuffled by `seed`.
-
-    Where class_counts is empty, all are equally frequent.
-    """
-    ends = np.cumsum(class_counts or [1] * num_classes)
-    places = (np.arange(count) + 0.5) / count * ends[-1]
-    labels = np.searchsorted(ends, places, side="right")
-    return np.random.default_rng(seed).permutation(labels)
-
-
-def learned_classes(num_classes: int, class_counts: Sequence[int] = ()) -> tuple[int, ...]:
-    """The classes that class_counts says had images, lowest first; all of them where it is empty."""
-    return tuple(label for label, count in enumerate(class_counts or [1] * num_classes) if count)
-
-
-def to_batch(
-    images: Tensor | np.ndarray,
-    flip: Tensor | np.ndarray | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
+def to_batch(images: Tensor | np.ndarray, flip: Tensor | np.ndarray | None = None) -> Tensor:
     """Turn uint8 images (N, S, S, 3) into float32 (N, 3, S, S), channels_last, from -1 (0) to 1 (255).
 
-    flip (N,) of bool mirrors images left to right. device is where the batch goes, by default where the
-    images are; the arithmetic is done there, so that bytes travel and not floats.
+    flip (N,) of bool mirrors images left to right. The batch is made where the images are.
     """
     images = torch.tensor(images) if isinstance(images, np.ndarray) else images
-    images = images.to(device, non_blocking=True)
     if flip is not None:
-        flip = torch.as_tensor(flip).to(images.device, non_blocking=True)
+        flip = torch.as_tensor(flip, device=images.device)
         images = torch.where(flip[:, None, None, None], images.flip(2), images)
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # keeps the strides: channels_last
 
@@ -183,27 +159,6 @@ def to_batch(
 def to_uint8(images: Tensor) -> np.ndarray:
     """(N, 3, S, S) in [-1, 1] -> uint8 (N, S, S, 3), as `to_batch` takes them."""
     return (127.5 * (images + 1)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def move(images: Tensor, moves: Tensor) -> Tensor:
-    """Shift images (N, C, S, S) by whole pixels and mirror some, each in its own way; the same shape.
-
-    moves (N, 3) of integers: how far down, how far to the right, and whether it is mirrored first (0 or 1).
-    What comes in at an edge is the image reflected there, so shifts are less than S.
-    """
-    side = images.shape[-1]
-    down, right, mirrored = moves[:, :, None].unbind(1)  # (N, 1) each
-    places = torch.arange(side, device=images.device)
-    rows, columns = (reflected(places - shift, side) for shift in (down, right))  # (N, S): whence each comes
-    columns = torch.where(mirrored > 0, side - 1 - columns, columns)
-    which = torch.arange(len(images), device=images.device)[:, None, None]
-    last = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]  # (N, S, S, C)
-    return last.permute(0, 3, 1, 2)
-
-
-def reflected(places: Tensor, side: int) -> Tensor:
-    """Places outside of 0 to side - 1, as far inside as they were outside; the edge is not repeated."""
-    return side - 1 - (side - 1 - places.abs()).abs()
 
 
 def batch_indices(length: int, batch_size: int, update: int, seed: int) -> np.ndarray:
@@ -240,11 +195,6 @@ def _left_out(entry: Path, count: int, image_size: int) -> dict[int, str] | None
     except (OSError, ValueError, AttributeError):
         return None
     return unreadable if whole else None
-
-
-def refusal(error: OSError) -> str:
-    """What to say where the system refuses: of a path, or of something else that went wrong."""
-    return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from sagan import checkpoint
-from sagan.data import labels_in_proportion
-from sagan.layers import estimate_anew, exact_weight
+from sagan.layers import estimate_anew, exact_weight, normalised
 from sagan.networks import Discriminator, Generator
+from sagan.seeds import labels_in_proportion
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64
@@ -31,9 +30,8 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
     The live power iteration lags behind averaged weights, so its u and v are not used.
     """
     state = {name: value for name, value in network.state_dict().items() if ".parametrizations." not in name}
-    for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight"):
-            state[f"{name}.weight"] = exact_weight(module)
+    for name, module in normalised(network):
+        state[f"{name}.weight"] = exact_weight(module)
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten, and nobody else's numbers move
         twin = type(network)(network.config, spectral=False)
@@ -53,8 +51,8 @@ def revive(
     but how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
     """
     state = network.state_dict() | source.state_dict()
-    for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight") and f"{name}.weight" in state:
+    for name, _ in normalised(network):
+        if f"{name}.weight" in state:
             weight = state.pop(f"{name}.weight") * sigmas.get(name, 1.0)
             state[f"{name}.parametrizations.weight.original"] = weight
     network.load_state_dict(state)
@@ -62,7 +60,7 @@ def revive(
 
 
 @torch.no_grad()
-def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), seed: int = 0) -> None:
+def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = ()) -> None:
     """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
     Averaged weights never saw the statistics that were collected in training. All classes share them, so
@@ -75,10 +73,10 @@ def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = (), s
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     config, device = generator.config, next(generator.parameters()).device
-    noise = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.Generator("cpu").manual_seed(0)
     labels = [None] * (CALIBRATION_IMAGES // CALIBRATION_BATCH)
     if config.num_classes:
-        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts, seed)
+        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts)
         labels = torch.from_numpy(drawn).to(device).split(CALIBRATION_BATCH)
     generator.train()
     for of_batch in labels:

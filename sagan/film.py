@@ -3,7 +3,7 @@
 `film.safetensors` in the checkpoint folder, a companion file of its generator, holds of M moments
 
     step, images        int64 (M,)
-    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; of classes, if any, in turn (`inputs`)
+    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; classes in turn (`seeds.inputs`)
     LAYER/q, LAYER/k    float16 (M, 8, n*n, d) of each attention layer of the generator, as in "16x16/q"
     LAYER/gamma         float32 (M,)
     other_run           uint8 (M,), 1 where the moment is of another run of the same recipe; where this is
@@ -13,7 +13,6 @@ Every moment is the averaged generator as it would have been shipped then; the l
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagan import checkpoint, latents
+from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
-from sagan.data import learned_classes, to_uint8
+from sagan.data import to_uint8
 from sagan.networks import Generator, SaganConfig, gammas, layer_name
+from sagan.seeds import inputs
 
 SEEDS = tuple(range(8))
 MOST_MOMENTS = 20
@@ -51,12 +51,9 @@ class Film:
     @classmethod
     def load(cls, folder: Path, config: SaganConfig) -> "Film | None":
         """The film of a checkpoint; None where there is none or, with a warning, one that cannot be used."""
-        path = checkpoint.companion(folder, checkpoint.FILM)
-        try:
-            return None if path is None else cls(config, _read(path, config))
-        except CheckpointError as error:
-            warnings.warn(f"The film is left out: {error}", stacklevel=2)
-            return None
+        return checkpoint.read_companion(
+            folder, checkpoint.FILM, "The film is", lambda path: cls(config, _read(path, config))
+        )
 
     def record(self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()) -> None:
         """Add the moment of this step, if it is one, from a plain generator in eval mode."""
@@ -131,12 +128,7 @@ def _read(path: Path, config: SaganConfig) -> list[Moment]:
     tensors.setdefault(OTHER_RUN, torch.zeros(count, dtype=torch.uint8))
     expected = {name: (dtype, (count, *shape)) for name, (dtype, shape) in _layout(config).items()}
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    if found != expected:
-        odd = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
-        raise CheckpointError(
-            f"'{path}' does not fit its config.json: '{odd}' is {found.get(odd, 'missing')}, "
-            f"expected {expected.get(odd, 'no such tensor')}."
-        )
+    checkpoint.check_fits(path, found, expected)
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds numbers that are not finite.")
     for name in ("step", "images"):
@@ -166,29 +158,3 @@ def _layout(config: SaganConfig) -> dict[str, tuple[torch.dtype, tuple[int, ...]
 
 def _moment_bytes(config: SaganConfig) -> int:
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in _layout(config).values())
-
-
-def inputs(
-    generator: Generator,
-    seeds: Sequence[int],
-    truncation: float = 1.0,
-    labels: Sequence[int] | None = None,
-    class_counts: Sequence[int] = (),
-) -> tuple[Tensor, Tensor | None]:
-    """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None.
-
-    With classes, unless `labels` names them, the seeds go through them in turn (`labels_in_turn`).
-    """
-    config, device = generator.config, next(generator.parameters()).device
-    z = np.stack([latents.from_seed(seed, config.z_dim) for seed in seeds])
-    z = torch.from_numpy(latents.truncate(z, truncation)).to(device)
-    if not config.num_classes:
-        return z, None
-    if labels is None:
-        labels = labels_in_turn(seeds, learned_classes(config.num_classes, class_counts))
-    return z, torch.as_tensor(labels, device=device)
-
-
-def labels_in_turn(seeds: Sequence[int], classes: Sequence[int]) -> list[int]:
-    """One of `classes`, those that were learned, for each seed: seed n shows number n modulo how many."""
-    return [classes[seed % len(classes)] for seed in seeds]

@@ -21,6 +21,7 @@ COLOUR_MAP = "inferno"
 # colour-blind people tell apart best.
 PIN_COLOURS = ("#56B4E9", "#D55E00", "#F0E442", "#CC79A7", "#0072B2")
 EYE = (0.37, 0.52)  # (x, y) in shares of the picture: on an aligned face, the left eye
+OPACITY = 0.6  # of the weights over a face
 FIGURE_PIXELS = 512  # of each picture in a figure
 CEILING = 64  # times uniform: where the scale that maps share ends, as on the page
 LEAST_SCALE = (
@@ -55,14 +56,14 @@ def mean_distance(row: np.ndarray, query: int, side: int, image_size: int) -> fl
     return float(image_size / side * (np.hypot(down, right) * np.ravel(row)).sum(dtype=np.float64))
 
 
-def share_outside(row: np.ndarray, query: int, side: int, reach: int = 1) -> float:
-    """The share of a query's weight that lies more than `reach` cells away, down or across.
+def share_outside(row: np.ndarray, query: int, side: int) -> float:
+    """The share of a query's weight that lies outside the 3x3 cells around it.
 
-    At 1 that is all outside the 3x3 neighbourhood, which one convolution could not have reached; at a border
-    the neighbourhood is smaller. side and errors are those of `mean_distance`.
+    One convolution could not have reached there; at a border there are fewer cells around it. side and
+    errors are those of `mean_distance`.
     """
     down, right = _offsets(row, query, side)
-    outside = np.maximum(abs(down), abs(right)) > reach
+    outside = np.maximum(abs(down), abs(right)) > 1
     return float(np.ravel(row)[outside].sum(dtype=np.float64))
 
 
@@ -70,17 +71,6 @@ def cell(point: tuple[float, float], side: int) -> tuple[int, int]:
     """The column and the row of the cell below a point (x, y) in shares of the picture, `side` cells wide."""
     x, y = (min(side - 1, int(share * side)) for share in point)
     return x, y
-
-
-def backward(attention: np.ndarray, key: int) -> np.ndarray:
-    """Who looks at a key: of a map (n*n, n*n) the weight that each query gives it, (n*n,).
-
-    Each weight is a share of its own query's row, so they do not sum to 1; `times_uniform` means the same as
-    for a row. Raises ValueError where there is no such key.
-    """
-    if not 0 <= key < attention.shape[1]:
-        raise ValueError(f"The key is {key}, but this layer has positions 0 to {attention.shape[1] - 1}.")
-    return attention[:, key]
 
 
 def _offsets(row: np.ndarray, query: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,16 +95,16 @@ def check_query(query: object, positions: int) -> int:
 
 
 @cache
-def colour_table(name: str = COLOUR_MAP) -> np.ndarray:
-    """One of Matplotlib's colour maps as (256, 3) uint8, read-only."""
-    table = colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
+def colour_table() -> np.ndarray:
+    """The colour map of all attention, Matplotlib's inferno, as (256, 3) uint8, read-only."""
+    table = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3].copy()
     table.flags.writeable = False
     return table
 
 
-def colour(row: np.ndarray, vmax: float, cmap: str = COLOUR_MAP) -> np.ndarray:
-    """Weights (h, w) -> colours (h, w, 3) uint8: 0 gets the map's first colour, vmax and more the last."""
-    return colour_table(cmap)[np.round(255 * np.clip(row / vmax, 0, 1)).astype(np.uint8)]
+def colour(shares: np.ndarray) -> np.ndarray:
+    """Shares (h, w) -> colours (h, w, 3) uint8: 0 and less get the table's first, 1 and more its last."""
+    return colour_table()[np.round(255 * np.clip(shares, 0, 1)).astype(np.uint8)]
 
 
 def full_scale(row: np.ndarray) -> float:
@@ -127,19 +117,18 @@ def overlay(
     row: np.ndarray,
     query: int,
     size: int = 256,
-    opacity: float = 0.6,
     vmax: float | None = None,
 ) -> Image.Image:
     """A face with one row of attention over it, `size` pixels wide.
 
-    The face is enlarged smoothly, the weights lie over it as a smooth field of this opacity (0 to 1), and a
+    The face is enlarged smoothly, the weights lie over it as a smooth field through which it is seen, and a
     square marks the cell of the query position (row * width + column). vmax is the weight that gets the last
     colour, by default `full_scale(row)`. Raises ValueError where there is no such query.
     """
     side = isqrt(row.size)
     check_query(query, row.size)
     most = (full_scale(row) if vmax is None else vmax) * row.size
-    picture = _blend(face, row, size, opacity, lambda times: times / most)
+    picture = _blend(face, row, size, lambda times: times / most)
     y, x = (at * size // side for at in divmod(query, side))
     last = (query // side + 1) * size // side - 1 - y
     pen = ImageDraw.Draw(picture)
@@ -157,13 +146,12 @@ def _blend(
     face: np.ndarray,
     row: np.ndarray,
     size: int,
-    opacity: float,
     scale: Callable[[np.ndarray], np.ndarray],  # times uniform -> share of the colours
 ) -> Image.Image:
     side = isqrt(row.size)
     weights = Image.fromarray(np.asarray(times_uniform(row), np.float32).reshape(side, side))
     field = np.asarray(weights.resize((size, size), Image.Resampling.BICUBIC))
-    return Image.blend(enlarge(face, size), Image.fromarray(colour(scale(field), 1)), opacity)
+    return Image.blend(enlarge(face, size), Image.fromarray(colour(scale(field))), OPACITY)
 
 
 def enlarge(face: np.ndarray, size: int) -> Image.Image:
@@ -189,25 +177,21 @@ def attention_figure(
     maps: Sequence[np.ndarray],
     colours: Sequence[str] = PIN_COLOURS,
     *,
-    titles: Sequence[str] | None = None,
     shared: bool = True,
-    opacity: float = 0.6,
     unit: str = "times uniform",
 ) -> "Figure":
     """A figure for a slide: the face with a numbered point for each pin, and beside it the map of each pin.
 
-    pins are (x, y) in shares of the picture, maps a row (n*n,) or column for each, titles what is written
-    above them (default their numbers). All maps have the page's one scale, by logarithm from 1 to 64 times
-    uniform, so that pins and figures compare and weak maps are seen beside strong ones; with shared=False
-    each has its own, from 0 to its own maximum. Bars are in `unit`. Save it by
-    `figure.savefig("x.png", dpi=200)` or `figure.savefig("x.svg")`. Raises ValueError where there is no pin,
-    or one without a map, a title, a colour or a place in the picture.
+    pins are (x, y) in shares of the picture, maps a row (n*n,) or column for each. All maps have the page's
+    one scale, by logarithm from 1 to 64 times uniform, so that pins and figures compare and weak maps are
+    seen beside strong ones; with shared=False each has its own, from 0 to its own maximum. Bars are in
+    `unit`. Save it by `figure.savefig("x.png", dpi=200)` or `figure.savefig("x.svg")`. Raises ValueError
+    where there is no pin, or one without a map, a colour or a place in the picture.
     """
-    titles = [str(i + 1) for i in range(len(pins))] if titles is None else titles
-    if not 1 <= len(pins) <= len(colours) or not len(pins) == len(maps) == len(titles):
+    if not 1 <= len(pins) <= len(colours) or len(pins) != len(maps):
         raise ValueError(
-            f"A figure shows 1 to {len(colours)} pins with a map and a title each, but was given {len(pins)} "
-            f"pins, {len(maps)} maps and {len(titles)} titles."
+            f"A figure shows 1 to {len(colours)} pins with a map each, but was given {len(pins)} pins and "
+            f"{len(maps)} maps."
         )
     for x, y in pins:
         if not (0 <= x <= 1 and 0 <= y <= 1):
@@ -216,10 +200,10 @@ def attention_figure(
     for row in maps:
         if row.size != isqrt(row.size) ** 2 or not np.isfinite(row).all():
             raise ValueError(f"A map must be n*n finite weights, but one has {row.size} numbers.")
-    return _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit)
+    return _draw_figure(face, pins, maps, colours, shared, unit)
 
 
-def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "Figure":
+def _draw_figure(face, pins, maps, colours, shared, unit) -> "Figure":
     from matplotlib.cm import ScalarMappable  # these take half a second, which the start of the page has not
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure
@@ -232,11 +216,11 @@ def _draw_figure(face, pins, maps, colours, titles, shared, opacity, unit) -> "F
     (left, *others) = figure.subplots(1, len(pins) + 1)
     whole = {"extent": (0, 1, 1, 0), "interpolation": "nearest"}  # axes in shares of the picture
     left.imshow(enlarge(face, FIGURE_PIXELS), **whole)
-    parts = zip(others, pins, maps, colours, titles, largest, strict=False)
-    for number, (axes, (x, y), row, chosen, title, most) in enumerate(parts, 1):
+    parts = zip(others, pins, maps, colours, largest, strict=False)
+    for number, (axes, (x, y), row, chosen, most) in enumerate(parts, 1):
         scale = shared_scale if shared else Normalize(0, most)
-        axes.imshow(_blend(face, row, FIGURE_PIXELS, opacity, scale), **whole)
-        axes.set_title(title)
+        axes.imshow(_blend(face, row, FIGURE_PIXELS, scale), **whole)
+        axes.set_title(number)
         side = isqrt(row.size)
         corner = tuple(at / side for at in cell((x, y), side))
         edge = [withStroke(linewidth=4, foreground="black")]

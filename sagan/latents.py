@@ -1,5 +1,6 @@
 """Seeds -> latent vectors, and the ways between two of them."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -34,6 +35,11 @@ def from_seed(seed: int, size: int) -> np.ndarray:
     """The latent vector of a seed: (size,) float32, standard normal, the same on every run."""
     generator = torch.Generator("cpu").manual_seed(check_seed(seed))
     return torch.randn(size, generator=generator, dtype=torch.float32, device="cpu").numpy()
+
+
+def from_seeds(seeds: Sequence[int], size: int) -> np.ndarray:
+    """The latents of one or more seeds: (N, size) float32."""
+    return np.stack([from_seed(seed, size) for seed in seeds])
 
 
 def truncate(z: np.ndarray, psi: float) -> np.ndarray:

@@ -112,27 +112,19 @@ def spectral_norm(module: nn.Module, enabled: bool = True) -> nn.Module:
     return module
 
 
+def normalised(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a network whose weights are spectrally normalised, with their names."""
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            yield name, module
+
+
 @torch.no_grad()
 def estimate_anew(network: nn.Module) -> None:
     """Let the power iterations of a network begin anew, for weights that they do not know."""
-    for module in network.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            norm = module.parametrizations.weight[0]
-            norm.start(norm.matrix(module.parametrizations.weight.original))
-
-
-def load_state(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """`load_state_dict`, also of states of PyTorch's own spectral norm, whose u and v are another's.
-
-    They hold them as _u and _v, in another order: then the power iterations begin anew.
-    """
-    others = [key for key in state if key.endswith(("._u", "._v"))]
-    if others:
-        own = {key: value for key, value in network.state_dict().items() if key.endswith((".u", ".v"))}
-        state = own | {key: value for key, value in state.items() if key not in others}
-    network.load_state_dict(state)
-    if others:
-        estimate_anew(network)
+    for _, module in normalised(network):
+        norm = module.parametrizations.weight[0]
+        norm.start(norm.matrix(module.parametrizations.weight.original))
 
 
 @contextmanager
@@ -144,12 +136,11 @@ def normalised_once(*networks: nn.Module) -> Iterator[None]:
     held = []
     try:
         for network in networks:
-            for module in network.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    norm = module.parametrizations.weight[0]
-                    if norm.held is None:  # an enclosing block's stays
-                        norm.held = module.weight
-                        held.append(norm)
+            for _, module in normalised(network):
+                norm = module.parametrizations.weight[0]
+                if norm.held is None:  # an enclosing block's stays
+                    norm.held = module.weight
+                    held.append(norm)
         yield
     finally:
         for norm in held:

@@ -1,7 +1,6 @@
 """Two networks that learn from each other, one step at a time; of files it knows nothing."""
 
 import dataclasses
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sagan import losses
-from sagan.augment import augment, draw_changes
+from sagan.augment import augment, draw_changes, move
 from sagan.captured import Captured
-from sagan.data import ImageSet, batch_flips, batch_indices, move, to_batch
+from sagan.data import ImageSet, batch_flips, batch_indices, to_batch
 from sagan.device import (
     aside,
     has_native_bf16,
@@ -34,12 +33,12 @@ MOVED_SHARE = 1 / 32  # images move by up to this share of their side: 2 pixels 
 SMALL_SIDE = 8  # fused attention is made for long rows: on a GPU, 16 of them took a tenth of a step
 EMA_RAMP = 0.05  # the half-life of the average is never more than this share of the images seen
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
-BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms and compilers do their work
+BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms
 
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """A run that cannot start or go on, said in one sentence."""
 
 
@@ -76,35 +75,29 @@ class Learner:
         data: ImageSet,
         device: str = "auto",
         processes: Processes = ALONE,
-        compiler: str | Callable | None = None,
         capture: bool | None = None,
     ) -> None:
-        """compiler: the backend of `torch.compile` that turns each network's passes into code of their own,
-        such as "inductor"; they compute the same up to rounding. None: as they are.
-
-        capture: whether a step is recorded once as a CUDA graph and then replayed, which spares the processor
-        its part; it computes the same. None: on a GPU, where one process trains.
+        """capture: whether a step is recorded once as a CUDA graph and then replayed, which spares the
+        processor its part; it computes the same. None: on a GPU, where one process trains.
 
         The classes are those of the data, whatever the config says. Raises TrainingError for what does not go
         together.
         """
-        if compiler and recipe.loss == "wgan-gp":
-            raise TrainingError(
-                "wgan-gp needs derivatives of derivatives, which compiled networks lack: leave out --compile."
-            )
         if recipe.batch_size % processes.count:
             raise TrainingError(
                 f"A batch of {recipe.batch_size} images cannot be shared equally by {processes.count} "
                 "processes: choose another --batch-size."
             )
-        if recipe.loss == "wgan-gp" and config.d_spectral_norm:
-            config = dataclasses.replace(config, d_spectral_norm=False)
         if data.images.shape[1] != config.image_size:
             raise TrainingError(
                 f"The images are {data.images.shape[1]} pixels wide, but the networks are for "
                 f"{config.image_size}."
             )
-        self.config = dataclasses.replace(config, num_classes=len(data.class_names))
+        self.config = dataclasses.replace(
+            config,
+            num_classes=len(data.class_names),
+            d_spectral_norm=config.d_spectral_norm and recipe.loss != "wgan-gp",
+        )
         self.recipe, self.data = recipe, data
         self.processes = processes
         self.device = pick_device(device)
@@ -133,13 +126,6 @@ class Learner:
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
-        self._compiles = bool(compiler)  # in the first step
-        if compiler:
-            try:
-                for network in (self.generator, self.discriminator):
-                    network.compile(backend=compiler, fullgraph=True, dynamic=False)
-            except (RuntimeError, OSError, KeyError) as error:  # no place for its files, too new a Python
-                raise not_compiled(error) from error
         # The same networks, for passes with a gradient that all processes average.
         self._g, self._d = (processes.together(net) for net in (self.generator, self.discriminator))
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
@@ -362,9 +348,3 @@ class Learner:
         for name, value in values.items():
             total, count = self._sums.get(name, (0, 0))
             self._sums[name] = (total + value, count + 1)
-
-
-def not_compiled(error: Exception) -> TrainingError:
-    cause = getattr(error, "inner_exception", error)  # what the compiler said
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removesuffix(".")
-    return TrainingError(f"The networks cannot be compiled here ({reason}): leave out --compile.")

@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
-from sagan.data import labels_in_proportion, load_images, refusal, to_uint8
+from sagan.commands import add_checkpoint, refusal
+from sagan.data import load_images, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
-from sagan.film import inputs
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator, side_of
+from sagan.seeds import inputs, labels_in_proportion
 
 INCEPTION = "inception"
 BATCH = 100
@@ -428,8 +429,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/celeba64", help="folder or Hub id (default: %(default)s)")
     add(
         "--reference",
         nargs="+",

@@ -11,9 +11,9 @@ from PIL import Image
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
 from sagan.data import to_uint8
-from sagan.film import inputs
 from sagan.losses import PENALTIES
 from sagan.networks import Generator, side_of
+from sagan.seeds import inputs
 
 FACES = 64
 ATTENTION_FACES = 8

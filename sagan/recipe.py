@@ -79,6 +79,6 @@ class Recipe:
 # What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight
 # each other; its text says hinge, and so does the preset. Both keep averaged and raw weights.
 PRESETS: dict[str, dict] = {
-    "sagan": {"lr_decay": 0.6, "flips": True},
+    "sagan": {"lr_decay": Recipe.lr_decay, "flips": Recipe.flips},
     "tutorial": {"lr_decay": 0.0, "flips": False},
 }

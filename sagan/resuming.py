@@ -69,7 +69,10 @@ def _is_like(value: object, kind: Kind) -> bool:
 
 
 def load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on."""
+    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on.
+
+    Raises ValueError or IndexError where they are named after parameters that are not there.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

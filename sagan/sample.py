@@ -13,10 +13,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
-from sagan.film import labels_in_turn
+from sagan.commands import add_checkpoint
 from sagan.heatmaps import sheet
-from sagan.latents import from_seed, sheet_seeds, truncate
+from sagan.latents import from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
+from sagan.seeds import labels_in_turn
 
 CHUNK = 16  # faces asked for at once
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = sheet_seeds(options.seed, options.count)
         sampler = Sampler.load(options.checkpoint)
         labels = _labels(sampler, seeds, options.class_)
-        latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in seeds])
+        latents = from_seeds(seeds, sampler.config.z_dim)
         # Closed before anything else is printed, or the progress bar would have the last word.
         with closing(_draw(sampler, truncate(latents, options.truncation), labels)) as faces:
             replace_file(out, lambda path: write(path, faces, seeds, sampler.config.image_size))
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sagan.sample", description="Draw faces from a checkpoint into one file."
     )
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/celeba64", help="folder or Hub id (default: %(default)s)")
     add("--count", type=int, default=64, help="how many faces (default: %(default)s)")
     add(
         "--out",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sagan import average_maps, checkpoint, inside, spectra
-from sagan.data import learned_classes, to_batch, to_uint8
+from sagan.data import to_batch, to_uint8
 from sagan.film import Film
 from sagan.inside import Computation
 from sagan.latents import check_seed, from_seed
@@ -22,12 +22,12 @@ from sagan.networks import (
     Discriminator,
     Generator,
     NetworkExtras,
-    SaganConfig,
     discriminator_key,
     layer_name,
     side_of,
 )
 from sagan.networks import gammas as learned_gammas
+from sagan.seeds import learned_classes
 from sagan.workers import each
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
@@ -70,33 +70,38 @@ class Sampler:
 
     def __init__(
         self,
-        config: SaganConfig,
         generator: Generator,
         discriminator: Discriminator,
         class_names: Sequence[str] = (),
-        source: Path | None = None,
+        class_counts: Sequence[int] = (),
     ) -> None:
-        self.config = config
+        """A sampler over copies of two plain (`spectral=False`) networks, with nothing beside them.
+
+        class_counts says how many training images each class had, () where nobody counted.
+        """
+        self._generator, self._discriminator = (
+            copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
+            for network in (generator, discriminator)
+        )
+        self.config = generator.config
         self.class_names = tuple(class_names)
-        counts = checkpoint.load_class_counts(source) if source else ()
-        self.classes = learned_classes(config.num_classes, counts)
+        self.classes = learned_classes(self.config.num_classes, class_counts)
         self.layers = tuple(generator.attention)
-        self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(generator).items()}
-        self.discriminator_layers = tuple(layer_name(side) for side in reversed(config.d_attention))
-        self.source = source
-        self.history = checkpoint.read_history(source) if source else []
-        self.card = checkpoint.read_card(source) if source else ""
-        self.curated = _read_curated(source) if source else ()
-        learned = learned_gammas(discriminator)
+        self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(self._generator).items()}
+        self.discriminator_layers = tuple(layer_name(side) for side in reversed(self.config.d_attention))
+        learned = learned_gammas(self._discriminator)
         self.discriminator_gammas = {layer: learned[layer].item() for layer in self.discriminator_layers}
-        self._generator, self._discriminator = generator, discriminator
-        self._before = spectra.before_normalisation(source, config) if source else {}
         self._first_vectors: dict[str, np.ndarray] = {}  # of layers whose power iteration was asked for
-        self.film = Film.load(source, config) if source else None
-        self.average_maps = average_maps.find(source, config) if source else None
-        paths = (source / checkpoint.FILM if self.film else None, self.average_maps)
-        self.files = {path.name: path.read_bytes() for path in paths if path}
-        self.sha256 = checkpoint.generator_hash(source) if source else None
+        # What `load` finds beside them:
+        self.source: Path | None = None
+        self.history: list[dict[str, float]] = []
+        self.card = ""
+        self.curated: tuple[CuratedFace, ...] = ()
+        self._before: dict[str, np.ndarray] = {}  # singular values before normalisation
+        self.film: Film | None = None
+        self.average_maps: Path | None = None
+        self.files: dict[str, bytes] = {}
+        self.sha256: str | None = None
 
     @classmethod
     def load(cls, source: str | Path) -> "Sampler":
@@ -106,36 +111,35 @@ class Sampler:
         """
         folder = checkpoint.find(source)
         sha256 = checkpoint.generator_hash(folder)
-        config, class_names = checkpoint.load_config(folder)
+        _, class_names = checkpoint.load_config(folder)
         networks = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
         anew = f"'{folder}' was saved anew while it was read: open it again."
         try:
-            sampler = cls(config, *networks, class_names, folder)
+            sampler = cls(*networks, class_names, checkpoint.load_class_counts(folder))
+            sampler._take_along(folder)
         except FileNotFoundError as error:
             raise checkpoint.CheckpointError(anew) from error
         if sampler.sha256 != sha256:  # it is read last
             raise checkpoint.CheckpointError(anew)
         try:
-            sampler.faces([from_seed(0, config.z_dim)], sampler.classes[:1] or None)
+            sampler.faces([from_seed(0, sampler.config.z_dim)], sampler.classes[:1] or None)
         except ValueError as error:
             sentence = f"'{folder}' makes no pictures: its weights are too large to compute with."
             raise checkpoint.CheckpointError(sentence) from error
         return sampler
 
-    @classmethod
-    def from_parts(
-        cls,
-        config: SaganConfig,
-        generator: Generator,
-        discriminator: Discriminator,
-        class_names: Sequence[str] = (),
-    ) -> "Sampler":
-        """A sampler over copies of two plain (`spectral=False`) networks."""
-        generator, discriminator = (
-            copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
-            for network in (generator, discriminator)
-        )
-        return cls(config, generator, discriminator, class_names)
+    def _take_along(self, folder: Path) -> None:
+        """What lies beside the weights."""
+        self.source = folder
+        self.history = checkpoint.read_history(folder)
+        self.card = checkpoint.read_card(folder)
+        self.curated = _read_curated(folder)
+        self._before = spectra.before_normalisation(folder, self.config)
+        self.film = Film.load(folder, self.config)
+        self.average_maps = average_maps.find(folder, self.config)
+        paths = (folder / checkpoint.FILM if self.film else None, self.average_maps)
+        self.files = {path.name: path.read_bytes() for path in paths if path}
+        self.sha256 = checkpoint.generator_hash(folder)
 
     def faces(
         self,
@@ -222,13 +226,14 @@ class Sampler:
         """`activations` of the discriminator for one image uint8 (S, S, 3); "score" is the last."""
         return _first_maps(self._discriminate_one(image, label, "activations")[1])
 
+    @cached_property
     def spectra(self) -> dict[str, dict[str, object]]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
 
-        That is {"generator/blocks.0.conv": {"shape", "kind", "matrix", "before", "after"}, ...}; worked out
-        when it is first asked for.
+        That is {"generator/blocks.0.conv": {"shape", "matrix", "before", "after"}, ...}; worked out when it
+        is first asked for (by two threads at once: twice, with one result).
         """
-        return self._spectra
+        return spectra.describe(self._generator, self._discriminator, self._before)
 
     def power_iteration(self, layer: str, seed: int, steps: int = 30) -> tuple[np.ndarray, np.ndarray]:
         """`sagan.spectra.power_iteration` on the shipped weight of a layer of `spectra`, steps from 0 to 100.
@@ -246,10 +251,6 @@ class Sampler:
             return self._first_vectors[layer]
 
         return spectra.power_iteration(matrix, steps, seed, first_vectors)
-
-    @cached_property
-    def _spectra(self) -> dict[str, dict[str, object]]:
-        return spectra.describe(self._generator, self._discriminator, self._before)
 
     def raw_maps(
         self,

@@ -6,7 +6,6 @@ companion file that a run writes with each checkpoint, holds float32 (k,), desce
 "generator/blocks.0.conv" of the averaged generator, "discriminator/to_score" and so on.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -25,11 +24,7 @@ from sagan.networks import Discriminator, Generator, SaganConfig
 MOST_STEPS = 100
 SAME = 1e-9  # singular values whose difference is a smaller share of them count as one
 HEADER_BYTES = 1 << 16  # enough for names and shapes
-KINDS = {
-    "convolution": nn.Conv2d,
-    "transposed convolution": nn.ConvTranspose2d,
-    "embedding": nn.Embedding,
-}
+KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
 
 
 def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.Module]:
@@ -42,7 +37,7 @@ def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.M
         for network in networks
         for name, module in networks[network].named_modules()
         # The tables of conditional batch norm are no maps from inputs to outputs.
-        if isinstance(module, tuple(KINDS.values())) and not name.endswith((".gain", ".bias"))
+        if isinstance(module, KINDS) and not name.endswith((".gain", ".bias"))
     }
 
 
@@ -121,30 +116,27 @@ def before_normalisation(folder: Path, config: SaganConfig) -> dict[str, np.ndar
 
     Empty where it keeps none or, with a warning, others.
     """
-    path = checkpoint.companion(folder, SPECTRA)
-    if path is None:
-        return {}
+    what = "The singular values before normalisation are"
+    return checkpoint.read_companion(folder, SPECTRA, what, lambda path: _read(path, config)) or {}
+
+
+def _read(path: Path, config: SaganConfig) -> dict[str, np.ndarray]:
     with torch.device("meta"):  # only their shapes matter
         modules = layers(Generator(config, spectral=False), Discriminator(config, spectral=False))
     expected = {name: (min(matrix(module).shape),) for name, module in modules.items()}
-    try:
-        values = checkpoint.load_tensors(path, expected, 4 * sum(map(sum, expected.values())) + HEADER_BYTES)
-        for name, value in values.items():
-            if value.dtype != torch.float32 or not bool(value.isfinite().all()):
-                raise CheckpointError(f"'{path}' must hold finite numbers in float32, unlike its '{name}'.")
-    except CheckpointError as error:
-        warnings.warn(f"The singular values before normalisation are left out: {error}", stacklevel=2)
-        return {}
+    values = checkpoint.load_tensors(path, expected, 4 * sum(map(sum, expected.values())) + HEADER_BYTES)
+    for name, value in values.items():
+        if value.dtype != torch.float32 or not bool(value.isfinite().all()):
+            raise CheckpointError(f"'{path}' must hold finite numbers in float32, unlike its '{name}'.")
     return {name: value.numpy() for name, value in values.items()}
 
 
-def largest(folder: Path) -> dict[str, float]:
-    """What the weights of a checkpoint were divided by, {name of the layer: sigma}.
+def largest(folder: Path, config: SaganConfig) -> dict[str, float]:
+    """What the weights of a checkpoint of these networks were divided by, {name of the layer: sigma}.
 
     Those of the generator are the averaged one's; what the raw one's weights were divided by is not kept.
-    Empty where the checkpoint does not have it. Raises CheckpointError where its config.json is unusable.
+    Empty where the checkpoint does not have it.
     """
-    config, _ = checkpoint.load_config(folder)
     before = before_normalisation(folder, config)
     return {name: float(values[0]) for name, values in before.items() if values[0] > 0}
 
@@ -155,7 +147,6 @@ def describe(
     """What there is to show of each layer of two plain networks.
 
     shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
-    kind    "convolution", "transposed convolution" or "embedding"
     matrix  (rows, columns) of that weight as a matrix
     after   its singular values, float32 (k,), descending: the first is 1
     before  those before normalisation, or None where `before` does not have them
@@ -165,7 +156,6 @@ def describe(
         weight = matrix(module)
         described[name] = {
             "shape": tuple(module.weight.shape),
-            "kind": next(kind for kind, its_type in KINDS.items() if isinstance(module, its_type)),
             "matrix": tuple(weight.shape),
             "after": singular_values(weight).float().numpy(),
             "before": before.get(name),

@@ -22,8 +22,7 @@ from sagan.data import ImageSet
 from sagan.device import describe_device, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.layers import load_state
-from sagan.learner import Learner, TrainingError, not_compiled
+from sagan.learner import Learner, TrainingError
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
@@ -54,7 +53,6 @@ class Trainer(Learner):
         processes: Processes = ALONE,
         measure: Callable[[Generator], dict[str, float]] | None = None,
         measure_kimg: float | None = None,
-        compiler: str | Callable | None = None,
         capture: bool | None = None,
     ) -> None:
         """about: plain data for the model card (command, sources, crop).
@@ -71,8 +69,8 @@ class Trainer(Learner):
         if measure_kimg and not measure and processes.leads:
             raise ValueError("the first process measures whenever measure_kimg says: give it measure as well")
         check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
-        super().__init__(config, recipe, data, device, processes, compiler, capture)
-        self.out, self.about = Path(out), about or {}
+        super().__init__(config, recipe, data, device, processes, capture)
+        self.out, self.about = out, about or {}
         self.measure, self.measure_kimg = measure, measure_kimg
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
@@ -104,23 +102,12 @@ class Trainer(Learner):
         self._may_replace = True
         try:
             return self._train(log_every, sample_every, save_every)
-        except TrainingError:  # a RuntimeError too, and said already
-            raise
-        except AssertionError as error:  # how code that was compiled says that it does not fit
-            if not self._compiles:
-                raise
-            raise not_compiled(error) from error
         except RuntimeError as error:
             if is_lack_of_memory(error):
                 raise TrainingError(
                     f"At step {self.step}, {self.device} ran out of memory; {self._kept()}. "
                     "Start a run with a smaller --batch-size."
                 ) from error
-            if isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                if self._signal:  # Ctrl-C ends the compiler as well, in the first step
-                    self.stopped_by = self._signal
-                    raise KeyboardInterrupt from error
-                raise not_compiled(error) from error
             if not is_lost_connection(error):
                 raise
             raise TrainingError(
@@ -175,10 +162,6 @@ class Trainer(Learner):
                 if is_moment(self.step):
                     write(record)
                 self.train_step()
-                if self._compiles:  # a step that took a minute: not one of training, see below
-                    self._compiles = False
-                    clock = logged_at = time.monotonic()
-                    logged_step = self.step
                 seconds = started + time.monotonic() - clock
                 signalled, self.seconds = self.processes.most(self._signal, seconds)
                 self.stopped_by = int(signalled) or None
@@ -187,8 +170,7 @@ class Trainer(Learner):
                 measuring = self._time_to_measure()
                 if self.step % log_every == 0 or leaving or measuring:
                     paused = time.monotonic()
-                    timed = self.step - logged_step  # none where the only step was the one that compiled
-                    speed = timed / (paused - logged_at) if timed else math.nan
+                    speed = (self.step - logged_step) / (paused - logged_at)
                     figures = {}
                     if measuring and leads:
                         self.save()  # what was learned is worth more than its figures, which may take long
@@ -267,9 +249,7 @@ class Trainer(Learner):
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
-        row |= self._rates
-        if math.isfinite(images_per_second):
-            row["images_per_second"] = round(images_per_second, 2)
+        row |= self._rates | {"images_per_second": round(images_per_second, 2)}
         self.history.append(row)
         if not self.processes.leads:
             return
@@ -370,7 +350,6 @@ class Trainer(Learner):
         with self._writing(what):
             checkpoint.save(
                 self.out / name,
-                self.config,
                 self.data.class_names,
                 self.snapshot(),
                 plain(self.discriminator),
@@ -407,7 +386,7 @@ class Trainer(Learner):
         averaged = checkpoint.load_generator(folder)
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
-        sigmas = spectra.largest(folder)
+        sigmas = spectra.largest(folder, config)
         revive(self.generator, raw, _under(sigmas, "generator"))
         revive(self.averaged, averaged, _under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
@@ -461,7 +440,7 @@ class Trainer(Learner):
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
             for name, network in self._networks.items():
-                load_state(network, _under(tensors, name))
+                network.load_state_dict(_under(tensors, name))
             for name, optimizer in self._optimizers.items():
                 load_optimizer(optimizer, _under(tensors, name))
         except (RuntimeError, ValueError, IndexError) as error:
@@ -485,7 +464,7 @@ class Trainer(Learner):
         return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
 
     def describe(self) -> str:
-        """What is about to be trained, in two or three lines."""
+        """What is about to be trained, in two to five lines."""
         sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
         precision = "bfloat16" if self.bf16 else "float32"
         count = self.processes.count

@@ -31,9 +31,9 @@ from benchmarks.altered_attention import (
 )
 from sagan import average_maps, checkpoint, export
 from sagan.export import measure_batch_norm
-from sagan.film import inputs
 from sagan.layers import SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.seeds import inputs
 
 CONFIG = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 
@@ -279,7 +279,7 @@ class Means(nn.Module):
 def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) -> Path:
     pair = sharp(Generator(config, spectral=False)), sharp(Discriminator(config, spectral=False))
     names = tuple("abc"[: config.num_classes])
-    checkpoint.save(folder, config, names, *pair, [], "", class_counts=class_counts)
+    checkpoint.save(folder, names, *pair, [], "", class_counts=class_counts)
     return folder
 
 

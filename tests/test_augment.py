@@ -1,12 +1,12 @@
 """Augmentation: each change against PyTorch's own or plain arithmetic, its share, its gradient."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sagan.augment import NUMBERS, augment, draw_changes
-from sagan.data import move
+from sagan.augment import NUMBERS, augment, draw_changes, move
 
 SIDE = 16
 UNCHANGED = {"zoom": 1, "down": 0, "right": 0, "brightness": 0, "saturation": 1, "contrast": 1}
@@ -133,3 +133,28 @@ def test_gradients_pass_every_change():
     changes = draw_changes(3, 1.0, torch.Generator().manual_seed(1)).double()
     x = images(3, torch.float64)[:, :, :6, :6].requires_grad_()
     assert torch.autograd.gradcheck(lambda y: augment(y, changes), x)
+
+
+def moved_by_hand(image: np.ndarray, down: int, right: int, mirrored: int) -> np.ndarray:
+    """An image (C, S, S) through NumPy's own reflection at the edges."""
+    side, image = image.shape[1], image[:, :, ::-1] if mirrored else image
+    padded = np.pad(image, ((0, 0), (side - 1,) * 2, (side - 1,) * 2), mode="reflect")
+    top, left = side - 1 - down, side - 1 - right
+    return padded[:, top : top + side, left : left + side]
+
+
+def test_images_are_moved_each_in_its_own_way_and_reflected_at_the_edges(rng):
+    images = rng.normal(size=(40, 3, 9, 9)).astype(np.float32)
+    moves = np.stack([*rng.integers(-8, 9, (2, 40)), rng.integers(0, 2, 40)], axis=1)
+    moves[:3] = [(8, -8, 1), (0, 0, 0), (0, 0, 1)]
+    moved = move(torch.from_numpy(images), torch.from_numpy(moves))
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    for image, how, got in zip(images, moves, moved.numpy(), strict=True):
+        np.testing.assert_array_equal(got, moved_by_hand(image, *how))
+
+
+def test_moving_images_hands_the_gradient_back_to_the_pixels_that_are_seen():
+    images = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    move(images, torch.tensor([[1, 0, 0]])).sum().backward()
+    # One down: the last row is gone; row 1 comes in at the top, reflected.
+    assert images.grad[0, 0].tolist() == [[1] * 4, [2] * 4, [1] * 4, [0] * 4]

@@ -38,7 +38,7 @@ def random_networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
 
 def save(folder: Path, config: SaganConfig, **options) -> Path:
     names = tuple(map(str, range(config.num_classes)))
-    checkpoint.save(folder, config, names, *random_networks(config), [], "", **options)
+    checkpoint.save(folder, names, *random_networks(config), [], "", **options)
     return folder
 
 
@@ -258,7 +258,7 @@ def test_a_checkpoint_without_average_maps_is_fine(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Sampler.load(model).average_maps is None
-        assert Sampler.from_parts(PLAIN, *random_networks(PLAIN)).average_maps is None
+        assert Sampler(*random_networks(PLAIN)).average_maps is None
 
 
 def test_average_maps_of_another_generator_are_left_out_with_a_sentence(model, tmp_path):

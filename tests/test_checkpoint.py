@@ -53,7 +53,7 @@ def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
 
 def save(folder: Path, config: SaganConfig = PLAIN, **extras) -> tuple[Generator, Discriminator]:
     pair = networks(config)
-    checkpoint.save(folder, config, NAMES[config], *pair, HISTORY, "# A card, été\n", **extras)
+    checkpoint.save(folder, NAMES[config], *pair, HISTORY, "# A card, été\n", **extras)
     return pair
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_without_history_and_card_has_empty_ones(folder):
 
 def test_a_card_may_name_files_that_are_not_valid_text(tmp_path):
     name = os.fsdecode(b"caf\xe9.zip")
-    checkpoint.save(tmp_path / "model", PLAIN, (), *networks(PLAIN), [], f"Data: {name}")
+    checkpoint.save(tmp_path / "model", (), *networks(PLAIN), [], f"Data: {name}")
     assert checkpoint.read_card(tmp_path / "model") == "Data: caf?.zip"
 
 
@@ -195,7 +195,7 @@ def test_raw_weights_and_state_are_written_only_where_they_are_given(tmp_path):
 def test_the_shipped_generator_at_64_pixels_stays_under_10_megabytes(tmp_path):
     config = SaganConfig()
     pair = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    checkpoint.save(tmp_path / "model", config, (), *pair, [], "")
+    checkpoint.save(tmp_path / "model", (), *pair, [], "")
     for name in ("generator", "discriminator"):
         assert (tmp_path / f"model/{name}.safetensors").stat().st_size < 10_000_000
 
@@ -797,7 +797,7 @@ def save_version(folder: Path, version: int) -> None:
         nn.init.constant_(parameter, version)
     state = {"x": torch.full((300, 300), float(version))}, {"step": version}
     history = [{"step": version}]
-    checkpoint.save(folder, config, (str(version),), *pair, history, str(version), pair[0], state)
+    checkpoint.save(folder, (str(version),), *pair, history, str(version), pair[0], state)
 
 
 def load_version(folder: Path) -> int:

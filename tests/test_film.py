@@ -174,7 +174,7 @@ def save(folder: Path, config: SaganConfig = PLAIN, steps: tuple[int, ...] = (0,
     tensors = film.ending_with(steps[-1], 64 * steps[-1], generator)
     names = tuple(map(str, range(config.num_classes)))
     networks = generator, Discriminator(config, spectral=False)
-    checkpoint.save(folder, config, names, *networks, [], "", companions={"film.safetensors": tensors})
+    checkpoint.save(folder, names, *networks, [], "", companions={"film.safetensors": tensors})
     return film
 
 
@@ -226,7 +226,7 @@ def test_a_checkpoint_without_a_film_is_fine(tmp_path):
         assert Film.load(tmp_path / "model", PLAIN) is None
         assert Sampler.load(tmp_path / "model").film is None
         networks = random_generator(PLAIN), Discriminator(PLAIN, spectral=False)
-        assert Sampler.from_parts(PLAIN, *networks).film is None
+        assert Sampler(*networks).film is None
 
 
 def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_path):
@@ -236,7 +236,7 @@ def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_p
     last = sampler.film.steps[-1]
     later, discriminator = random_generator(PLAIN), Discriminator(PLAIN, spectral=False)
     film = {checkpoint.FILM: Film(PLAIN).ending_with(last + 1, 1000, later)}
-    checkpoint.save(folder, PLAIN, (), later, discriminator, [], "", companions=film)
+    checkpoint.save(folder, (), later, discriminator, [], "", companions=film)
     assert Sampler.load(folder).film.steps == [last + 1]
     assert sampler.film.steps[-1] == last and sampler.files == {"film.safetensors": before}
 

@@ -109,6 +109,7 @@ def test_imports_run_from_right_to_left(chain):
 def test_the_parts_of_the_networks_know_nothing_of_the_rest():
     assert not reached("sagan.layers")
     assert reached("sagan.networks") == {"sagan.layers"}
+    assert DIRECT["sagan.seeds"] & MODULES.keys() == {"sagan.latents", "sagan.networks"}
     for name in ("losses", "data", "latents", "heatmaps", "recipe"):
         assert not reached(f"sagan.{name}"), name
 

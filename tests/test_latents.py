@@ -8,7 +8,7 @@ import pytest
 import torch
 from randomness import draw
 
-from sagan.latents import SEEDS, check_seed, from_seed, sheet_seeds, slerp, truncate, walk
+from sagan.latents import SEEDS, check_seed, from_seed, from_seeds, sheet_seeds, slerp, truncate, walk
 
 LAST = SEEDS - 1
 
@@ -29,6 +29,14 @@ def test_a_seed_is_its_torch_generators_noise(seed):
     latent = from_seed(seed, 128)
     assert latent.dtype == np.float32
     assert latent.tobytes() == expected.numpy().tobytes()
+
+
+def test_the_latents_of_seeds_are_those_of_each():
+    seeds = draw.sample(range(SEEDS), 3)
+    latents = from_seeds(seeds, 12)
+    assert latents.shape == (3, 12) and latents.dtype == np.float32
+    for seed, latent in zip(seeds, latents, strict=True):
+        np.testing.assert_array_equal(latent, from_seed(seed, 12))
 
 
 def test_drawing_a_latent_leaves_the_global_generator_alone():

@@ -108,7 +108,7 @@ def test_regions_of_a_picture_that_is_made_of_what_its_parts_look_at() -> None:
 
 
 def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
-    sampler = Sampler.from_parts(CONFIG, *networks(CONFIG))
+    sampler = Sampler(*networks(CONFIG))
     latent = fresh_rng().normal(size=(4, 12)).astype(np.float32)
     faces = sampler.faces(latent)
     maps = np.stack([sampler.attention(z, "8x8") for z in latent])
@@ -145,7 +145,7 @@ def test_weights_that_count_times_a_size() -> None:
 def test_what_becomes_of_maps_if_weights_count_times_the_lengths_of_values() -> None:
     """Each figure from one forward of each face by hand; values all alike change nothing."""
     generator, discriminator = networks(CONFIG)
-    sampler = Sampler.from_parts(CONFIG, generator, discriminator)
+    sampler = Sampler(generator, discriminator)
     latent = fresh_rng().normal(size=(3, 12)).astype(np.float32)
     figures = lengths(sampler, latent)
     assert list(figures) == list(sampler.layers)
@@ -166,7 +166,7 @@ def test_what_becomes_of_maps_if_weights_count_times_the_lengths_of_values() -> 
         assert list(said.values()) == pytest.approx(np.median(faces, 0), abs=6e-4)
     for layer in generator.attention.values():
         torch.nn.init.zeros_(layer.value.weight)
-    alike = lengths(Sampler.from_parts(CONFIG, generator, discriminator), latent)
+    alike = lengths(Sampler(generator, discriminator), latent)
     for said in alike.values():
         assert said["weight that lies elsewhere"] == 0 and said["rows whose strongest key stays"] == 1
         assert said["length of main cells' values"] == 1
@@ -180,7 +180,7 @@ def test_the_command_writes_figures_and_pictures(
     monkeypatch.setattr(main_cells, "LITTLE", 0.04)
     monkeypatch.setattr(main_cells, "FEWEST", 1)
     model = tmp_path / "model"
-    checkpoint.save(model, CONFIG, (), *networks(CONFIG), [], "# Test")
+    checkpoint.save(model, (), *networks(CONFIG), [], "# Test")
     main(["--checkpoint", str(model), "--out", str(tmp_path / "new" / "out")])
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "new" / "out" / "figures.json").read_text())
@@ -193,7 +193,7 @@ def test_the_command_writes_figures_and_pictures(
 
 
 def test_where_nobody_looks_there_no_figure_is_given() -> None:
-    sampler = Sampler.from_parts(CONFIG, *networks(CONFIG))
+    sampler = Sampler(*networks(CONFIG))
     latent = fresh_rng().normal(size=(4, 12)).astype(np.float32)
     maps = np.full((4, 64, 64), 1 / 64)
     figures, _ = changes(sampler, sampler.faces(latent), maps, latent, [3, 5])
@@ -212,7 +212,7 @@ def test_a_model_that_this_is_not_for_is_refused_in_a_sentence(
 ) -> None:
     config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, **change)
     names = ("a", "b")[: config.num_classes]
-    checkpoint.save(tmp_path / "model", config, names, *networks(config), [], "# Test")
+    checkpoint.save(tmp_path / "model", names, *networks(config), [], "# Test")
     with pytest.raises(SystemExit):
         main(["--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().err

@@ -86,7 +86,7 @@ def make_run(folder: str = "runs/one", config: SaganConfig = PLAIN, **saved) -> 
     run, names = Path(folder), ("dark", "bright", "red")[: config.num_classes]
     networks = make_generator(config), Discriminator(config, spectral=False)
     raw = make_generator(config)
-    checkpoint.save(run / "checkpoint", config, names, *networks, [], "", raw_generator=raw, **saved)
+    checkpoint.save(run / "checkpoint", names, *networks, [], "", raw_generator=raw, **saved)
     checkpoint.write_history(run / "history.csv", [{"step": 1}])
     return run
 
@@ -188,7 +188,7 @@ def test_generated_images_are_the_faces_of_the_seeds(monkeypatch):
     monkeypatch.setattr(metrics, "BATCH", 4)
     for config, labels in ((PLAIN, None), (CONDITIONAL, [1, 2, 0, 1, 2, 0, 1])):
         generator, discriminator = make_generator(config), Discriminator(config, spectral=False)
-        sampler = Sampler.from_parts(config, generator, discriminator, ["a", "b", "c"][: config.num_classes])
+        sampler = Sampler(generator, discriminator, ["a", "b", "c"][: config.num_classes])
         seeds = list(range(100, 107))
         latents = np.stack([from_seed(seed, 12) for seed in seeds]) * np.float32(0.7)
         expected = sampler.faces(latents, labels)

@@ -26,7 +26,7 @@ def save(folder: Path, config: SaganConfig, class_names: tuple[str, ...], **opti
     for name, parameter in generator.named_parameters():
         if not name.endswith(("norm.weight", "gain.weight")):
             parameter.data.normal_(0, 0.3)  # the weights networks start with give faces too much alike
-    checkpoint.save(folder, config, class_names, generator, discriminator, [], "", **options)
+    checkpoint.save(folder, class_names, generator, discriminator, [], "", **options)
     return folder
 
 

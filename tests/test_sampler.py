@@ -53,7 +53,7 @@ def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
 
 def make_sampler(**changes) -> Sampler:
     config = SaganConfig(**{**vars(CONFIG), **changes})
-    return Sampler.from_parts(config, *networks(config), CLASSES[: config.num_classes])
+    return Sampler(*networks(config), CLASSES[: config.num_classes])
 
 
 def random_latents(count: int, size: int = CONFIG.z_dim) -> np.ndarray:
@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
     """A checkpoint of an unconditional model."""
     target = tmp_path / "model"
     history = [{"step": 1.0, "images": 64.0}, {"step": 2.0, "images": 128.0}]
-    checkpoint.save(target, CONFIG, (), *networks(CONFIG), history, "# A card\n")
+    checkpoint.save(target, (), *networks(CONFIG), history, "# A card\n")
     return target
 
 
@@ -278,7 +278,7 @@ def test_gammas_of_zero_give_the_network_without_attention(sampler):
     without = copy.deepcopy(sampler._generator)
     for layer in list(without.attention):
         del without.attention[layer]
-    expected = Sampler.from_parts(CONFIG, without, Discriminator(CONFIG, spectral=False)).faces(latents)
+    expected = Sampler(without, Discriminator(CONFIG, spectral=False)).faces(latents)
     zeros = dict.fromkeys(sampler.layers, 0)
     assert sampler.faces(latents, gammas=zeros).tobytes() == expected.tobytes()
     assert sampler.faces(latents).tobytes() != expected.tobytes()
@@ -296,7 +296,7 @@ def test_other_gammas_are_passed_through_and_never_written_into_the_network(samp
 
     rewritten = copy.deepcopy(sampler._generator)
     rewritten.attention["16x16"].gamma.fill_(chosen["16x16"])
-    twin = Sampler.from_parts(CONFIG, rewritten, Discriminator(CONFIG, spectral=False))
+    twin = Sampler(rewritten, Discriminator(CONFIG, spectral=False))
     assert twin.faces(latents).tobytes() == changed.tobytes() != faces.tobytes()
     assert sampler.faces(latents, gammas=sampler.gammas).tobytes() == faces.tobytes()
 
@@ -368,7 +368,7 @@ def test_learned_gammas_are_plain_numbers(sampler):
 
 def test_parts_are_copied():
     generator, discriminator = copy.deepcopy(networks(CONFIG))
-    sampler = Sampler.from_parts(CONFIG, generator.train(), discriminator)
+    sampler = Sampler(generator.train(), discriminator)
     latents = random_latents(1)
     faces = sampler.faces(latents).tobytes()
     with torch.no_grad():
@@ -431,7 +431,7 @@ def save_anew(folder: Path) -> None:
     discriminator = copy.deepcopy(networks(CONFIG)[1])
     discriminator.to_score.bias.data += 1000
     discriminator.attention["8x8"].gamma.data += 1
-    checkpoint.save(folder, CONFIG, (), Generator(CONFIG, spectral=False).eval(), discriminator, [], "")
+    checkpoint.save(folder, (), Generator(CONFIG, spectral=False).eval(), discriminator, [], "")
 
 
 def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder):
@@ -448,16 +448,16 @@ def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder
 
 def test_networks_of_float64_are_sampled_in_float32():
     expected, latents, images = make_sampler(), random_latents(1), random_images(1)
-    double = Sampler.from_parts(CONFIG, *(copy.deepcopy(network).double() for network in networks(CONFIG)))
+    double = Sampler(*(copy.deepcopy(network).double() for network in networks(CONFIG)))
     assert double.faces(latents).tobytes() == expected.faces(latents).tobytes()
     assert double.score(images).tobytes() == expected.score(images).tobytes()
 
 
 def test_networks_in_training_mode_are_sampled_in_eval_mode():
     generator, discriminator = Generator(CONFIG, spectral=False), Discriminator(CONFIG, spectral=False)
-    training = Sampler.from_parts(CONFIG, generator.train(), discriminator)
+    training = Sampler(generator.train(), discriminator)
     z = random_latents(1)
-    expected = Sampler.from_parts(CONFIG, generator.eval(), discriminator).faces(z)
+    expected = Sampler(generator.eval(), discriminator).faces(z)
     np.testing.assert_array_equal(training.faces(z), expected)
 
 
@@ -742,7 +742,7 @@ def test_a_score_that_is_not_finite_is_refused():
     discriminator = copy.deepcopy(discriminator)
     with torch.no_grad():
         discriminator.to_score.bias.fill_(math.inf)
-    broken = Sampler.from_parts(CONFIG, generator, discriminator)
+    broken = Sampler(generator, discriminator)
     for ask in (lambda image: broken.score(image[None]), broken.discriminator_activations):
         with pytest.raises(ValueError, match="gives this image a score that is not finite"):
             ask(random_images(1)[0])
@@ -783,7 +783,7 @@ def test_a_loaded_checkpoint_knows_what_it_is(folder):
 
 def test_a_conditional_checkpoint_knows_its_classes(tmp_path):
     config = SaganConfig(**{**vars(CONFIG), "num_classes": 3})
-    checkpoint.save(tmp_path / "model", config, CLASSES, *networks(config), [], "")
+    checkpoint.save(tmp_path / "model", CLASSES, *networks(config), [], "")
     sampler = Sampler.load(tmp_path / "model")
     assert sampler.class_names == CLASSES
     assert sampler.faces(random_latents(3), np.arange(3)).shape == (3, 32, 32, 3)
@@ -794,14 +794,14 @@ def test_a_checkpoint_whose_pictures_are_not_finite_is_refused(tmp_path, classes
     config = SaganConfig(**{**vars(CONFIG), "num_classes": classes})
     generator, discriminator = copy.deepcopy(networks(config))
     target = tmp_path / "model"
-    checkpoint.save(target, config, CLASSES[:classes], generator, discriminator, [], "")
+    checkpoint.save(target, CLASSES[:classes], generator, discriminator, [], "")
     assert Sampler.load(target).config == config
     with torch.no_grad():
         for module in generator.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_var.fill_(0)
                 module.running_mean.fill_(-3e38)  # finite, but what is taken from it and divided is not
-    checkpoint.save(target, config, CLASSES[:classes], generator, discriminator, [], "")
+    checkpoint.save(target, CLASSES[:classes], generator, discriminator, [], "")
     with pytest.raises(CheckpointError) as refusal:
         Sampler.load(target)
     assert str(refusal.value) == f"'{target}' makes no pictures: its weights are too large to compute with."

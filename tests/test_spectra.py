@@ -43,7 +43,7 @@ def save(folder: Path, generator: Generator, discriminator: Discriminator, keep:
     companions = {"spectra.safetensors": spectra.measure(generator, discriminator)} if keep else None
     names = tuple(map(str, range(config.num_classes)))
     networks = shippable(generator), plain(discriminator)
-    checkpoint.save(folder, config, names, *networks, [], "", companions=companions)
+    checkpoint.save(folder, names, *networks, [], "", companions=companions)
     return folder
 
 
@@ -123,7 +123,7 @@ def test_the_sampler_shows_every_layer_before_and_after_normalisation(tmp_path, 
     sampler = Sampler.load(save(tmp_path / "model", *networks))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        shown = sampler.spectra()
+        shown = sampler.spectra
     trained = normalised(*networks)
     shipped = dict(sampler._generator.named_modules()), dict(sampler._discriminator.named_modules())
     assert shown.keys() == trained.keys()
@@ -141,10 +141,8 @@ def test_the_sampler_shows_every_layer_before_and_after_normalisation(tmp_path, 
         assert layer["shape"] == tuple(weight.shape)
         rows = weight.shape[1] if transposed else weight.shape[0]
         assert layer["matrix"] == (rows, weight.numel() // rows)
-    kinds = {name: layer["kind"] for name, layer in shown.items()}
-    assert kinds["generator/blocks.0.conv"] == kinds["generator/to_image"] == "transposed convolution"
-    assert kinds["generator/attention.8x8.query"] == "convolution"
-    assert kinds.get("discriminator/embedding") == ("embedding" if config is CONDITIONAL else None)
+    assert {"generator/blocks.0.conv", "generator/to_image", "generator/attention.8x8.query"} <= shown.keys()
+    assert ("discriminator/embedding" in shown) == (config is CONDITIONAL)
 
 
 def test_a_checkpoint_from_before_there_was_such_a_file_shows_what_it_has_without_a_warning(tmp_path):
@@ -153,17 +151,17 @@ def test_a_checkpoint_from_before_there_was_such_a_file_shows_what_it_has_withou
     twins = shippable(networks[0]), plain(networks[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for sampler in (Sampler.load(folder), Sampler.from_parts(PLAIN, *twins)):
-            shown = sampler.spectra()
+        for sampler in (Sampler.load(folder), Sampler(*twins)):
+            shown = sampler.spectra
             assert all(layer["before"] is None for layer in shown.values())
             assert all(layer["after"][0] == pytest.approx(1, abs=2e-3) for layer in shown.values())
 
 
 def test_a_run_that_saves_anew_does_not_change_the_spectra_of_an_open_checkpoint(tmp_path):
     folder = save(tmp_path / "model", *in_training(PLAIN))
-    opened, expected = Sampler.load(folder), Sampler.load(folder).spectra()
+    opened, expected = Sampler.load(folder), Sampler.load(folder).spectra
     save(folder, *in_training(PLAIN))
-    shown, later = opened.spectra(), Sampler.load(folder).spectra()
+    shown, later = opened.spectra, Sampler.load(folder).spectra
     for name, layer in expected.items():
         assert (shown[name]["before"] == layer["before"]).all()
         assert (later[name]["before"] != layer["before"]).any()
@@ -173,7 +171,7 @@ def test_spectra_of_another_generator_are_left_out_with_a_sentence(tmp_path):
     folder, other = (save(tmp_path / name, *in_training(PLAIN)) for name in ("model", "other"))
     shutil.copy(other / "spectra.safetensors", folder)
     with pytest.warns(UserWarning, match="was made for another generator or is damaged, and is left out"):
-        assert all(layer["before"] is None for layer in Sampler.load(folder).spectra().values())
+        assert all(layer["before"] is None for layer in Sampler.load(folder).spectra.values())
 
 
 NAME = "generator/to_image"
@@ -199,7 +197,7 @@ def test_spectra_that_do_not_fit_are_left_out_with_a_sentence(tmp_path, change, 
     with pytest.warns(
         UserWarning, match="^The singular values before normalisation are left out: "
     ) as caught:
-        shown = Sampler.load(folder).spectra()
+        shown = Sampler.load(folder).spectra
     assert words in str(caught[0].message)
     assert all(layer["before"] is None for layer in shown.values())
 
@@ -209,7 +207,7 @@ def test_they_are_shipped_with_their_generator_and_small(tmp_path):
     ship(run, tmp_path / "out")
     shipped = tmp_path / "out/spectra.safetensors"
     assert shipped.read_bytes() == (run / "spectra.safetensors").read_bytes()
-    assert all(layer["before"] is not None for layer in Sampler.load(tmp_path / "out").spectra().values())
+    assert all(layer["before"] is not None for layer in Sampler.load(tmp_path / "out").spectra.values())
     (run / "spectra.safetensors").unlink()
     ship(run, tmp_path / "without")
     assert not (tmp_path / "without/spectra.safetensors").exists()
@@ -301,7 +299,7 @@ def test_a_matrix_without_a_direction_and_a_seed_that_is_none_are_refused():
 
 def test_the_samplers_power_iteration_runs_on_the_shipped_weight(tmp_path, monkeypatch):
     sampler = Sampler.load(save(tmp_path / "model", *in_training(CONDITIONAL)))
-    for name, values in sampler.spectra().items():
+    for name, values in sampler.spectra.items():
         sigmas, angles = sampler.power_iteration(name, 5, 100)
         assert len(sigmas) == len(angles) == 101
         assert sigmas[-1] <= values["after"][0] * (1 + 1e-5)

@@ -65,7 +65,7 @@ OPTIONS = (
         "--d-width",
     ),
     *("--d-attention", "--precision", "--device", "--workers", "--seed", "--resume", "--deterministic"),
-    *("--g-attention", "--g-residual", "--d-residual", "--sync-batch-norm", "--compile", "--no-capture"),
+    *("--g-attention", "--g-residual", "--d-residual", "--sync-batch-norm", "--no-capture"),
     *("--log-every", "--sample-every", "--save-every"),
     "--start-from",
     *("--measure-every", "--measure-reference", "--measure-features", "--measure-count"),
@@ -132,7 +132,7 @@ def test_help_gives_the_meaning_of_every_option_and_its_default(option):
     assert re.search(rf"^  {option}\b", shown, re.MULTILINE)
     assert len(action.help.split()) >= 3
     assert re.sub(r"[\s-]", "", action.help) in re.sub(r"[\s-]", "", shown)  # lines break at either
-    switches = ("--resume", "--deterministic", "--sync-batch-norm", "--compile", "--no-capture")
+    switches = ("--resume", "--deterministic", "--sync-batch-norm", "--no-capture")
     without_default = ("--data", "--out", "--minutes", "--label-columns", "--measure-reference")
     without_default += ("--resume", "--deterministic")
     assert ("default" in action.help) == (option not in without_default)
@@ -231,7 +231,6 @@ def hand_on(*options: object) -> None:
         (("--deterministic",), "deterministic", True),
         (("--sync-batch-norm",), "sync_batch_norm", True),
         (("--device", "cuda:1"), "device", "cuda:1"),
-        (("--compile",), "compiler", "inductor"),
         (("--no-capture",), "capture", False),
         (("--log-every", 7), "log_every", 7),
         (("--sample-every", 8), "sample_every", 8),
@@ -487,29 +486,6 @@ def test_the_progress_bar_shows_where_the_run_stands(capsys, make_images):
     assert re.search(r"gamma=-?\d\.\d+ -?\d\.\d+", bar)
 
 
-def test_where_nothing_can_be_compiled_is_one_line_and_costs_nothing(monkeypatch, make_images):
-    make_images(4)
-    options = ["--data", "images", "--out", "run", *TINY, "--steps", "2", "--g-attention", ""]
-    for name, value in (("CXX", "none-such"), ("PATH", "none"), ("TORCHINDUCTOR_CACHE_DIR", "cache")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes
-    command = [sys.executable, str(PROGRAM), *options, "--compile"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    *_, last = re.split(r"[\r\n]+", done.stderr.strip())
-    reason = re.fullmatch(
-        r"train.py: The networks cannot be compiled here \((.*)\): leave out --compile.", last
-    )
-    assert reason and "compiler" in reason.group(1), done.stderr
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert train.main(options) == 0
-
-
-def test_wgan_gp_cannot_be_compiled(capsys, make_images):
-    make_images(4)
-    assert start("--loss", "wgan-gp", "--compile") == 2
-    assert "wgan-gp needs derivatives of derivatives, which compiled networks lack" in complaint(capsys)
-
-
 def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
     make_images(4)
     assert start("--steps", 1) == 0
@@ -649,8 +625,7 @@ CHANGES = {
 }
 MAY_CHANGE = ("--data", "--out", "--labels", "--steps", "--minutes", "--device", "--workers", "--resume")
 MAY_CHANGE += ("--log-every", "--sample-every", "--save-every", "--deterministic", "--sync-batch-norm")
-MAY_CHANGE += ("--compile", "--no-capture")
-MAY_CHANGE += ("--measure-every", "--measure-reference")
+MAY_CHANGE += ("--no-capture", "--measure-every", "--measure-reference")
 
 
 def test_every_option_may_change_on_resume_or_may_not():
@@ -715,7 +690,7 @@ def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
-def test_a_run_from_before_intervals_were_kept_goes_on_with_the_defaults(stopped):
+def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
     for name in train.INTERVALS:
         del stopped["about"][name]
@@ -1095,7 +1070,7 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, make_images, number, code):
+def test_a_signal_that_ends_a_run_at_once_says_which_it_was(capsys, monkeypatch, make_images, number, code):
     class Trainer:
         about, stopped_by = dict(train.INTERVALS), number
         __init__ = describe = lambda *_, **__: None
@@ -1105,7 +1080,7 @@ def test_a_signal_that_ends_the_compiler_says_which_it_was(capsys, monkeypatch, 
 
     make_images(4)
     monkeypatch.setattr(train, "Trainer", Trainer)
-    assert start("--compile") == code
+    assert start() == code
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
 
 

@@ -61,5 +61,5 @@ def faces_from(sampler: "Sampler", first: int, count: int, psi: float, label: in
     """The faces of `count` seeds from `first` on, uint8 (N, S, S, 3). Raises ValueError."""
     if count not in range(1, MOST + 1):
         raise ValueError(f"A sheet holds 1 to {MOST} faces, but the count was {count!r}.")
-    z = [latents.from_seed(seed, sampler.config.z_dim) for seed in latents.sheet_seeds(first, count)]
-    return pictures_of(sampler, np.stack(z), psi, label)
+    z = latents.from_seeds(latents.sheet_seeds(first, count), sampler.config.z_dim)
+    return pictures_of(sampler, z, psi, label)

@@ -63,7 +63,7 @@ def describe(sampler: "Sampler", layer: str, seed: int) -> dict[str, Any]:
     angles  in degrees, between its u and the true first singular vector
     """
     sigmas, angles = sampler.power_iteration(layer, seed, ROUNDS)
-    known = sampler.spectra()[layer]
+    known = sampler.spectra[layer]
     before, after = known["before"], known["after"]
     if before is not None:
         sigmas = sigmas * (before[0] / after[0])

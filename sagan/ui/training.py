@@ -10,6 +10,7 @@ import numpy as np
 from sagan import film
 from sagan.checkpoint import FILM
 from sagan.losses import PENALTIES
+from sagan.seeds import labels_in_turn
 from sagan.ui import texts
 from sagan.ui.attention import layer_props
 from sagan.ui.components import view
@@ -34,7 +35,7 @@ def training_tab(controls: Controls) -> None:
     if not filmed and not charts:
         return
     attends = bool(sampler.layers)
-    labels = film.labels_in_turn(film.SEEDS, sampler.classes) if sampler.classes else []
+    labels = labels_in_turn(film.SEEDS, sampler.classes) if sampler.classes else []
     words = texts.ATTENTION | texts.TRAINING
     if not attends:
         words |= {"face": words["face_plain"], "help": words["help_plain"]}
@@ -74,7 +75,7 @@ def training_tab(controls: Controls) -> None:
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         seed = number_of(event, "seed", MAX_SEED)
-        label = film.labels_in_turn([seed], sampler.classes)[0] if sampler.classes else None
+        label = labels_in_turn([seed], sampler.classes)[0] if sampler.classes else None
         face = CurrentFace(seed, seed_b, label=label)
         return seed, 0, 1, face.label, await controls.describe(asked, face)
 

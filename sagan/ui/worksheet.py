@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagan import heatmaps
-from sagan.latents import from_seed
+from sagan.latents import from_seeds
 from sagan.networks import side_of
 from sagan.ui import texts
 from sagan.ui.current import CurrentFace, class_name, first_class, labels_of, signed
@@ -102,7 +102,7 @@ def _scores(sampler: "Sampler") -> dict[int, float]:
     """The discriminator's scores of the seeds that an exercise asks for; with classes, of the first."""
     if not sampler.discriminator_layers:  # then the page does not show them
         return {}
-    latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in SCORED])
+    latents = from_seeds(SCORED, sampler.config.z_dim)
     labels = labels_of(first_class(sampler), len(latents))
     return dict(zip(SCORED, sampler.score(sampler.faces(latents, labels), labels).tolist(), strict=True))
 

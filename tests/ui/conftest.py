@@ -47,7 +47,7 @@ def random_sampler(num_classes: int = 0) -> Sampler:
             scale = 2 / (q @ k.transpose(1, 2)).std()
             layer.query.weight *= scale
             layer.query.bias *= scale
-    return Sampler.from_parts(config, generator, discriminator)
+    return Sampler(generator, discriminator)
 
 
 @pytest.fixture(scope="session", autouse=True)

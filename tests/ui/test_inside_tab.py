@@ -40,7 +40,7 @@ def trained(tmp_path_factory) -> Sampler:
             for layer in network.attention.values():
                 layer.gamma.normal_()
     companions = {checkpoint.SPECTRA: spectra.measure(*networks)}
-    checkpoint.save(folder, CONFIG, (), *map(plain, networks), [], "# Trained", companions=companions)
+    checkpoint.save(folder, (), *map(plain, networks), [], "# Trained", companions=companions)
     return Sampler.load(folder)
 
 
@@ -68,7 +68,7 @@ def matrix(sampler: Sampler, layer: str) -> np.ndarray:
 
 def singular_values(sampler: Sampler, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Before and after normalisation: the first from the file of the run, the second from an SVD."""
-    return sampler.spectra()[layer]["before"], np.linalg.svd(matrix(sampler, layer), compute_uv=False)
+    return sampler.spectra[layer]["before"], np.linalg.svd(matrix(sampler, layer), compute_uv=False)
 
 
 def outputs(generator: Generator, discriminator: Discriminator) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -106,7 +106,7 @@ def kind_of(block: str) -> str:
 )
 def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(config):
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    sampler = Sampler.from_parts(config, *networks)
+    sampler = Sampler(*networks)
     label = 0 if config.num_classes else None
     face = np.zeros((config.image_size, config.image_size, 3), np.uint8)
     asked = {
@@ -129,7 +129,7 @@ def test_the_diagram_is_what_a_forward_meets_and_names_every_normalised_layer(co
             after = {0: "", 1: " + residual", 2: " + 2 residual"}[count]
             assert what == texts.INSIDE["kinds"][block["kind"]] + after
     layers = spectrum.normalised_layers(diagrams)
-    assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra())
+    assert sorted(layer["name"] for layer in layers) == sorted(sampler.spectra)
     assert len({layer["title"] for layer in layers}) == len(layers)
 
 
@@ -372,7 +372,7 @@ def test_only_attention_blocks_open_in_attention(tab):
 def test_without_an_attention_tab_there_is_nothing_to_open(new_page, serve):
     config = SaganConfig(image_size=32, g_width=4, d_width=4, z_dim=8, g_attention=(), d_attention=(4,))
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(serve(Sampler(*networks)))
     open_inside(page)
     assert part(page, "button.attention").count() == 1
     choose(page, "discriminator/attention 4x4")
@@ -562,7 +562,7 @@ def test_what_the_browser_tells_of_a_layer_is_checked_on_the_server_too(trained,
     app = build_app(trained)
     view = next(i for i, block in app.blocks.items() if block.elem_id == "spectrum-view")
     want = next(event.fn for event in app.fns.values() if (view, "want") in event.targets)
-    most = {"layer": len(trained.spectra()) - 1, "seed": 2**32 - 1, "number": 2**53 - 1}[name]
+    most = {"layer": len(trained.spectra) - 1, "seed": 2**32 - 1, "number": 2**53 - 1}[name]
 
     def ask(value: object) -> dict:
         event = SimpleNamespace(**{"number": 1, "layer": 0, "seed": 0} | {name: value})
@@ -645,7 +645,7 @@ def test_a_narrow_screen_shows_both_networks_beside_each_other_and_never_scrolls
 def test_spectral_norm_is_claimed_only_of_the_networks_that_have_it(new_page, serve, both):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, d_spectral_norm=both)
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(serve(Sampler(*networks)))
     page.get_by_role("tab", name="Inside", exact=True).click()
     said = page.locator("#spectrum-view .help").first.text_content()
     assert said.strip() == texts.SPECTRUM["what" if both else "what_generator"]

@@ -196,7 +196,7 @@ def coloured(shares: np.ndarray) -> np.ndarray:
     """The cells of a map, RGBA (n, n, 4): from share 0, faint, to share 1, opaque."""
     side = math.isqrt(len(shares))
     opacity = np.floor(255 * (0.4 + 0.6 * np.sqrt(shares)) + 0.5)
-    return np.column_stack([heatmaps.colour(shares, 1), opacity]).astype(np.uint8).reshape(side, side, 4)
+    return np.column_stack([heatmaps.colour(shares), opacity]).astype(np.uint8).reshape(side, side, 4)
 
 
 @pytest.mark.one_page

@@ -174,9 +174,7 @@ def test_pins_show_the_maps_of_the_network_that_is_chosen(page, sampler):
 
 def test_the_first_payload_of_a_face_stays_below_150_kb():
     config = SaganConfig()
-    sampler = Sampler.from_parts(
-        config, Generator(config, spectral=False), Discriminator(config, spectral=False)
-    )
+    sampler = Sampler(Generator(config, spectral=False), Discriminator(config, spectral=False))
     assert len(describe(sampler, CurrentFace(draw.randrange(2**32), 0)).encode()) <= 150_000
 
 
@@ -193,7 +191,7 @@ def averaged(tmp_path_factory) -> Sampler:
         for layer in network.attention.values():
             layer.gamma.data.normal_()
             layer.query.weight.data *= 8
-    checkpoint.save(folder, config, (), *networks, [], "# Averaged")
+    checkpoint.save(folder, (), *networks, [], "# Averaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(average_maps, "LOW", -7)
         average_maps.write(folder, 3)
@@ -669,7 +667,7 @@ def test_a_narrow_screen_never_scrolls_sideways_with_everything_open(new_page, a
 def test_models_with_other_layers_have_a_lab_too(new_page, serve, layers):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, **layers)
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    page = new_page(serve(Sampler.from_parts(config, *networks)))
+    page = new_page(serve(Sampler(*networks)))
     page.wait_for_selector(f"{LAB} [data-drawn]")
     names = [f"{side}x{side}" for side in config.g_attention]
     shown = page.locator(f"{LAB} figure:not([hidden])").evaluate_all("all => all.map((f) => f.dataset.layer)")
@@ -685,7 +683,7 @@ def test_the_table_of_a_narrow_layer_says_that_it_shows_every_channel(new_page, 
     for width, said in ((1, "every channel"), (8, "first 8 channels")):
         config = SaganConfig(g_width=width, d_width=8, z_dim=16, g_attention=(16,))
         networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-        page = new_page(serve(Sampler.from_parts(config, *networks)))
+        page = new_page(serve(Sampler(*networks)))
         page.wait_for_selector("#attention-view [data-drawn]")
         page.locator("#numbers-view summary").click()
         page.wait_for_function("document.querySelector('#numbers-view .keys tbody td')?.textContent")

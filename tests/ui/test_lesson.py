@@ -65,9 +65,7 @@ def no_faces(sampler: Sampler) -> Iterator[None]:
 
 def random_model(**options) -> Sampler:
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, **options)
-    return Sampler.from_parts(
-        config, Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    )
+    return Sampler(Generator(config, spectral=False).eval(), Discriminator(config, spectral=False))
 
 
 # The tour

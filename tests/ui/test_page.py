@@ -823,7 +823,7 @@ def test_opening_the_page_asks_nobody_but_this_server(browser, address):
 def test_a_model_without_attention_has_the_other_tabs(new_page, serve):
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, g_attention=())
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    page = new_page(f"{serve(Sampler.from_parts(config, *networks))}?tab=attention")
+    page = new_page(f"{serve(Sampler(*networks))}?tab=attention")
     page.wait_for_function("globalThis.sagan?.face")
     sheet_is_ready(page, 24)
     assert page.get_by_role("tab").all_text_contents() == ["Faces", "Walk", "Inside"]

@@ -67,7 +67,7 @@ def filmed(tmp_path_factory) -> Sampler:
         for step in range(2, 42, 2)
     ]
     networks = generators[-1], Discriminator(CONFIG, spectral=False)
-    checkpoint.save(folder, CONFIG, (), *networks, history, "# Filmed", companions={checkpoint.FILM: tensors})
+    checkpoint.save(folder, (), *networks, history, "# Filmed", companions={checkpoint.FILM: tensors})
     return Sampler.load(folder)
 
 
@@ -350,7 +350,7 @@ def test_a_metric_stands_over_its_floor_which_alone_is_no_chart():
 
 def test_a_history_without_a_film_shows_its_curves_and_scrubs_through_its_rows(new_page, serve, filmed):
     networks = random_generator(), Discriminator(CONFIG, spectral=False)
-    sampler = Sampler.from_parts(CONFIG, *networks)
+    sampler = Sampler(*networks)
     sampler.history = filmed.history
     page = new_page(serve(sampler))
     open_training(page)
@@ -393,7 +393,7 @@ def with_labels(tmp_path) -> Sampler:
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=3, g_attention=())
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
     film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0])}
-    checkpoint.save(tmp_path / "model", config, ("a", "b", "c"), *networks, [], "", companions=film)
+    checkpoint.save(tmp_path / "model", ("a", "b", "c"), *networks, [], "", companions=film)
     return Sampler.load(tmp_path / "model")
 
 
@@ -421,7 +421,7 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
     gammas = {f"g_gamma_{side}x{side}": side / 100 for side in config.g_attention}
     history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
-    checkpoint.save(tmp_path / "model", config, (), *networks, history, "")
+    checkpoint.save(tmp_path / "model", (), *networks, history, "")
     page = new_page(serve(Sampler.load(tmp_path / "model")))
     page.get_by_role("tab", name="Training", exact=True).click()
     page.wait_for_selector("#training-view [data-step]")
@@ -432,7 +432,7 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
 
 
 def test_a_small_value_on_a_curve_does_not_look_like_none(new_page, serve, filmed):
-    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler = Sampler(filmed._generator, filmed._discriminator)
     gammas = {"g_gamma_16x16": -0.0003, "g_gamma_32x32": 0.0}
     sampler.history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
     page = new_page(serve(sampler))
@@ -608,7 +608,7 @@ def test_a_loss_with_the_gradient_penalty_says_so(new_page, serve, filmed):
 
 @pytest.mark.parametrize("with_penalty", [False, True])
 def test_a_loss_with_the_penalty_of_consistency_says_so(new_page, serve, filmed, with_penalty):
-    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler = Sampler(filmed._generator, filmed._discriminator)
     rows = [{"step": step, "images": 4 * step, "d_loss": 1.0, "g_loss": 0.5} for step in (1, 2)]
     sampler.history = [row | ({"inconsistency": 0.1} if with_penalty else {}) for row in rows]
     page = new_page(serve(sampler))
@@ -632,7 +632,7 @@ def test_nothing_is_said_of_curves_that_are_not_there_yet(new_page, serve, filme
 
 @pytest.mark.parametrize("column", ["fid", "face_fd"])
 def test_what_fid_is_stands_below_its_curve(new_page, serve, filmed, column):
-    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler = Sampler(filmed._generator, filmed._discriminator)
     sampler.history = [{"step": step, "images": 4 * step, column: 9.0 / step} for step in (1, 2)]
     page = new_page(serve(sampler))
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
@@ -660,7 +660,7 @@ def test_a_run_joins_the_one_before_where_the_rate_rises():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_where_runs_join_every_chart_has_a_line_and_the_page_says_what_it_is(new_page, serve, filmed, count):
-    sampler = Sampler.from_parts(filmed.config, filmed._generator, filmed._discriminator)
+    sampler = Sampler(filmed._generator, filmed._discriminator)
     sampler.history = rates(*[(20, 1e-4)] * count)
     page = new_page(serve(sampler))
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
@@ -679,7 +679,7 @@ def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, fi
     page = new_page(serve(Sampler.load(folder)))
     later, networks = random_generator(), Discriminator(CONFIG, spectral=False)
     film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later)}
-    checkpoint.save(folder, CONFIG, (), later, networks, [], "# Later", companions=film)
+    checkpoint.save(folder, (), later, networks, [], "# Later", companions=film)
     assert Sampler.load(folder).film.steps == [99]
     open_training(page)
     assert part(page, ".moment").text_content() == "Step 40 · 2,560 images shown"
