@@ -6,7 +6,8 @@
 
 Everything but the decoded images, which .cache/images keeps, lands in the --out folder: checkpoint/ (what the
 app and `python -m sagan.sample` load, and what --resume needs), best/ (with --measure-every), samples/,
-curves.png and history.csv. Ctrl-C saves and leaves; a second one leaves at once.
+curves.png and history.csv. Ctrl-C saves and leaves, as does a terminal that is closed; a second one leaves
+at once.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import Any, TypeVar
 import torch
 
 from sagan import checkpoint
-from sagan.commands import refusal
+from sagan.commands import Unheard, refusal
 from sagan.data import DataError, class_names, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
@@ -169,8 +170,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
 
     add = parser.add_argument_group("measuring").add_argument
-    every = "compare so often with --measure-reference, and keep the best checkpoint in best/ (default never)"
-    add("--measure-every", type=_positive, metavar="KIMG", help=every)
+    every = (
+        "compare so often with --measure-reference, and keep the best checkpoint in best/; 0: no longer "
+        "(default never)"
+    )
+    add("--measure-every", type=_from_zero, metavar="KIMG", help=every)
     add(
         "--measure-reference",
         nargs="+",
@@ -212,7 +216,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command; the exit code is 0 where the run is complete, 130 after Ctrl-C, 143 after SIGTERM, 129
+    where the terminal was closed.
+    """
 
     received = []  # signals
 
@@ -287,6 +293,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     start_from = vars(options).get("start_from")
     source, networks = _source(start_from, options, settings)
     settings |= networks
+    _check_place(options.out, settings)
     try:
         config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
@@ -354,12 +361,31 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
             )
     if "minutes" in given or "steps" in given:
         settings = {"steps": None, "minutes": None} | settings
+    if settings.get("measure_every") == 0:
+        del settings["measure_every"]
+        stored = {name: value for name, value in stored.items() if name not in MEASURE_OPTIONS}
     settings = PRESETS["sagan"] | INTERVALS | stored | settings
     if settings.keys() & {*MEASURE_OPTIONS}:
         settings = {"measure_features": INCEPTION} | settings
     if not settings.get("data"):
         raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
     return settings
+
+
+def _check_place(out: Path, settings: dict) -> None:
+    """Refuse a run folder that could not be read again, or whose pictures would be taken for data."""
+    whole = out.resolve()
+    try:
+        str(whole).encode()
+    except UnicodeEncodeError as error:
+        raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
+    for source in map(Path, [*settings["data"], *settings.get("measure_reference", ())]):
+        inside = whole.is_relative_to(source.resolve())
+        if inside and not any(part.startswith(".") for part in whole.relative_to(source.resolve()).parts):
+            raise TrainingError(
+                f"The run folder '{out}' is inside '{source}', where its pictures would be taken for data: "
+                "let it be elsewhere."
+            )
 
 
 def _label_columns(settings: dict) -> list[str]:
@@ -529,13 +555,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> float:
+def _from_zero(text: str) -> float:
     try:
-        if 0 < float(text) < math.inf:
+        if 0 <= float(text) < math.inf:
             return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
 
 
 def _sides(text: str) -> tuple[int, ...]:
@@ -562,4 +588,5 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = Unheard(sys.stdout), Unheard(sys.stderr)
     sys.exit(main())

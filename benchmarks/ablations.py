@@ -12,6 +12,7 @@ with --seed.
 
 import argparse
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,20 +22,14 @@ from pathlib import Path
 import torch
 
 import train
-from benchmarks.common import elapsed, random_images
+from benchmarks.common import add_measuring, elapsed, measuring, random_images
 from sagan import checkpoint, heatmaps
-from sagan.data import ImageSet, load_images
+from sagan.commands import refusal
+from sagan.data import ImageSet
 from sagan.device import pick_device
 from sagan.learner import Learner
-from sagan.metrics import (
-    ATTENTION_FACES,
-    INCEPTION,
-    Measurement,
-    attention_figures,
-    generate,
-    load_features,
-)
-from sagan.networks import gammas
+from sagan.metrics import ATTENTION_FACES, Measurement, attention_figures, generate
+from sagan.networks import SaganConfig, gammas
 from sagan.recipe import Recipe
 from sagan.resuming import read_state_info
 
@@ -80,13 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="SOURCE", help="training images")
-    add("--reference", nargs="+", metavar="SOURCE", help="held-out images; without them nothing is measured")
-    add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
-    add("--count", type=int, metavar="N", help="images on each side, as there")
     add("--out", type=Path, required=True, metavar="FOLDER")
+    add_measuring(parser)
     add("--kimg", type=float, default=60, help="thousand images shown to each (default 60)")
     add("--seed", type=int, default=0, help="of all runs (default 0)")
-    add("--device", default="auto")
     add(
         "--only",
         nargs="+",
@@ -96,14 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     chosen = [v for v in VARIANTS if options.only is None or v.name in options.only]
-    try:
-        for variant in chosen:  # before the first one trains for hours
+    try:  # all that can be refused, before the first one trains for hours
+        for variant in chosen:
             check_length(variant, options)
+        measurement = measuring(options, SaganConfig().image_size)
     except ValueError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(refusal(error))
     for variant in chosen:
         run(variant, options)
-    compare(chosen, options)
+    compare(chosen, options, measurement)
 
 
 def check_length(variant: Variant, options: argparse.Namespace) -> None:
@@ -123,17 +118,26 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     arguments = ["--out", str(out), "--steps", str(steps), "--device", options.device]
     # A run that has another seed, other options or other images is refused.
     arguments += ["--seed", str(options.seed), "--data", *options.data, *variant.options]
+    if options.crop is not None:
+        arguments += ["--crop", str(options.crop)]
     if checkpoint.find_local(out):
         arguments.append("--resume")
     print(f"{variant.name}: {' '.join(arguments)}", flush=True)
-    if code := subprocess.run([sys.executable, train.__file__, *arguments]).returncode:
+    with subprocess.Popen([sys.executable, train.__file__, *arguments]) as training:
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which saves first
+        try:
+            code = training.wait()
+        finally:
+            signal.signal(signal.SIGINT, usual)
+    if code:
         sys.exit(code)
 
 
-def compare(variants: list[Variant], options: argparse.Namespace) -> None:
+def compare(
+    variants: list[Variant], options: argparse.Namespace, measurement: Measurement | None = None
+) -> None:
     """Write table.csv and a picture of each."""
-    device = pick_device(options.device)
-    measurement, rows = None, []
+    device, rows = pick_device(options.device), []
     times = relative_times(variants, options.out, str(device))
     for variant in variants:
         folder = checkpoint.find(options.out / variant.name)
@@ -141,10 +145,6 @@ def compare(variants: list[Variant], options: argparse.Namespace) -> None:
         kinds = [("ema", checkpoint.GENERATOR)] + [("raw", checkpoint.RAW_GENERATOR)] * variant.raw
         for weights, name in kinds:
             generator = checkpoint.load_generator(folder, name).to(device)
-            if options.reference and measurement is None:
-                images = load_images(list(map(Path, options.reference)), generator.config.image_size).images
-                features = load_features(options.features, device)
-                measurement = Measurement(features, images, options.count, device)
             known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
             known |= {"time": times[variant.name]}
             known |= {f"gamma_{layer}": round(gamma.item(), 3) for layer, gamma in gammas(generator).items()}

@@ -14,7 +14,6 @@ and batch norm is measured anew, so that none of this is a matter of scale.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,13 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from benchmarks.common import carry_out, sheet
+from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
-from sagan.data import load_images
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.layers import SMALLEST, SelfAttention
-from sagan.metrics import INCEPTION, Measurement, generate, load_features
+from sagan.metrics import generate
 from sagan.networks import Generator
 from sagan.seeds import labels_in_proportion
 
@@ -255,28 +253,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--reference", nargs="+", type=Path, metavar="SOURCE", help="held-out images; without, no figures")
-    add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
-    add("--count", type=int, metavar="N", help="images on each side, as there")
-    add("--device", default="auto")
+    add_measuring(parser)
     carry_out(run, parser, arguments)
 
 
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> None:
     """Write table.csv and, in the end, sheet.png."""
-    if not options.reference and (options.count is not None or options.features != INCEPTION):
-        raise ValueError("--count and --features say how to measure: name what to measure with --reference.")
     folder, device = checkpoint.find(options.checkpoint), pick_device(options.device)
     generator = checkpoint.load_generator(folder).to(device)
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
     counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
-    measurement = None
-    if options.reference:
-        images = load_images(options.reference, generator.config.image_size).images
-        measurement = Measurement(load_features(options.features, device), images, options.count, device)
+    measurement = measuring(options, generator.config.image_size)
     options.out.mkdir(parents=True, exist_ok=True)
     state = {key: value.clone() for key, value in generator.state_dict().items()}
     learned = moments(generator, counts)

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from sagan import checkpoint, heatmaps
 from sagan.commands import refusal
+from sagan.data import load_images
+from sagan.device import pick_device
+from sagan.metrics import INCEPTION, Measurement, load_features
 
 IMAGES = 2048
 
@@ -43,6 +46,27 @@ def carry_out(
         parser.error(str(error))
     except OSError as error:
         parser.error(refusal(error))
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """The options that `measuring` reads."""
+    add = parser.add_argument
+    add("--reference", nargs="+", type=Path, metavar="SOURCE", help="held-out images; without, no FID or KID")
+    add("--crop", type=int, metavar="PIXELS", help="as in training (default: the shorter side)")
+    add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
+    add("--count", type=int, metavar="N", help="images on each side, as there")
+    add("--device", default="auto")
+
+
+def measuring(options: argparse.Namespace, image_size: int) -> Measurement | None:
+    """What to measure generators with; None where no reference is named. Raises ValueError."""
+    if options.reference:
+        images = load_images(options.reference, image_size, options.crop).images
+        device = pick_device(options.device)
+        return Measurement(load_features(options.features, device), images, options.count, device)
+    if options.count is not None or options.features != INCEPTION:
+        raise ValueError("--count and --features say how to measure: name what to measure with --reference.")
+    return None
 
 
 def random_images() -> np.ndarray:

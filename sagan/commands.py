@@ -1,6 +1,8 @@
-"""What the commands share: the checkpoint that they open by default, and what to say of a refusal."""
+"""What the commands share: the checkpoint they open by default, what is said of a refusal, and to whom."""
 
 import argparse
+from contextlib import suppress
+from typing import Any, TextIO
 
 CHECKPOINT = "checkpoints/celeba64"  # in this repository
 
@@ -14,3 +16,22 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def refusal(error: OSError) -> str:
     """What to say where the system refuses: of a path, or of something else that went wrong."""
     return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)
+
+
+class Unheard:
+    """A stream whose writing never fails: work goes on where nobody reads any more, or its disk is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()

@@ -27,6 +27,7 @@ from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
 from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
+from sagan.seeds import learned_classes
 
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
@@ -118,7 +119,10 @@ class Trainer(Learner):
     def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
         with self._writing("The folder of the pictures"):
             (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        handlers = {name: signal.signal(name, self._remember) for name in (signal.SIGINT, signal.SIGTERM)}
+        stops = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+            stops.append(signal.SIGHUP)
+        handlers = {name: signal.signal(name, self._remember) for name in stops}
         leads = self.processes.leads
         written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
@@ -197,11 +201,12 @@ class Trainer(Learner):
         return self.progress == 1
 
     def _remember(self, number: int, frame: object) -> None:
-        """First signal: leave after this step. Second: leave now."""
-        if self._signal:
+        """First signal: leave after this step. Second: leave now (but a closing terminal may send two)."""
+        if not self._signal:
+            self._signal = number
+        elif number != signal.SIGHUP:
             self.stopped_by = self._signal
             raise KeyboardInterrupt
-        self._signal = number
 
     def _time_to_measure(self) -> bool:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
@@ -393,7 +398,11 @@ class Trainer(Learner):
             discriminator = checkpoint.load_discriminator(folder)
             revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
-        film = self._take_film(folder)
+        film = Film.load(folder, self.config)
+        counts = checkpoint.load_class_counts(folder), self.data.class_counts
+        before, now = (learned_classes(self.config.num_classes, some) for some in counts)
+        if film and before == now:  # of other classes its seeds would be other faces from here on
+            self.film = film.going_on()
         last = self.history[-1] if self.history else {}
         shown = [last, *film.moments[-1:]] if film else [last]  # the film may end later than the history
         step, images = (max(int(part.get(name, 0)) for part in shown) for name in ("step", "images"))
@@ -410,12 +419,6 @@ class Trainer(Learner):
         self.step, self.seconds = step, seconds
         self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
         self._snapshot = None
-
-    def _take_film(self, folder: Path) -> Film | None:
-        """Go on with the film of a checkpoint, which is returned as it was saved, if there is one."""
-        if film := Film.load(folder, self.config):
-            self.film = film.going_on()
-        return film
 
     def resume(self) -> None:
         """Go on from out/checkpoint. Raises CheckpointError or TrainingError."""
@@ -452,7 +455,8 @@ class Trainer(Learner):
         self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
         self._snapshot = None
         self.history = checkpoint.read_history(folder)
-        self._take_film(folder)
+        if film := Film.load(folder, self.config):
+            self.film = film.going_on()
         self._may_replace = True
 
     @property
@@ -487,7 +491,8 @@ class Trainer(Learner):
     def card(self) -> str:
         """The model card of this moment, in Markdown."""
         size = self.config.image_size
-        sources = ", ".join(Path(source).name for source in self.about.get("data", ["an unnamed source"]))
+        named = (Path(source).absolute().name for source in self.about.get("data", ()))  # also of "."
+        sources = ", ".join(named) or "an unnamed source"
         hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
         if self.processes.count > 1:
             hardware = f"{self.processes.count} processes, each on {hardware}"

@@ -2,19 +2,31 @@
 
 import csv
 import json
+import signal
 import subprocess
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
-from benchmarks import ablations
+from benchmarks import ablations, common
 from sagan import checkpoint, metrics
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.recipe import Recipe
 
+FEATURES = ("--features", f"{__name__}:Colours")
 COMMAND = ("--data", "images", "--only", "small-batches", "only-16")
+
+
+class Colours(nn.Module):
+    """Features of an image: the means of its channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
 
 
 @pytest.fixture
@@ -22,7 +34,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that train, which leave as much of a run as is looked at, and nothing else is done."""
     commands = []
 
-    def train(command: list[str]) -> SimpleNamespace:
+    def train(command: list[str]) -> nullcontext:
         commands.append(command)
         folder = Path(command[command.index("--out") + 1]) / "checkpoint"
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,9 +43,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         state = {"step": 1, "seconds": 1, "recipe": recipe, "images": 9, "about": {}, "before": before}
         (folder / "config.json").touch()
         (folder / "state.json").write_text(json.dumps(state))
-        return SimpleNamespace(returncode=0)
+        return nullcontext(SimpleNamespace(wait=lambda: 0))
 
-    monkeypatch.setattr(subprocess, "run", train)
+    monkeypatch.setattr(subprocess, "Popen", train)
     monkeypatch.setattr(ablations, "compare", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     return commands
@@ -58,6 +70,68 @@ def test_runs_of_the_same_length_go_on_and_those_of_another_are_refused_before_a
     assert len(trained) == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--reference", "nowhere"), "data source nowhere does not exist"),
+        (("--reference", "held_out", "--features", "x"), "There is no feature network 'x': give inception, "),
+        (
+            ("--reference", "held_out", *FEATURES, "--count", "16"),
+            "The count is 16, but must be from 10 to 15",
+        ),
+        (
+            ("--count", "12"),
+            "--count and --features say how to measure: name what to measure with --reference.",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_is_trained(
+    trained: list[list[str]],
+    make_images: Callable[..., Path],
+    capsys: pytest.CaptureFixture,
+    options: tuple[str, ...],
+    sentence: str,
+) -> None:
+    make_images(30, folder="held_out")
+    with pytest.raises(SystemExit) as stopped:
+        ablations.main([*COMMAND, "--out", "runs", "--device", "cpu", *options])
+    assert stopped.value.code == 2
+    assert f"error: {sentence}" in capsys.readouterr().err
+    assert trained == []
+
+
+def test_images_are_cropped_alike_for_training_and_measuring(
+    trained: list[list[str]], make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crops, load = [], common.load_images
+    monkeypatch.setattr(common, "load_images", lambda *given: crops.append(given[2]) or load(*given))
+    make_images(30, folder="held_out")
+    options = ("--reference", "held_out", *FEATURES, "--device", "cpu", "--crop", "20")
+    ablations.main([*COMMAND, "--out", "runs", *options])
+    assert crops == [20]
+    assert [command[command.index("--crop") + 1] for command in trained] == ["20", "20"]
+
+
+def test_ctrl_c_lets_the_training_save_and_ends_with_its_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "training.py"
+    program.write_text(
+        "import os, signal, sys, time\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"  # to the whole terminal, this one included
+        "time.sleep(1)\n"  # longer than a process that was interrupted is given
+        "open('saved', 'w').close()\n"
+        "sys.exit(130)\n"
+    )
+    monkeypatch.setattr(ablations.train, "__file__", str(program))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        ablations.main([*COMMAND, "--out", "runs"])
+    assert stopped.value.code == 130
+    assert Path("saved").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +147,7 @@ def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
         rows = [{"step": 1, "images": 64}]
         checkpoint.save(folder, (), generator, discriminator, rows, "# Card", raw_generator=raw)
     monkeypatch.setattr(ablations, "relative_times", lambda *_: {"one": 1.5, "none": 1.0})
-    ablations.compare(variants, SimpleNamespace(out=tmp_path, device="cpu", reference=None))
+    ablations.compare(variants, SimpleNamespace(out=tmp_path, device="cpu"))
     with (tmp_path / "table.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(row["variant"], row["weights"]) for row in table] == [

@@ -347,6 +347,8 @@ def test_a_reference_adds_the_figures_of_the_metrics(
     reference = make_images(30, size=32)
     options = ("--reference", reference, "--features", f"{__name__}:Means", "--count", 12)
     table = run(model, tmp_path / "out", *options)
+    cropped = run(model, tmp_path / "cropped", *options, "--crop", 8)
+    assert table["as learned"]["frechet_distance"] != cropped["as learned"]["frechet_distance"]
     assert table["as learned"]["frechet_distance"] != table["none"]["frechet_distance"]
     assert table["none"]["entropy_16x16"] == 0  # of no weights at all
     assert table["as learned"]["entropy_16x16"] > 0

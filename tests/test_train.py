@@ -279,8 +279,8 @@ def test_without_options_a_run_is_the_sagan_recipe_on_the_default_networks(hande
         (("--steps", "5", "--minutes", "5"), "argument --minutes: not allowed with argument --steps"),
         (("--steps", "many"), "argument --steps: invalid int value: 'many'"),
         (("--workers", "0"), "argument --workers: '0' is not a whole number from 1 up"),
-        (("--measure-every", "0"), "argument --measure-every: '0' is not a number above 0"),
-        (("--measure-every", "often"), "argument --measure-every: 'often' is not a number above 0"),
+        (("--measure-every", "-1"), "argument --measure-every: '-1' is not a number from 0 up"),
+        (("--measure-every", "often"), "argument --measure-every: 'often' is not a number from 0 up"),
         (("--save-every", "-3"), "argument --save-every: '-3' is not a whole number from 1 up"),
         (("--betas", "a,b"), "argument --betas: 'a,b' is not a list of numbers such as 0.0,0.9"),
         (
@@ -404,6 +404,45 @@ def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images)
         assert start(out=out) == 2
         assert complaint(capsys).startswith(f"train.py: --out '{out}' cannot be a folder: ")
     assert Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "sentence"),
+    [
+        (
+            "images",
+            "images/run",
+            "The run folder 'images/run' is inside 'images', where its pictures would be",
+        ),
+        (
+            ".",
+            "runs/one",
+            "The run folder 'runs/one' is inside '.', where its pictures would be taken for data",
+        ),
+        (
+            "images",
+            os.fsdecode(b"caf\xe9"),
+            r"--out 'caf\udce9' is not text in UTF-8, as checkpoints want it.",
+        ),
+    ],
+)
+def test_a_run_folder_whose_pictures_would_be_data_or_that_cannot_be_read_is_refused(
+    capsys, make_images, data, out, sentence
+):
+    make_images(4)
+    assert start("--steps", 1, data=data, out=out) == 2
+    assert complaint(capsys).startswith(f"train.py: {sentence}")
+    assert not Path(out).exists()
+
+
+def test_a_run_folder_inside_the_reference_is_refused_and_a_hidden_one_inside_the_data_is_not(
+    capsys, make_images
+):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 1, *MEASURE, *COLOURS, out="held_out/run") == 2
+    assert complaint(capsys).startswith("train.py: The run folder 'held_out/run' is inside 'held_out', ")
+    assert start("--steps", 1, out="images/.runs/one") == 0
+    assert resume("--steps", 2, out="images/.runs/one") == 0
 
 
 # A run
@@ -753,7 +792,7 @@ def test_what_counts_as_the_same_reference():
             check_reference(known, 1.05)
 
 
-@pytest.mark.parametrize(("kind", "text"), [(train._positive, "inf"), (train._count, "²")])
+@pytest.mark.parametrize(("kind", "text"), [(train._from_zero, "inf"), (train._count, "²")])
 def test_what_only_looks_like_a_number_is_refused(kind, text):
     with pytest.raises(argparse.ArgumentTypeError):
         kind(text)
@@ -995,6 +1034,24 @@ def test_a_run_is_not_measured_against_other_images_than_before(capsys, make_ima
     assert complaint(capsys).startswith(expected)
 
 
+def test_a_run_whose_reference_is_gone_goes_on_unmeasured(capsys, make_images):
+    make_images(4), make_images(20, folder="held_out")
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    best = Path("runs/one/best/generator.safetensors").read_bytes()
+    shutil.rmtree("held_out")
+    capsys.readouterr()
+    assert resume("--steps", 4) == 2
+    assert complaint(capsys).startswith("train.py: data source held_out does not exist")
+    assert resume("--steps", 4, "--measure-every", 0) == 0
+    assert resume("--steps", 6) == 0
+    rows = checkpoint.read_history(Path("runs/one"))
+    assert [row["step"] for row in rows if "recall" in row] == [2] and rows[-1]["step"] == 6
+    assert Path("runs/one/best/generator.safetensors").read_bytes() == best
+    capsys.readouterr()
+    assert resume("--steps", 8, "--measure-every", 0, "--measure-reference", "images") == 2
+    assert complaint(capsys).startswith("train.py: Measuring needs both")
+
+
 def test_a_run_that_was_never_measured_may_begin_to(stopped, make_images):
     make_images(20, folder="held_out")
     assert resume("--steps", 2, *MEASURE, *COLOURS) == 0
@@ -1151,12 +1208,16 @@ def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(monkeypatch, ma
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work otherwise there")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_leaves_and_the_run_can_be_completed(make_images, number, code):
     make_images(6)
     options = ["--data", "images", "--out", "run", *TINY, "--steps", "100000", "--log-every", "1"]
+    # These tests may run under nohup; the command does not.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    child = subprocess.Popen([sys.executable, str(PROGRAM), *options], **pipes)
+    child = subprocess.Popen([sys.executable, str(PROGRAM), *options], **pipes, **heard)
     try:
         while child.poll() is None and not Path("run/history.csv").exists():
             time.sleep(0.05)
@@ -1171,6 +1232,17 @@ def test_a_signal_saves_and_leaves_and_the_run_can_be_completed(make_images, num
     assert state["step"] == checkpoint.read_history(Path("run"))[-1]["step"] >= 1
     assert resume("--steps", state["step"] + 1, out="run") == 0
     assert json.loads(Path("run/checkpoint/state.json").read_text())["step"] == state["step"] + 1
+
+
+def test_a_run_whose_output_nobody_reads_any_more_is_trained_and_saved(make_images):
+    make_images(6)
+    options = ["--data", "images", "--out", "run", *TINY, "--steps", "2", "--log-every", "1"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, str(PROGRAM), *options], stdout=writing, stderr=writing)
+    os.close(writing)
+    assert done.returncode == 0
+    assert json.loads(Path("run/checkpoint/state.json").read_text())["step"] == 2
 
 
 def test_the_program_ends_with_code_2_and_one_line_for_bad_data():

@@ -27,6 +27,7 @@ from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, ship, shippable
 from sagan.film import shoot
+from sagan.latents import from_seed
 from sagan.layers import SelfAttention, SpectralNorm
 from sagan.learner import (
     D_CHANGES,
@@ -826,12 +827,13 @@ def test_wgan_gp_trains_without_spectral_norm_in_the_discriminator_and_says_so(t
 
 
 def test_the_card_says_what_was_trained_on_and_how(tmp_path):
-    data, about = random_images(), {"command": "python train.py --data a.zip", "data": ["/x/a.zip", "b"]}
+    about = {"command": "python train.py --data a.zip", "data": ["/x/a.zip", "b", "."]}
+    data, here = random_images(), Path.cwd().name
     run = Trainer(CONFIG, Recipe(batch_size=4, steps=2, precision="fp32"), data, tmp_path, "cpu", about)
     without_files(run).train()
     card = run.card()
     assert "# A Self-Attention GAN for 32x32 images" in card
-    assert "- Data: 22 images from a.zip, b\n" in card
+    assert f"- Data: 22 images from a.zip, b, {here}\n" in card
     assert "- Images shown: 8 in 2 steps of batch 4\n" in card
     assert "- Command: `python train.py --data a.zip`\n" in card
 
@@ -944,6 +946,25 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     assert run.film.steps == [0, 16, 24]
     card = (tmp_path / "second" / "checkpoint" / "model_card.md").read_text()
     assert "- Images shown: 112 in 28 steps of batch 4, of which 'first' had taken 20 before\n" in card
+
+
+@pytest.mark.parametrize("later", [(1, 2), (0, 1, 2)], ids=str)
+def test_a_film_goes_on_only_where_its_faces_stay_of_their_classes(tmp_path, later):
+    config, images = dataclasses.replace(CONFIG, num_classes=3), random_images().images
+
+    def of(classes: tuple[int, ...]) -> ImageSet:
+        return ImageSet(images, np.resize(classes, len(images)), CLASS_NAMES)
+
+    make(tmp_path / "first", of((1, 2)), config, steps=2).train()
+    run = make(tmp_path / "second", of(later), config, steps=2)
+    run.start_from(tmp_path / "first" / "checkpoint", "first")
+    assert run.film.steps == ([0] if later == (1, 2) else [])
+    assert (run.step, run.images) == (2, 8)
+    run.train()
+    sampler = Sampler.load(tmp_path / "second")
+    assert sampler.film.steps == ([0, 4] if later == (1, 2) else [4])
+    face = sampler.faces(from_seed(0, config.z_dim)[None], np.array(later[:1]))[0]
+    assert np.abs(sampler.film.moments[-1]["faces"][0].astype(int) - face).max() <= 1
 
 
 @pytest.mark.parametrize("way", ["start_from", "resume"])
@@ -1503,6 +1524,31 @@ def test_the_first_signal_leaves_after_the_step_and_the_second_at_once(tmp_path)
     assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 1
     assert [row["step"] for row in run.history] == [1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.fixture
+def hangup():
+    """hangup(handler) sets what SIGHUP does; after the test it does what it did before."""
+    usual = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, usual)
+
+
+def test_a_terminal_that_closes_lets_the_run_save_although_it_may_tell_twice(tmp_path, hangup):
+    hangup(signal.SIG_DFL)
+    run = make(tmp_path)
+    after_each_step(run, lambda: [signal.raise_signal(signal.SIGHUP) for _ in range(2)])
+    assert not run.train()
+    assert (run.step, run.stopped_by) == (1, signal.SIGHUP)
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 1
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_run_that_nohup_started_does_not_mind_a_terminal_that_closes(tmp_path, hangup):
+    hangup(signal.SIG_IGN)
+    run = make(tmp_path, steps=2)
+    after_each_step(run, lambda: signal.raise_signal(signal.SIGHUP))
+    assert run.train() and run.step == 2
 
 
 def test_a_trainer_that_a_signal_stopped_goes_on_when_it_is_called_again(tmp_path):
