@@ -12,6 +12,8 @@ import pytest
 import torch
 from randomness import draw, fresh_rng, random_images, seed_all
 
+from sagan import export, pictures
+
 torch.set_num_threads(1)  # on networks this small, threads cost more than they give
 os.environ["OMP_NUM_THREADS"] = "1"  # also in the commands that the tests start
 # A shell starts its background jobs with Ctrl-C ignored, and so would the commands that the tests interrupt.
@@ -52,6 +54,20 @@ def pytest_fixture_setup(fixturedef, request):
     finally:
         draw.setstate(before[0])
         torch.set_rng_state(before[1])
+
+
+@pytest.fixture
+def exported_quickly(monkeypatch) -> None:
+    """Batch norm of what is exported is measured with an eighth of the latents."""
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
+
+
+@pytest.fixture
+def quick(monkeypatch, exported_quickly) -> None:
+    """A run exports quickly, draws few faces, and its curves are an empty file."""
+    monkeypatch.setattr(pictures, "FACES", 2)
+    monkeypatch.setattr(pictures, "ATTENTION_FACES", 1)
+    monkeypatch.setattr(pictures, "curves", lambda history, path: path.touch())
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from benchmarks.altered_attention import (
     without_as_much,
     without_main,
 )
-from sagan import average_maps, checkpoint, export
+from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
 from sagan.layers import SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -200,15 +200,14 @@ def sharp(network: Generator | Discriminator) -> Generator | Discriminator:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def fewer(monkeypatch: pytest.MonkeyPatch, exported_quickly: None) -> None:
     """Fewer faces for all that is compared and measured."""
     for name, number in (("COMPARED", 50), ("AVERAGED", 16), ("MATCHED", 100)):
         monkeypatch.setattr(altered_attention, name, number)
-    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
 
 
 @pytest.fixture
-def generator(quick: None) -> Generator:
+def generator(fewer: None) -> Generator:
     generator = sharp(Generator(CONFIG, spectral=False))
     measure_batch_norm(generator)
     return generator
@@ -296,7 +295,7 @@ def run(model: Path, out: Path, *options: object) -> dict[str, dict[str, float]]
     return {name: {k: float(v) for k, v in line.items() if v} for name, line in lines.items()}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("fewer")
 def test_the_command_writes_the_table_and_the_sheet(tmp_path: Path, model: Path) -> None:
     out = tmp_path / "new" / "altered"
     table = run(model, out)
@@ -310,7 +309,7 @@ def test_the_command_writes_the_table_and_the_sheet(tmp_path: Path, model: Path)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("fewer")
 def test_every_row_begins_with_what_was_learned(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +322,7 @@ def test_every_row_begins_with_what_was_learned(
     assert set(table["again"].values()) == {1}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("fewer")
 def test_only_classes_that_were_learned_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
     seen = set()
@@ -339,7 +338,7 @@ def test_only_classes_that_were_learned_are_shown(tmp_path: Path, monkeypatch: p
     assert seen == {0, 2}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("fewer")
 def test_a_reference_adds_the_figures_of_the_metrics(
     tmp_path: Path, model: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import train
-from sagan import checkpoint, data, export, metrics, pictures, sample
+from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.latents import from_seed
 from sagan.learner import TrainingError
@@ -36,8 +36,7 @@ PROGRAM = Path(train.__file__)
 TINY = ["--image-size", "32", "--z-dim", "12", "--g-width", "8", "--d-width", "8", "--batch-size", "4"]
 TINY += ["--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
-FEWER = {"FACES": 2, "ATTENTION_FACES": 1, "curves": lambda history, path: path.touch()}
-ALL = {name: getattr(pictures, name) for name in FEWER}
+DRAWN = {name: getattr(pictures, name) for name in ("FACES", "ATTENTION_FACES", "curves")}
 PROGRESS = ("Decoding images", "Real images")
 DATA_OPTIONS = ("--data", "--crop", "--labels", "--label-columns")
 OPTIONS = (
@@ -73,11 +72,8 @@ OPTIONS = (
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch) -> Path:
+def here(tmp_path: Path, monkeypatch, quick) -> Path:
     """Run in an empty folder, where the cache of decoded images lands too; export and draw in less time."""
-    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
-    for name, value in FEWER.items():
-        monkeypatch.setattr(pictures, name, value)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -85,7 +81,7 @@ def here(tmp_path: Path, monkeypatch) -> Path:
 @pytest.fixture
 def all_drawn(here, monkeypatch) -> None:
     """Draw all pictures as they are for the user."""
-    for name, value in ALL.items():
+    for name, value in DRAWN.items():
         monkeypatch.setattr(pictures, name, value)
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from sagan import checkpoint, export, learner, pictures, spectra, trainer
+from sagan import checkpoint, learner, pictures, spectra, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
@@ -49,13 +49,7 @@ RESIDUAL = dataclasses.replace(CONFIG, g_residual=(8, 16, 16), d_residual=(4, 16
 CLASS_NAMES = ("dark", "bright", "red")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch) -> None:
-    """Export in an eighth of the time, draw few faces and no curves: all of it is for test_pictures.py."""
-    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 64)
-    monkeypatch.setattr(pictures, "FACES", 2)
-    monkeypatch.setattr(pictures, "ATTENTION_FACES", 1)
-    monkeypatch.setattr(pictures, "curves", lambda history, path: path.touch())
+pytestmark = pytest.mark.usefixtures("quick")  # what a run draws is for test_pictures.py
 
 
 def random_images(count: int = 22, classes: int = 0) -> ImageSet:
