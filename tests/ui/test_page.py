@@ -274,6 +274,67 @@ def test_what_is_typed_while_other_changes_are_on_their_way_stays_in_its_box(pag
     assert agreed(page)[1] == "0.5"
 
 
+@pytest.mark.parametrize(("box", "values"), [("seed", ("4", "42")), ("psi", ("0.3", "0.5"))])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_a_slider_said_before_a_choice_does_not_take_the_choice_back(page, sampler, box, values, order):
+    requests = HeldRequests(page)
+    for value in values:  # Gradio asks for the second once the first is answered
+        page.locator(f"#{box} input[type=number]").fill(value)
+        requests.wait_for(1)
+    page.locator("#dice").click()
+    for i in (*order, 2):
+        requests.answer(i)
+    seed, psi = agreed(page)
+    assert seed not in (*values, str(sampler.curated[0].seed))
+    assert psi == (values[1] if box == "psi" else "1")
+    assert not page.evaluate("sagan.pending()")
+
+
+@pytest.mark.parametrize("button", ["dice", "dice-b", "swap"])
+def test_a_button_that_was_clicked_twice_does_not_take_a_newer_choice_back(page, button):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    ends = page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    requests = HeldRequests(page)
+    page.locator(f"#{button}").dblclick()
+    page.locator("#walk-view .strip button").nth(6).click()
+    for i in range(3):
+        requests.answer(i)
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.seed_b, sagan.face.t]") == [*ends, 0.75]
+    boxes = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "seed-b", "t")]
+    assert [float(value) for value in boxes] == [*ends, 0.75]
+
+
+@pytest.mark.parametrize("way", ["pointer", "keyboard"])
+def test_a_seed_box_that_is_left_as_it_was_asks_for_nothing(new_page, address, way):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&psi=7")
+    wait_for_face(page, 3, 0.5)
+    notice, requests = page.locator("#face-view .notice"), []
+    page.on("request", lambda request: requests.append(request.url))
+    box = page.locator("#seed input[type=number]")
+    box.click() if way == "pointer" else box.focus()
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.className.includes('reset-button')")
+    page.wait_for_timeout(300)
+    assert requests == [] and "psi=7" in notice.text_content()
+    page.locator("#psi input[type=number]").fill("0.5")
+    page.wait_for_function("sagan.face.psi === 0.5")
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.t]") == [3, 0.5] and len(requests) == 1
+
+
+def test_a_reset_leads_to_what_a_first_visit_begins_with_whatever_the_link_said(new_page, address, sampler):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&psi=0.5")
+    wait_for_face(page, 3, 0.5)
+    open_tab(page, "Walk")
+    first, second = (face.seed for face in sampler.curated[:2])
+    resets = {"t": ("t", 0), "seed-b": ("seed_b", second), "psi": ("psi", 1), "seed": ("seed_a", first)}
+    for box, (name, value) in resets.items():
+        page.locator(f"#{box} .reset-button").click()
+        page.wait_for_function("([name, value]) => sagan.face[name] === value", arg=[name, value])
+        assert float(page.locator(f"#{box} input[type=number]").input_value()) == value
+    assert page.evaluate("sagan.values()") == [first, second, 0, 1, None]
+
+
 def test_a_card_cannot_cover_the_page(sampler, serve, new_page):
     sampler = copy.copy(sampler)
     sampler.card = '# Card\n\n<div class="cover" style="position:fixed;inset:0;z-index:9999">a</div>\n\nEnd.'
@@ -555,6 +616,21 @@ def test_without_a_clipboard_the_link_stands_below_the_buttons_until_it_is_outda
     field.wait_for(state="hidden")
 
 
+def test_a_link_without_a_clipboard_stays_where_a_box_was_typed_into_before(page):
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    box, requests = page.locator("#seed input[type=number]"), []
+    box.click()
+    box.fill("42")
+    wait_for_face(page, 42)
+    page.on("request", lambda request: requests.append(request.url))
+    page.locator("#header-view .link").click()
+    field = page.locator("#header-view input")
+    field.wait_for()
+    page.wait_for_timeout(300)
+    assert field.is_visible() and field.evaluate("field => document.activeElement === field")
+    assert requests == [] and "?seed=42&" in field.input_value()
+
+
 def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
     with page.expect_download() as download:
         page.locator("#face-view .download").click()
@@ -715,8 +791,6 @@ def test_typing_a_seed_shows_its_face_and_returns_to_the_start_of_the_walk(page,
 def test_truncation_zero_is_the_same_face_for_every_seed(page):
     page.locator("#psi input[type=number]").fill("0")
     page.wait_for_function("sagan.face.psi === 0")
-    page.locator("#psi input[type=number]").blur()  # Gradio then tells the value again
-    page.wait_for_timeout(500)
     one = current_picture(page)
     seed = page.evaluate("sagan.face.seed_a")
     page.locator("#dice").click()

@@ -10,7 +10,7 @@ globalThis.sagan = (() => {
   let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
   let opened = false; // what the link says was told
-  let typed = false; // something that no request has read yet, but one is about to
+  let edited = false; // whether a slider was, since the newest request
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
@@ -81,7 +81,7 @@ globalThis.sagan = (() => {
 
     /** The same after "late"; but while a newer face is wanted, the controls stay as they are `now`. */
     returned(now) {
-      const values = page.values(), pending = typed || page.pending();
+      const values = page.values(), pending = edited || page.pending();
       overtaken ||= pending || values.some((value, i) => value !== now[i]); // by one that is not numbered yet
       return pending ? now : values;
     },
@@ -101,10 +101,13 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
-      typed = false;
+      edited = false;
       out++;
       return [++requests, ...values];
     },
+
+    /** The same for a slider. Gradio may postpone its event until a newer request was sent: its answer is a late one. */
+    numberedIfEdited: (values) => (edited ? page.numbered(values) : [-1, ...values.slice(1)]),
 
     /** The face on screen; a way that plays is paused for it. Null where that face does not come. */
     settled() {
@@ -250,7 +253,7 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
-  document.addEventListener('input', ({ target }) => { typed ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
+  document.addEventListener('input', ({ target }) => { edited ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
   page.on('tab', (name) => { page.tab = name; });
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
     if (id !== 'face-view' && id !== 'tour-view') return;

@@ -61,6 +61,16 @@ sagan.lab.on(noteInAddress);
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));
 
+// Gradio's reset leads to what a slider was when its tab was opened first, which may be what a link said.
+document.addEventListener('click', (event) => {
+  const slider = event.target.closest('.reset-button')?.closest('[id]');
+  if (!(slider?.id in props.starts)) return;
+  event.stopPropagation();
+  const box = slider.querySelector('input[type=number]');
+  box.value = props.starts[slider.id];
+  box.dispatchEvent(new Event('input', { bubbles: true }));
+}, true);
+
 element.querySelector('.download').addEventListener('click', async () => {
   if (!sagan.face) return;
   const face = await sagan.settled();
