@@ -540,6 +540,9 @@ def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_
     page.wait_for_function("() => sagan.t === null && !sagan.pending()")
     page.wait_for_selector('#walk-view [data-t="0"]')
     np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert "&t=0&" in page.evaluate("navigator.clipboard.readText()")
 
 
 @pytest.mark.one_page
@@ -765,6 +768,41 @@ def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page
     further = page.evaluate("sagan.face.t")
     assert further > t and f"&t={further:g}&" in page.evaluate("navigator.clipboard.readText()")
     assert page.locator("#walk-view .play").text_content() == "Play"
+
+
+@pytest.mark.one_page
+def test_download_and_link_right_after_a_pause_are_of_the_picture_on_screen(page):
+    open_tab(page, "Walk")
+    play_a_while(page)
+    requests = HeldRequests(page)
+    page.locator("#walk-view .play").click()
+    requests.wait_for(1)
+    before = page.evaluate("sagan.face.t")
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+        page.locator("#header-view .link").click()
+        requests.answer(0)
+    t = page.evaluate("sagan.face.t")
+    assert t > before + 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert f"&t={t:g}&" in page.evaluate("navigator.clipboard.readText()")
+    assert len(requests.held) == 1  # the way was paused once
+
+
+@pytest.mark.one_page
+def test_a_way_that_is_stopped_by_an_answer_from_before_it_played_leaves_a_face_to_link_to(page):
+    open_tab(page, "Walk")
+    page.wait_for_selector("#walk-view .play:enabled")
+    requests = HeldRequests(page)
+    page.locator("#psi input[type=number]").fill("0.5")
+    requests.wait_for(1)
+    play_a_while(page)
+    requests.answer(0)
+    page.wait_for_function("() => sagan.t === null && sagan.face.psi === 0.5")
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert "&psi=0.5" in page.evaluate("navigator.clipboard.readText()")
 
 
 @pytest.mark.one_page

@@ -4,6 +4,7 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
+  const asksForFaces = (id) => id === 'face-view' || id === 'tour-view';
   const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
@@ -11,6 +12,7 @@ globalThis.sagan = (() => {
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
   let opened = false; // what the link says was told
   let edited = false; // whether a slider was, since the newest request
+  let previewed = null; // how many requests were sent when a way drew its last picture, until the face is another
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
@@ -111,8 +113,9 @@ globalThis.sagan = (() => {
 
     /** The face on screen; a way that plays is paused for it. Null where that face does not come. */
     settled() {
-      if (page.t === null) return page.face;
-      const before = requests;
+      if (page.t !== null) previewed = requests; // it may have drawn none yet
+      if (previewed === null) return page.face;
+      const before = previewed;
       return new Promise((done) => {
         const end = (face) => {
           listeners.face.delete(settle);
@@ -120,7 +123,7 @@ globalThis.sagan = (() => {
           done(face);
         };
         const settle = (face) => { if (face.asked > before) end(face); };
-        const fail = (id) => { if (id === 'face-view' && !page.pending()) end(null); };
+        const fail = (id) => { if (asksForFaces(id) && !page.pending()) end(null); };
         page.on('failed', fail);
         listeners.face.add(settle);
         page.emit('pause');
@@ -255,11 +258,14 @@ globalThis.sagan = (() => {
   };
   document.addEventListener('input', ({ target }) => { edited ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
   page.on('tab', (name) => { page.tab = name; });
+  page.on('preview', () => { previewed = requests; });
+  page.on('face', () => { if (!page.pending()) previewed = null; });
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
-    if (id !== 'face-view' && id !== 'tour-view') return;
+    if (!asksForFaces(id)) return;
     out = Math.max(0, out - 1);
     overtaken = true; // the controls may say what never came
     if (!out) settleControls();
+    if (!page.pending()) previewed = null;
   });
   return page;
 })();
