@@ -561,6 +561,29 @@ def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
     assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
 
 
+def test_the_address_says_what_is_set_while_a_face_is_on_its_way_or_lost(page):
+    requests, seed = HeldRequests(page), page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    requests.wait_for(1)
+    page.evaluate("sagan.lab.pin(20, 30)")
+    page.wait_for_function("() => location.search.includes('pins=20-30')")
+    assert f"?seed={seed}&" in page.url and page.evaluate("sagan.pending()")
+
+
+def test_a_page_that_is_loaded_again_keeps_the_theme_that_was_chosen(page):
+    dark = "document.body.classList.contains('dark')"
+    for chosen in (True, False):
+        page.locator("#header-view .theme").click()
+        assert page.evaluate(dark) is chosen
+        page.locator("#dice").click()
+        page.wait_for_function(
+            "() => !sagan.pending() && location.search.includes(`seed=${sagan.face.seed_a}&`)"
+        )
+        page.reload()
+        page.wait_for_selector("#attention-view [data-drawn]")
+        assert page.evaluate(dark) is chosen
+
+
 def test_a_page_that_is_loaded_again_opens_the_tab_that_it_showed(page):
     open_tab(page, "Walk")
     page.wait_for_function("() => new URLSearchParams(location.search).get('tab') === 'walk'")

@@ -42,12 +42,13 @@ sagan.on('failed', () => {
 
 // The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay, and
 // during the tour what was shown before.
-let writing = 0;
+let writing = 0, toured = null; // the tour's last face, which is on screen until that from before comes back
 
 function noteInAddress() {
+  if (document.body.classList.contains('touring')) toured = sagan.face;
   clearTimeout(writing);
   writing = setTimeout(() => {
-    if (!sagan.face || sagan.pending() || sagan.t !== null || document.body.classList.contains('touring')) return;
+    if (!sagan.face || sagan.face === toured || sagan.t !== null) return;
     const { searchParams: said } = new URL(sagan.link(sagan.face));
     for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
     history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);
