@@ -13,7 +13,7 @@ from sagan.ui import texts
 from sagan.ui.components import view
 from sagan.ui.current import CurrentFace, class_name, describe, first_class, from_link
 from sagan.ui.lab import view_from_link
-from sagan.ui.work import INTERACTIVE, failed, in_worker, within
+from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, within
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -78,15 +78,17 @@ class Controls:
         inputs: Sequence[gr.components.Component] = (),
         outputs: Sequence[gr.components.Component] = (),
         teller: gr.HTML | None = None,
+        number: str = "numbered",
         **how: Any,
     ) -> None:
         """Let an event make another face the current one.
 
         `function` gets the number of the request and then `inputs`; it answers `outputs` and then the face. A
-        request that failed is told by `teller`, or else where the face stands.
+        request that failed is told by `teller`, or else where the face stands. `number` names what numbers
+        requests in the page's script.
         """
         inputs = (self.asked, *inputs)
-        js = f"(...values) => sagan.numbered(({within(inputs)})(...values))"
+        js = f"(...values) => sagan.{number}(({within(inputs)})(...values))"
         asked = listen(function, inputs, [*outputs, self.face], js=js, **how)
         asked.failure(None, js=failed(teller or self.face))
 
@@ -152,7 +154,8 @@ def current_face(sampler: "Sampler") -> Controls:
     """Build the column of the current face with its controls, and their events."""
     first = start(sampler)
     with gr.Column(scale=0, min_width=272, elem_id="current"):
-        face = view("face", texts=texts.FACE)
+        starts = dict(zip(("seed", "seed-b", "t", "psi"), first.values, strict=False))
+        face = view("face", texts=texts.FACE, starts=starts)
         with gr.Column(elem_id="current-controls", min_width=120):
             seed = seed_slider(first.seed_a, texts.SEED, "seed")
             dice = gr.Button(texts.DICE, elem_id="dice", size="md", min_width=80)
@@ -173,12 +176,13 @@ def current_face(sampler: "Sampler") -> Controls:
         chosen = any_seed()
         return chosen, *await controls.show_seed(asked, chosen, seed_b, psi, label)
 
-    # `input` misses the reset button of a slider, and `release` misses the keyboard.
-    seeds = partial(gr.on, [seed.input, seed.release])
-    controls.new_face(seeds, controls.show_seed, [seed, seed_b, psi, label], [t], **INTERACTIVE)
-    others = [psi.input, psi.release, label.input, t.input, t.release, seed_b.input, seed_b.release]
-    controls.new_face(partial(gr.on, others), controls.show, controls.inputs, **INTERACTIVE)
-    controls.new_face(dice.click, roll, [seed_b, psi, label], [seed, t], **INTERACTIVE)
+    # Not `release`, which Gradio also sends where a slider is touched or left as it was.
+    edits = {"number": "numberedIfEdited", **INTERACTIVE}
+    controls.new_face(seed.input, controls.show_seed, [seed, seed_b, psi, label], [t], **edits)
+    others = partial(gr.on, [psi.input, t.input, seed_b.input])
+    controls.new_face(others, controls.show, controls.inputs, **edits)
+    controls.new_face(label.input, controls.show, controls.inputs, **CHOICE)
+    controls.new_face(dice.click, roll, [seed_b, psi, label], [seed, t], **CHOICE)
     face.late(None, controls.inputs, controls.inputs, js="(...now) => sagan.returned(now)")
     return controls
 

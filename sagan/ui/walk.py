@@ -10,7 +10,7 @@ from sagan.ui import pictures, texts
 from sagan.ui.components import view
 from sagan.ui.controls import Controls, any_seed, inline_button
 from sagan.ui.current import CurrentFace, pictures_of
-from sagan.ui.work import CHOICE, HEAVY, INTERACTIVE, answered, in_worker, number_of
+from sagan.ui.work import CHOICE, HEAVY, answered, in_worker, number_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -61,8 +61,8 @@ def walk_tab(controls: Controls) -> None:
     controls.new_face(walk.jump, jump, ends, [t], **CHOICE)
     # While the way plays, only the browser moves the slider; a tick that comes after the end moves nothing.
     walk.tick(None, t, t, js="(t) => sagan.t ?? t")
-    controls.new_face(dice.click, roll, [seed, t, psi, label], [seed_b], **INTERACTIVE)
-    controls.new_face(swap.click, turn, controls.inputs, [seed, seed_b, t], **INTERACTIVE)
+    controls.new_face(dice.click, roll, [seed, t, psi, label], [seed_b], **CHOICE)
+    controls.new_face(swap.click, turn, controls.inputs, [seed, seed_b, t], **CHOICE)
 
 
 def way(

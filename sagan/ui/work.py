@@ -45,7 +45,8 @@ INTERACTIVE: dict[str, Any] = {
     "trigger_mode": "always_last",
     "api_visibility": "private",
 }
-# What an event's data tells: with "always_last", Gradio would repeat the first of them and drop the newest.
+# A choice: "always_last" would make a second one after newer ones of another kind; and of those that an
+# event's data tells, it would repeat the first and drop the newest.
 CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
 # Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 HEAVY: dict[str, Any] = {**CHOICE, "queue": True, "concurrency_limit": 1, "concurrency_id": "heavy"}

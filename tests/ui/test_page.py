@@ -274,6 +274,67 @@ def test_what_is_typed_while_other_changes_are_on_their_way_stays_in_its_box(pag
     assert agreed(page)[1] == "0.5"
 
 
+@pytest.mark.parametrize(("box", "values"), [("seed", ("4", "42")), ("psi", ("0.3", "0.5"))])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_a_slider_said_before_a_choice_does_not_take_the_choice_back(page, sampler, box, values, order):
+    requests = HeldRequests(page)
+    for value in values:  # Gradio asks for the second once the first is answered
+        page.locator(f"#{box} input[type=number]").fill(value)
+        requests.wait_for(1)
+    page.locator("#dice").click()
+    for i in (*order, 2):
+        requests.answer(i)
+    seed, psi = agreed(page)
+    assert seed not in (*values, str(sampler.curated[0].seed))
+    assert psi == (values[1] if box == "psi" else "1")
+    assert not page.evaluate("sagan.pending()")
+
+
+@pytest.mark.parametrize("button", ["dice", "dice-b", "swap"])
+def test_a_button_that_was_clicked_twice_does_not_take_a_newer_choice_back(page, button):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    ends = page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    requests = HeldRequests(page)
+    page.locator(f"#{button}").dblclick()
+    page.locator("#walk-view .strip button").nth(6).click()
+    for i in range(3):
+        requests.answer(i)
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.seed_b, sagan.face.t]") == [*ends, 0.75]
+    boxes = [page.locator(f"#{box} input[type=number]").input_value() for box in ("seed", "seed-b", "t")]
+    assert [float(value) for value in boxes] == [*ends, 0.75]
+
+
+@pytest.mark.parametrize("way", ["pointer", "keyboard"])
+def test_a_seed_box_that_is_left_as_it_was_asks_for_nothing(new_page, address, way):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&psi=7")
+    wait_for_face(page, 3, 0.5)
+    notice, requests = page.locator("#face-view .notice"), []
+    page.on("request", lambda request: requests.append(request.url))
+    box = page.locator("#seed input[type=number]")
+    box.click() if way == "pointer" else box.focus()
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.className.includes('reset-button')")
+    page.wait_for_timeout(300)
+    assert requests == [] and "psi=7" in notice.text_content()
+    page.locator("#psi input[type=number]").fill("0.5")
+    page.wait_for_function("sagan.face.psi === 0.5")
+    assert page.evaluate("[sagan.face.seed_a, sagan.face.t]") == [3, 0.5] and len(requests) == 1
+
+
+def test_a_reset_leads_to_what_a_first_visit_begins_with_whatever_the_link_said(new_page, address, sampler):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&psi=0.5")
+    wait_for_face(page, 3, 0.5)
+    open_tab(page, "Walk")
+    first, second = (face.seed for face in sampler.curated[:2])
+    resets = {"t": ("t", 0), "seed-b": ("seed_b", second), "psi": ("psi", 1), "seed": ("seed_a", first)}
+    for box, (name, value) in resets.items():
+        page.locator(f"#{box} .reset-button").click()
+        page.wait_for_function("([name, value]) => sagan.face[name] === value", arg=[name, value])
+        assert float(page.locator(f"#{box} input[type=number]").input_value()) == value
+    assert page.evaluate("sagan.values()") == [first, second, 0, 1, None]
+
+
 def test_a_card_cannot_cover_the_page(sampler, serve, new_page):
     sampler = copy.copy(sampler)
     sampler.card = '# Card\n\n<div class="cover" style="position:fixed;inset:0;z-index:9999">a</div>\n\nEnd.'
@@ -479,6 +540,9 @@ def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_
     page.wait_for_function("() => sagan.t === null && !sagan.pending()")
     page.wait_for_selector('#walk-view [data-t="0"]')
     np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert "&t=0&" in page.evaluate("navigator.clipboard.readText()")
 
 
 @pytest.mark.one_page
@@ -495,6 +559,29 @@ def test_a_page_that_is_loaded_again_shows_again_what_it_showed(page):
     page.reload()
     page.wait_for_function("globalThis.sagan?.face")
     assert page.evaluate("[sagan.face.seed_a, sagan.lab.state.pins[0].x]") == [seed, 20]
+
+
+def test_the_address_says_what_is_set_while_a_face_is_on_its_way_or_lost(page):
+    requests, seed = HeldRequests(page), page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    requests.wait_for(1)
+    page.evaluate("sagan.lab.pin(20, 30)")
+    page.wait_for_function("() => location.search.includes('pins=20-30')")
+    assert f"?seed={seed}&" in page.url and page.evaluate("sagan.pending()")
+
+
+def test_a_page_that_is_loaded_again_keeps_the_theme_that_was_chosen(page):
+    dark = "document.body.classList.contains('dark')"
+    for chosen in (True, False):
+        page.locator("#header-view .theme").click()
+        assert page.evaluate(dark) is chosen
+        page.locator("#dice").click()
+        page.wait_for_function(
+            "() => !sagan.pending() && location.search.includes(`seed=${sagan.face.seed_a}&`)"
+        )
+        page.reload()
+        page.wait_for_selector("#attention-view [data-drawn]")
+        assert page.evaluate(dark) is chosen
 
 
 def test_a_page_that_is_loaded_again_opens_the_tab_that_it_showed(page):
@@ -553,6 +640,21 @@ def test_without_a_clipboard_the_link_stands_below_the_buttons_until_it_is_outda
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     page.locator("#dice").click()
     field.wait_for(state="hidden")
+
+
+def test_a_link_without_a_clipboard_stays_where_a_box_was_typed_into_before(page):
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    box, requests = page.locator("#seed input[type=number]"), []
+    box.click()
+    box.fill("42")
+    wait_for_face(page, 42)
+    page.on("request", lambda request: requests.append(request.url))
+    page.locator("#header-view .link").click()
+    field = page.locator("#header-view input")
+    field.wait_for()
+    page.wait_for_timeout(300)
+    assert field.is_visible() and field.evaluate("field => document.activeElement === field")
+    assert requests == [] and "?seed=42&" in field.input_value()
 
 
 def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
@@ -692,6 +794,41 @@ def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page
 
 
 @pytest.mark.one_page
+def test_download_and_link_right_after_a_pause_are_of_the_picture_on_screen(page):
+    open_tab(page, "Walk")
+    play_a_while(page)
+    requests = HeldRequests(page)
+    page.locator("#walk-view .play").click()
+    requests.wait_for(1)
+    before = page.evaluate("sagan.face.t")
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+        page.locator("#header-view .link").click()
+        requests.answer(0)
+    t = page.evaluate("sagan.face.t")
+    assert t > before + 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert f"&t={t:g}&" in page.evaluate("navigator.clipboard.readText()")
+    assert len(requests.held) == 1  # the way was paused once
+
+
+@pytest.mark.one_page
+def test_a_way_that_is_stopped_by_an_answer_from_before_it_played_leaves_a_face_to_link_to(page):
+    open_tab(page, "Walk")
+    page.wait_for_selector("#walk-view .play:enabled")
+    requests = HeldRequests(page)
+    page.locator("#psi input[type=number]").fill("0.5")
+    requests.wait_for(1)
+    play_a_while(page)
+    requests.answer(0)
+    page.wait_for_function("() => sagan.t === null && sagan.face.psi === 0.5")
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert "&psi=0.5" in page.evaluate("navigator.clipboard.readText()")
+
+
+@pytest.mark.one_page
 def test_swapping_the_ends_keeps_the_face(page):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
@@ -715,8 +852,6 @@ def test_typing_a_seed_shows_its_face_and_returns_to_the_start_of_the_walk(page,
 def test_truncation_zero_is_the_same_face_for_every_seed(page):
     page.locator("#psi input[type=number]").fill("0")
     page.wait_for_function("sagan.face.psi === 0")
-    page.locator("#psi input[type=number]").blur()  # Gradio then tells the value again
-    page.wait_for_timeout(500)
     one = current_picture(page)
     seed = page.evaluate("sagan.face.seed_a")
     page.locator("#dice").click()

@@ -4,13 +4,15 @@ globalThis.sagan = (() => {
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
   let model; // of the newest face
+  const asksForFaces = (id) => id === 'face-view' || id === 'tour-view';
   const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
   // several answers alone; with the newest of all, no older one is waited for.
   let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
   let opened = false; // what the link says was told
-  let typed = false; // something that no request has read yet, but one is about to
+  let edited = false; // whether a slider was, since the newest request
+  let previewed = null; // how many requests were sent when a way drew its last picture, until the face is another
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
   function settleControls() {
@@ -81,7 +83,7 @@ globalThis.sagan = (() => {
 
     /** The same after "late"; but while a newer face is wanted, the controls stay as they are `now`. */
     returned(now) {
-      const values = page.values(), pending = typed || page.pending();
+      const values = page.values(), pending = edited || page.pending();
       overtaken ||= pending || values.some((value, i) => value !== now[i]); // by one that is not numbered yet
       return pending ? now : values;
     },
@@ -101,15 +103,19 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
-      typed = false;
+      edited = false;
       out++;
       return [++requests, ...values];
     },
 
+    /** The same for a slider. Gradio may postpone its event until a newer request was sent: its answer is a late one. */
+    numberedIfEdited: (values) => (edited ? page.numbered(values) : [-1, ...values.slice(1)]),
+
     /** The face on screen; a way that plays is paused for it. Null where that face does not come. */
     settled() {
-      if (page.t === null) return page.face;
-      const before = requests;
+      if (page.t !== null) previewed = requests; // it may have drawn none yet
+      if (previewed === null) return page.face;
+      const before = previewed;
       return new Promise((done) => {
         const end = (face) => {
           listeners.face.delete(settle);
@@ -117,7 +123,7 @@ globalThis.sagan = (() => {
           done(face);
         };
         const settle = (face) => { if (face.asked > before) end(face); };
-        const fail = (id) => { if (id === 'face-view' && !page.pending()) end(null); };
+        const fail = (id) => { if (asksForFaces(id) && !page.pending()) end(null); };
         page.on('failed', fail);
         listeners.face.add(settle);
         page.emit('pause');
@@ -250,13 +256,16 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
-  document.addEventListener('input', ({ target }) => { typed ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
+  document.addEventListener('input', ({ target }) => { edited ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
   page.on('tab', (name) => { page.tab = name; });
+  page.on('preview', () => { previewed = requests; });
+  page.on('face', () => { if (!page.pending()) previewed = null; });
   page.on('failed', (id) => { // who asked for a face is not kept waiting for it, once none is on its way
-    if (id !== 'face-view' && id !== 'tour-view') return;
+    if (!asksForFaces(id)) return;
     out = Math.max(0, out - 1);
     overtaken = true; // the controls may say what never came
     if (!out) settleControls();
+    if (!page.pending()) previewed = null;
   });
   return page;
 })();

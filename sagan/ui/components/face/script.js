@@ -42,12 +42,13 @@ sagan.on('failed', () => {
 
 // The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay, and
 // during the tour what was shown before.
-let writing = 0;
+let writing = 0, toured = null; // the tour's last face, which is on screen until that from before comes back
 
 function noteInAddress() {
+  if (document.body.classList.contains('touring')) toured = sagan.face;
   clearTimeout(writing);
   writing = setTimeout(() => {
-    if (!sagan.face || sagan.pending() || sagan.t !== null || document.body.classList.contains('touring')) return;
+    if (!sagan.face || sagan.face === toured || sagan.t !== null) return;
     const { searchParams: said } = new URL(sagan.link(sagan.face));
     for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
     history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);
@@ -60,6 +61,16 @@ sagan.lab.on(noteInAddress);
 
 sagan.on('late', () => trigger('late')); // the controls return to the face that is shown
 sagan.on('preview', (picture) => sagan.draw(canvas, picture));
+
+// Gradio's reset leads to what a slider was when its tab was opened first, which may be what a link said.
+document.addEventListener('click', (event) => {
+  const slider = event.target.closest('.reset-button')?.closest('[id]');
+  if (!(slider?.id in props.starts)) return;
+  event.stopPropagation();
+  const box = slider.querySelector('input[type=number]');
+  box.value = props.starts[slider.id];
+  box.dispatchEvent(new Event('input', { bubbles: true }));
+}, true);
 
 element.querySelector('.download').addEventListener('click', async () => {
   if (!sagan.face) return;

@@ -2,7 +2,11 @@ const texts = props.texts;
 const said = element.querySelector('output');
 const byHand = element.querySelector('.by-hand'), field = byHand.querySelector('input');
 
-element.querySelector('.theme').addEventListener('click', () => document.body.classList.toggle('dark'));
+element.querySelector('.theme').addEventListener('click', () => {
+  const dark = document.body.classList.toggle('dark'), address = new URL(location);
+  address.searchParams.set('__theme', dark ? 'dark' : 'light'); // Gradio's word, for when the page is loaded again
+  history.replaceState(history.state, '', address);
+});
 
 element.querySelector('.tour')?.addEventListener('click', () => {
   said.textContent = '';
