@@ -99,7 +99,8 @@ def ship(run: Path, out: Path) -> None:
 
     Whatever else lies in `out` stays, and so does each model card, as model_card.previous.md, then
     model_card.previous-2.md and so on. Raises CheckpointError where there is no checkpoint, where the
-    run saves another one meanwhile, or where `out` holds anything but a shipped one.
+    run saves another one meanwhile, or where `out` holds anything but a shipped one; OSError where the disk
+    refuses, and what was there stays.
     """
     source = checkpoint.find(run)
     made = checkpoint.generator_hash(source)
@@ -114,7 +115,10 @@ def ship(run: Path, out: Path) -> None:
         )
     with checkpoint.replacing_folder(out) as new:
         if shipped:
-            shutil.copytree(out, new, dirs_exist_ok=True)
+            try:
+                shutil.copytree(out, new, dirs_exist_ok=True)
+            except shutil.Error as error:  # a list of (source, destination, reason)
+                raise OSError(error.args[0][0][2]) from error
             if (new / checkpoint.CARD).exists():
                 names = (
                     f"model_card.previous{suffix}.md" for suffix in ("", *(f"-{i}" for i in range(2, 1000)))

@@ -251,6 +251,26 @@ def test_what_cannot_be_averaged_is_refused_in_one_sentence(model, tmp_path, cap
     assert refused(capsys, model) == f"'{model / 'generator.safetensors'}' is missing or cannot be read."
 
 
+def test_maps_in_which_one_number_is_not_finite_are_not_written(model, monkeypatch, capsys):
+    mean = fresh_rng().random((64, 64))
+    mean[tuple(fresh_rng().integers(0, 64, 2))] = fresh_rng().choice([np.nan, np.inf])
+    monkeypatch.setattr(average_maps, "average", lambda *_: {"8x8": mean})
+    sentence = f"The attention of '8x8' in '{model}' is not made of finite numbers."
+    assert refused(capsys, model, "--count", 1) == sentence
+    assert not (model / "average_maps.safetensors").exists()
+
+
+def test_help_names_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--checkpoint CHECKPOINT folder or Hub id (default: checkpoints/celeba64)",
+        "--count COUNT how many faces, seeds 0 and up (default: 256)",
+    ):
+        assert words in text
+
+
 # Reading
 
 

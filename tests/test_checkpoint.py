@@ -1,5 +1,6 @@
 """The checkpoint folder: what is written comes back, what is broken is refused, and a crash loses nothing."""
 
+import csv
 import dataclasses
 import errno
 import json
@@ -10,8 +11,10 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -292,8 +295,10 @@ def test_a_hub_id_is_downloaded_without_anything_that_could_hold_a_pickle(folder
     assert checkpoint.find("some-owner/some.model_2") == folder
     assert asked["name"] == "some-owner/some.model_2"
     parts = ["config.json", "generator.safetensors", "film.safetensors", "curated.json", "model_card.md"]
+    parts += ["generator_raw.safetensors", "state.json"]  # from which another run can start
     ours = [f"{run}{part}" for run in ("", "checkpoint/") for part in parts]
     others = ["model.bin", "model-00001-of-00030.safetensors", "a/generator.safetensors", "generator.pkl"]
+    others += ["checkpoint/state.safetensors", "best/generator.safetensors"]  # of no use here
     wanted = asked["allow_patterns"]
     assert list(filter_repo_objects([*ours, *others], allow_patterns=wanted)) == ours
 
@@ -648,6 +653,11 @@ def test_a_link_out_of_the_checkpoint_is_refused_except_those_of_the_hub(folder,
     blob.rename(shared)
     blob.symlink_to(shared)
     assert load(hub / "snapshots" / "3d4e") == usual
+    foreign = tmp_path / "models--other" / "blobs" / "0a1b2c"
+    foreign.parent.mkdir(parents=True)
+    shutil.copy(folder / name, foreign)
+    beside = link(foreign, hub / "snapshots" / "7b8c")
+    assert refusal(load, beside) == sentence.replace(str(outside), str(beside))
     (tmp_path / "alias").symlink_to(folder)
     assert load(tmp_path / "alias") == usual
 
@@ -698,6 +708,12 @@ def test_a_history_that_this_user_may_not_read_is_refused(folder, monkeypatch):
     assert refusal(checkpoint.read_history, folder) == (
         f"'{path}' cannot be read: [Errno 13] Permission denied: '{path}'."
     )
+
+
+def test_a_history_that_goes_while_it_is_read_is_not_taken_for_a_damaged_one(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_check_place", Path.unlink)
+    with pytest.raises(FileNotFoundError):
+        checkpoint.read_history(folder)
 
 
 @pytest.mark.parametrize(
@@ -777,7 +793,7 @@ def test_a_second_rename_that_fails_puts_the_old_checkpoint_back(tmp_path, monke
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
-def test_the_folder_around_a_checkpoint_is_synced_last(tmp_path, monkeypatch):
+def test_a_checkpoint_is_synced_whole_then_its_folder_then_the_folder_around(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync
 
     def noting(handle: int) -> None:
@@ -786,7 +802,10 @@ def test_the_folder_around_a_checkpoint_is_synced_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", noting)
     save_version(tmp_path / "model", 1)
-    assert synced[-1] == tmp_path
+    *files, folder, around = synced
+    assert {path.name for path in files} == {path.name for path in (tmp_path / "model").iterdir()}
+    assert {path.parent for path in files} == {folder} and folder.name.startswith(".model.new-")
+    assert around == tmp_path
 
 
 def save_version(folder: Path, version: int) -> None:
@@ -919,6 +938,14 @@ def test_between_its_two_renames_the_old_checkpoint_is_found_and_the_next_save_r
     assert load_version(tmp_path / "run") == 1
 
 
+def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
+    save_version(tmp_path / "model", 1)
+    with pytest.raises(KeyboardInterrupt), checkpoint.replacing_folder(tmp_path / "model") as new:
+        (new / "config.json").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and load_version(tmp_path / "model") == 1
+
+
 def test_a_checkpoint_behind_a_link_is_replaced_where_it_lies(tmp_path):
     save_version(tmp_path / "elsewhere/real", 1)
     (tmp_path / "run").mkdir()
@@ -997,7 +1024,34 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_threads_that_write_one_file_at_a_time_write_it_whole(tmp_path):
+    path, both_write = tmp_path / "file", threading.Barrier(2)
+
+    def write(letter: str) -> None:
+        def write_slowly(new: Path) -> None:
+            with new.open("w") as file:
+                file.write(letter * 1000)
+                file.flush()
+                both_write.wait(timeout=60)
+                file.write(letter * 1000)
+
+        checkpoint.replace_file(path, write_slowly)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, "ab"))
+    assert path.read_text() in ("a" * 2000, "b" * 2000)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # The history, row by row
+
+
+def test_a_history_that_cannot_be_written_anew_stays_as_it_was(folder, monkeypatch):
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(csv.DictWriter, "writerows", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.write_history(folder / "history.csv", HISTORY[:1])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_row_is_written_below_the_others_and_a_new_column_anew(tmp_path, monkeypatch):

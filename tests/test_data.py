@@ -129,6 +129,19 @@ def test_sources_follow_each_other_in_the_order_given(load, make_images, tmp_pat
     np.testing.assert_array_equal(load([str(first), archive, second], 32).images, np.concatenate(each))
 
 
+def test_hidden_folders_of_an_archive_are_left_out_as_those_of_a_folder(load, make_images, tmp_path):
+    folder = make_images(2)
+    make_images(3, folder="images/.thumbnails/large")
+    assert len(load([folder], 32)) == len(load([zip_folder(folder, tmp_path / "images.zip")], 32)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_link_that_leads_nowhere_is_no_image(load, make_images):
+    folder = make_images(2)
+    (folder / "gone.png").symlink_to(folder / "missing.png")
+    assert len(load([folder], 32)) == 2
+
+
 def test_what_macos_adds_to_an_archive_is_not_taken_for_images(load, make_images, tmp_path):
     archive = zip_folder(make_images(2), tmp_path / "images.zip")
     with zipfile.ZipFile(archive, "a") as file:
@@ -204,6 +217,22 @@ def test_transparent_images_are_put_on_white(load, tmp_path, rng):
     assert np.abs(load([tmp_path / "faces"], 8).images[0] - wanted).max() <= 1
 
 
+def test_a_transparent_colour_of_a_palette_and_transparent_grey_are_put_on_white(load, tmp_path, rng):
+    colours = rng.integers(0, 256, (3, 3), np.uint8)
+    which = rng.integers(0, 3, (8, 8)).astype(np.uint8)
+    palette = Image.fromarray(which)
+    palette.putpalette(colours.tobytes())
+    grey = random_pixels(rng, 8, 8, 2)
+    folder = tmp_path / "faces"
+    save(grey, folder / "b.png")
+    palette.save(folder / "a.png", transparency=1)
+    colours[1] = 255
+    images = load([folder], 8).images
+    np.testing.assert_array_equal(images[0], colours[which])
+    alpha = grey[:, :, 1] / 255
+    assert np.abs(images[1] - (grey[:, :, 0] * alpha + 255 * (1 - alpha))[:, :, None]).max() <= 1
+
+
 # The cache
 
 
@@ -263,6 +292,17 @@ def test_folders_with_equal_names_dates_and_sizes_are_told_apart(load, make_imag
         os.utime(file, ns=(10**18, 10**18))
     one, other = (np.array(load([file.parent], 32).images) for file in files)
     assert not np.array_equal(one, other)
+
+
+def test_files_of_equal_dates_and_sizes_that_swap_their_names_are_told_apart(load, make_images):
+    folder = make_images(2)
+    one, other = sorted(folder.iterdir())
+    for file in (one, other):
+        file.write_bytes(file.read_bytes().ljust(9000, b"\0"))
+        os.utime(file, ns=(10**18, 10**18))
+    before = np.array(load([folder], 32).images)
+    one.rename(folder / "0002.png")
+    np.testing.assert_array_equal(load([folder], 32).images, before[::-1])
 
 
 def test_images_one_folder_deeper_are_the_same_images(load, make_images, tmp_path):
@@ -402,6 +442,25 @@ def test_labels_may_begin_with_a_byte_order_mark_as_spreadsheets_write_it(load, 
     assert load([make_images(1)], 8, labels=tmp_path / "l.csv", label_columns=["Male"]).labels.tolist() == [1]
 
 
+def test_empty_lines_among_the_labels_are_passed_over(load, make_images, tmp_path):
+    (tmp_path / "l.csv").write_text("file,Male\n\n0000.png,1\n\n0001.png,0\n\n")
+    images = load([make_images(2)], 8, labels=tmp_path / "l.csv", label_columns=["Male"])
+    assert images.labels.tolist() == [1, 0]
+
+
+def test_a_label_column_may_be_called_as_the_column_of_the_files(load, make_images, tmp_path):
+    table = write_labels(tmp_path / "l.csv", [["Male", "Male"], ["0000.png", 1], ["0001.png", 0]])
+    assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("row", [b"0000.png,\xff", b"0000.png," + b"1" * 200_000], ids=["no text", "huge"])
+def test_labels_that_are_no_table_of_text_are_one_sentence(load, make_images, tmp_path, row):
+    path = tmp_path / "l.csv"
+    path.write_bytes(b"file,Male\n" + row + b"\n")
+    error = error_of(load, [make_images(1)], 8, labels=path, label_columns=["Male"])
+    assert error.startswith(f"labels {path} can't be read as CSV: ")
+
+
 def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, tmp_path):
     table = write_labels(tmp_path / "l.csv", [["file", " Male"], ["img/0000.png", 1], [" 0001.png ", 0]])
     assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
@@ -525,6 +584,10 @@ def test_one_source_and_one_label_column_may_be_given_by_themselves(load, make_i
 PIXELS = np.zeros((2, 32, 32, 3), np.uint8)
 
 
+def test_a_set_of_no_images_may_have_classes():
+    assert ImageSet(PIXELS[:0], np.zeros(0, np.int64), ("a", "b")).class_counts == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
@@ -646,6 +709,12 @@ def test_a_thread_of_pixels_is_an_unreadable_image(load, make_images):
     make_images(1, size=(2, 202), folder="images/high")
     with pytest.warns(UserWarning, match=r"left out 1 unreadable .*high/0000\.png \(2 x 202 is too narrow\)"):
         assert len(load([folder], 8)) == 201
+
+
+def test_of_a_thread_of_pixels_the_centre_is_cut_out_where_a_crop_is_given(load, make_images):
+    path = make_images(1, size=(8, 816)) / "0000.png"
+    expected = np.asarray(Image.open(path))[404:412]
+    np.testing.assert_array_equal(load([path.parent], 8, crop=8).images, [expected])
 
 
 @pytest.mark.parametrize(

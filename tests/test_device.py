@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,11 @@ def test_a_device_that_is_not_there_is_refused(name):
     assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
 
 
+def test_a_cpu_is_described_by_the_threads_that_torch_has_on_it(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert device.describe_device(torch.device("cpu")) == f"7 CPU threads ({sys.platform})"
+
+
 def test_a_gpu_that_shall_be_deterministic_is_told_so_before_its_first_product(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "is put back after the test")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -26,6 +32,9 @@ def test_a_gpu_that_shall_be_deterministic_is_told_so_before_its_first_product(m
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     device.make_deterministic()
     assert asked == [True] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # what somebody chose stays
+    device.make_deterministic()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
@@ -59,6 +68,14 @@ def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
     assert not device.has_native_bf16(torch.device("cuda:0"))
 
 
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("avx512", [False, True])
+def test_a_cpu_has_bf16_by_either_set_of_instructions(monkeypatch, avx512, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert device.has_native_bf16(torch.device("cpu")) is (avx512 or amx)
+
+
 FAULTS = """
 import resource, torch
 from sagan.device import keep_freed_memory
@@ -82,6 +99,22 @@ def test_freed_memory_is_handed_out_again_without_page_faults():
     before, kept, after = printed.split()
     assert kept == "True"
     assert int(after) < int(before) / 10
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1 << 30, True), (1 << 25, True), (0, False)])
+def test_both_thresholds_of_malloc_are_raised_as_far_as_it_takes_them(monkeypatch, most, kept):
+    """Whether one of them alone shows in page faults depends on what else lies in memory."""
+    raised = {}
+
+    def mallopt(threshold: int, size: int) -> int:
+        if threshold == -3 and size > most:
+            return 0
+        raised[threshold] = size
+        return 1
+
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert device.keep_freed_memory() is kept
+    assert raised == ({-3: most, -1: 2**31 - 1} if kept else {})
 
 
 def test_without_glibc_memory_is_left_as_it_is(monkeypatch):

@@ -1,7 +1,10 @@
 """Export: exact weights, batch norm measured anew, and what is copied out of a run."""
 
 import copy
+import errno
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -335,6 +338,33 @@ def test_a_broken_checkpoint_is_not_shipped(run, tmp_path, name):
     with pytest.raises(CheckpointError, match="not finite"):
         ship(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("module", "call"), [(shutil, "copyfile"), (os, "fsync")])
+def test_a_disk_that_refuses_is_one_sentence_and_leaves_what_was_shipped(
+    run, tmp_path, monkeypatch, capsys, module, call
+):
+    out = tmp_path / "out"
+    ship(run, out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, call, full)
+    with pytest.raises(SystemExit) as stopped:
+        export.main(["--run", str(run), "--out", str(out)])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "python -m sagan.export: error: [Errno 28] No space left on device"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_command_that_opens_what_was_shipped_can_be_pasted_into_a_shell(run, tmp_path, capsys):
+    out = tmp_path / "it's mine"
+    export.main(["--run", str(run), "--out", str(out)])
+    said = capsys.readouterr().out.strip()
+    assert shlex.split(said.partition(" can be opened with: ")[2])[-1] == str(out)
 
 
 def test_the_command_refuses_in_one_sentence(tmp_path, capsys):

@@ -58,7 +58,7 @@ def means(images: np.ndarray) -> np.ndarray:
     return quarters.transpose(0, 3, 1, 2).reshape(n, 12)
 
 
-MEANS = f"{__name__}:Means"
+MEANS, READY = f"{__name__}:Means", Means()
 
 
 @pytest.fixture(autouse=True)
@@ -257,6 +257,7 @@ def test_another_network_is_made_by_its_name_in_eval_mode():
         ("torch.nn:Linear", "could not be made: "),
         ("builtins:dict", "makes {}, which no images can be given to."),
         ("json:__name__", "must be a class or function that makes the network."),
+        (f"{__name__}:READY", "must be a class or function that makes the network."),
     ],
 )
 def test_a_network_that_is_not_there_is_refused(name, sentence):
@@ -381,6 +382,16 @@ def test_attention_is_measured_one_face_at_a_time_with_the_labels_that_are_given
     generator.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), given[1].tolist())))
     attention_figures(generator, [4, 9, 11], labels=[2, 0, 0])
     assert seen == [(1, [2]), (1, [0]), (1, [0])]
+
+
+def test_the_attention_of_no_more_than_64_faces_is_measured(monkeypatch):
+    assert metrics.ATTENTION_FACES == 64
+    monkeypatch.setattr(metrics, "ATTENTION_FACES", 3)
+    images = fresh_rng().integers(0, 256, (20, 32, 32, 3), np.uint8)
+    generator = make_generator(PLAIN)
+    figures = Measurement(Means().eval(), images, seed=5)(generator)
+    expected = attention_figures(generator, [5, 6, 7])
+    assert {name: figures[name] for name in expected} == expected
 
 
 def test_the_halves_do_not_depend_on_the_seed_and_figures_repeat():
@@ -512,6 +523,7 @@ def test_classes_come_as_often_as_in_training_or_equally_often(make_images, monk
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--count", 0], "The count is 0, but must be from 10 to 12, half of the 24 reference images: "),
         (["--count", 13], "The count is 13, but must be from 10 to 12, half of the 24 reference images: "),
         (["--seed", -1], "A seed must be an integer from 0 to 4294967295, but was -1."),
         (["--truncation", 1.5], "Truncation must be a number from 0 to 1, but was 1.5."),
@@ -527,6 +539,27 @@ def test_classes_come_as_often_as_in_training_or_equally_often(make_images, monk
 def test_options_that_cannot_be_met_end_the_command_with_one_sentence(make_images, capsys, options, sentence):
     make_images(24)
     assert refused(capsys, "--checkpoint", make_run(), *options).startswith(sentence)
+
+
+def test_a_truncation_that_makes_no_sense_is_refused_before_any_work(capsys, monkeypatch):
+    monkeypatch.setattr(metrics, "load_features", lambda *_: pytest.fail("the network was loaded"))
+    sentence = refused(capsys, "--checkpoint", make_run(), "--truncation", 1.5)
+    assert sentence == "Truncation must be a number from 0 to 1, but was 1.5."
+
+
+def test_help_names_the_defaults(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--checkpoint CHECKPOINT folder or Hub id (default: checkpoints/celeba64)",
+        "(default: inception)",
+        "(default: ema)",
+        "(default: half the reference, at most 5,000)",
+        "(default: 1.0, full variety)",
+        "(default: auto, cuda where there is one)",
+    ):
+        assert words in text
 
 
 def test_raw_weights_that_were_not_shipped_are_refused(make_images, capsys):
@@ -664,6 +697,12 @@ def test_the_picture_of_real_people_stays_out_of_what_others_get(make_images, ca
     assert not list(Path.cwd().rglob("neighbours.png"))
 
 
+def test_a_worktree_of_git_is_under_version_control_too(capsys):
+    Path(".git").write_text("gitdir: elsewhere/.git/worktrees/here\n")
+    sentence = refused(capsys, "--checkpoint", make_run("tracked"), "--neighbours", "images")
+    assert "lies in a folder under version control" in sentence
+
+
 def test_a_run_that_git_ignores_may_keep_the_picture(make_images):
     make_images(24)
     git("init", ".")
@@ -672,13 +711,23 @@ def test_a_run_that_git_ignores_may_keep_the_picture(make_images):
     assert Path("runs/one/neighbours.png").is_file()
 
 
-def test_a_path_that_this_user_may_not_see_is_one_sentence(make_images, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            PermissionError(13, "Permission denied", "private/images"),
+            "'private/images' cannot be used: Permission denied.",
+        ),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+    ids=repr,
+)
+def test_what_the_system_refuses_is_one_sentence(capsys, monkeypatch, error, sentence):
     def refuse(*_):
-        raise PermissionError(13, "Permission denied", "private/images")
+        raise error
 
     monkeypatch.setattr(metrics, "load_images", refuse)
-    sentence = refused(capsys, "--checkpoint", make_run())
-    assert sentence == "'private/images' cannot be used: Permission denied."
+    assert refused(capsys, "--checkpoint", make_run()) == sentence
 
 
 def test_a_gpu_without_room_is_one_sentence(make_images, capsys, monkeypatch):

@@ -23,7 +23,7 @@ from sagan import checkpoint, learner
 from sagan.data import ImageSet
 from sagan.learner import TrainingError
 from sagan.networks import SaganConfig
-from sagan.parallel import ALONE, PATIENCE, Processes, processes
+from sagan.parallel import ALONE, PATIENCE, Processes, is_lost_connection, processes
 from sagan.recipe import Recipe
 from sagan.trainer import Trainer
 
@@ -93,6 +93,7 @@ def in_one_of_two(rank: int, folder: Path, port: int) -> None:
                 "two_steps": two_steps(make(data, folder, team, **case)),
             }
         found["most"], found["mean"] = team.most(rank, -rank), team.mean(rank, 5)
+        found["digits"] = team.most((1 << 48) + rank)
         with team.leader_first():
             found["leader was first"] = (folder / "led").exists()
             if team.leads:
@@ -166,6 +167,7 @@ def test_processes_agree_on_the_most_and_the_mean_and_let_the_leader_go_first(tw
     _, found = two
     for one in found:
         assert (one["most"], one["mean"]) == ([1, 0], [0.5, 5])
+        assert one["digits"] == [(1 << 48) + 1]  # as many as `Trainer.start_from` compares
     assert [one["leader was first"] for one in found] == [False, True]
 
 
@@ -225,6 +227,19 @@ def test_a_device_that_the_processes_cannot_have_is_refused(monkeypatch, device,
     with pytest.raises(ValueError) as error, processes(device):
         pass
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), True),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed"), True),
+        (RuntimeError("the sizes differ"), False),
+    ],
+    ids=["of NCCL", "of gloo", "another"],
+)
+def test_errors_of_what_processes_talk_through_say_that_one_is_gone(error, lost):
+    assert is_lost_connection(error) is lost
 
 
 # The command
@@ -388,8 +403,12 @@ def test_each_process_has_a_gpu_of_its_own_and_patience(monkeypatch, rank):
         monkeypatch.setattr(
             torch.distributed, name, lambda backend, timeout=None: groups.append((backend, timeout))
         )
-    for name, value in (("get_rank", rank), ("get_world_size", 2), ("destroy_process_group", None)):
+    for name, value in (("get_rank", rank), ("get_world_size", 2)):
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
-    with processes("auto") as (_, device):
-        assert [device] == chosen == [f"cuda:{rank}"]
+    left = []
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(True))
+    with pytest.raises(ZeroDivisionError), processes("auto") as (_, device):
+        assert [device] == chosen == [f"cuda:{rank}"] and not left
+        _ = 1 / 0
+    assert left == [True]
     assert groups == [("nccl", PATIENCE), ("gloo", PATIENCE)] and PATIENCE.total_seconds() > 3600

@@ -103,6 +103,7 @@ sampler._generator.register_forward_hook(
     lambda *_: ran_in.append((torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
 )
 faces = [sampler.face_and_queries_keys(from_seed(seed, sampler.config.z_dim)) for seed in range(40, 45)]
+sampler.faces([from_seed(seed, sampler.config.z_dim) for seed in range(8)])  # all workers at once
 later = []
 thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
 thread.start(); thread.join()
@@ -115,7 +116,7 @@ print(json.dumps([pixels, queries, ran_in, torch.get_num_threads(), later]))
     sampler, latents = Sampler.load(folder), [from_seed(seed, CONFIG.z_dim) for seed in range(40, 45)]
     assert pixels == [face.tobytes().hex() for face in sampler.faces(latents)]
     assert queries == [sampler.queries_keys(latent)["16x16"][0].tobytes().hex() for latent in latents]
-    assert ran_in == [[1, False]] * 5
+    assert ran_in == [[1, False]] * (5 + 8)
     assert (of_the_caller, of_later_threads) == (3, [3])
 
 
@@ -200,8 +201,9 @@ def test_extreme_pixels_reach_0_and_255_and_do_not_wrap(sampler):
 
 
 def test_no_latents_are_no_faces(sampler):
-    assert sampler.faces(random_latents(0)).shape == (0, 32, 32, 3)
-    assert sampler.score(random_images(0)).shape == (0,)
+    for model, labels in ((sampler, None), (make_sampler(num_classes=3), [])):
+        assert model.faces(random_latents(0), labels).shape == (0, 32, 32, 3)
+        assert model.score(random_images(0), labels).shape == (0,)
 
 
 @pytest.mark.parametrize("layer", CONFIG.g_attention)
@@ -478,6 +480,19 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(folder, monkeypat
         return read(path)
 
     monkeypatch.setattr(checkpoint, "load_discriminator", overtaken)
+    with pytest.raises(CheckpointError) as refusal:
+        Sampler.load(folder)
+    assert str(refusal.value) == f"'{folder}' was saved anew while it was read: open it again."
+
+
+def test_a_checkpoint_that_changes_once_its_networks_were_read_is_refused(folder, monkeypatch):
+    find = average_maps.find
+
+    def overtaken(path: Path, config: SaganConfig) -> Path | None:
+        save_anew(path)
+        return find(path, config)
+
+    monkeypatch.setattr(average_maps, "find", overtaken)
     with pytest.raises(CheckpointError) as refusal:
         Sampler.load(folder)
     assert str(refusal.value) == f"'{folder}' was saved anew while it was read: open it again."
@@ -845,6 +860,9 @@ def test_a_checkpoint_without_curated_faces_has_none(folder):
         [{**FACE, "seed": "7"}],
         [{**FACE, "query": [0.5]}],
         [{**FACE, "query": [0.5, 1.2]}],
+        [{**FACE, "query": [1.2, 0.5]}],
+        [{**FACE, "query": [0.5, -0.2]}],
+        [{**FACE, "query": [-0.2, 0.5]}],
         [{**FACE, "query": [math.nan, 0.5]}],
         [{**FACE, "query": None}],
         [{"seed": 7, "query": [0.5, 0.5]}],

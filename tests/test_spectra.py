@@ -307,6 +307,7 @@ def test_the_samplers_power_iteration_runs_on_the_shipped_weight(tmp_path, monke
     weight = sampler._discriminator.embedding.weight.double().numpy()
     expected = power_iteration(weight, 9, seed)
     np.testing.assert_array_equal(sampler.power_iteration("discriminator/embedding", seed, 9), expected)
+    assert len(sampler.power_iteration("discriminator/embedding", seed)[0]) == 31
     with monkeypatch.context() as slow:  # what takes long is not done again for another seed
         slow.delattr(spectra, "first_left_vectors")
         again = sampler.power_iteration("discriminator/embedding", seed + 1, 9)

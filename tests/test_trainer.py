@@ -1717,12 +1717,16 @@ def test_resuming_with_other_images_or_networks_is_refused(stopped):
 
 SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "about": {}}
 DAMAGED = [
+    {"step": None},
+    {"seconds": "1.0"},
+    {"images": None},
+    {"about": []},
     {"recipe": []},
     {"recipe": {}},
     {"recipe": {"batch_size": "4"}},
     {"recipe": {"batch_size": 4, "d_steps": None}},
     {"before": {}},
-    {"before": learner.NOTHING_BEFORE | {"images": "0"}},
+    *({"before": learner.NOTHING_BEFORE | {name: []}} for name in learner.NOTHING_BEFORE),
 ]
 
 
@@ -1814,6 +1818,7 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"augment": 1.1}, "augment is 1.1, but must be from 0 to 1"),
         ({"seed": 2**32}, "seed is 4294967296, but must be from 0 to 4294967295"),
         ({"betas": (0.0, 1.0)}, "betas are (0.0, 1.0), but must be two numbers from 0 to below 1"),
+        ({"betas": (-0.1, 0.9)}, "betas are (-0.1, 0.9), but must be two numbers from 0 to below 1"),
         ({"betas": (0.5,)}, "betas are (0.5,), but must be two numbers from 0 to below 1"),
         ({"steps": 0}, "steps is 0, but must be more than 0"),
         ({"steps": None, "minutes": math.inf}, "minutes is inf, but must be more than 0"),
@@ -1822,6 +1827,8 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"steps": None}, "a run is as long as either steps or minutes says: give one of them"),
         ({"loss": "lsgan"}, "loss is 'lsgan', but must be one of ('hinge', 'wgan-gp')"),
         ({"batch_size": 2.5}, "batch_size is 2.5, but must be an integer"),
+        ({"d_steps": 1.5}, "d_steps is 1.5, but must be an integer"),
+        ({"seed": 0.5}, "seed is 0.5, but must be an integer"),
         ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
         ({"flips": "no"}, "flips is 'no', but must be true or false"),
         ({"sync_batch_norm": 1}, "sync_batch_norm is 1, but must be true or false"),
