@@ -1,6 +1,7 @@
 """The public endpoints, called as programs call them."""
 
 import asyncio
+import copy
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -300,6 +301,19 @@ def test_a_body_where_none_is_read_is_no_error():
     app = Starlette(routes=[Route("/", stream)], middleware=[Middleware(Gate)])
     answer = TestClient(app).request("GET", "/", content=bytes(200_000))
     assert (answer.status_code, answer.text) == (200, "all of it")
+
+
+def test_answers_to_events_name_the_model_and_what_browsers_may_keep_does_not(serve, sampler):
+    own = copy.copy(sampler)
+    for model, named in (("abc", "abc"), (None, "none")):
+        own.sha256 = model
+        address = serve(own)
+        for path in ("run/predict", "queue/join"):
+            for body in ({"data": [], "fn_index": 10_000, "session_hash": "test"}, {}):  # refused as well
+                answer = httpx.post(f"{address}gradio_api/{path}", json=body)
+                assert answer.headers["sagan-model"] == named
+        for path in ("", "config", "theme.css", "gradio_api/info"):
+            assert "sagan-model" not in httpx.get(address + path).headers
 
 
 @pytest.fixture
