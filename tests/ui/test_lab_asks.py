@@ -469,15 +469,19 @@ def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler)
 
 
 @pytest.mark.one_page
-def test_the_strongest_keys_never_hold_all_of_the_weight(page, sampler, monkeypatch):
-    computation, weights = sampler.computation, np.float32([0.997, 1e-3, 5e-4, 4e-4, 3e-4])
+@pytest.mark.parametrize(
+    ("weights", "held"),
+    [([0.997, 1e-3, 5e-4, 4e-4, 3e-4], "> 99 %"), ([1 / 1024] * 5, "< 1 %"), ([6 / 4096] * 5, "1 %")],
+)
+def test_the_strongest_keys_never_hold_all_of_the_weight_or_none(page, sampler, monkeypatch, weights, held):
+    computation, given = sampler.computation, np.float32(weights)
     monkeypatch.setattr(
-        sampler, "computation", lambda *given, **more: replace(computation(*given, **more), weights=weights)
+        sampler, "computation", lambda *asked, **more: replace(computation(*asked, **more), weights=given)
     )
     pin(page, somewhere())
     open_numbers(page)
     page.wait_for_selector("#numbers-view [data-shown]:not(.waiting)")
-    assert "hold > 99 % of the weight" in page.locator("#numbers-view .rest").text_content()
+    assert f"hold {held} of the weight" in page.locator("#numbers-view .rest").text_content()
 
 
 @pytest.mark.one_page
