@@ -564,6 +564,25 @@ def test_a_copied_link_opens_the_tab_that_it_was_copied_on(page, new_page):
     assert other.locator("#face-view .notice").text_content() == ""
 
 
+@pytest.mark.one_page
+@pytest.mark.parametrize("width", [320, 390, 800, 1280])
+def test_nothing_moves_for_what_is_said_of_a_copied_link(page, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    places = """() => [...document.querySelectorAll('#header-view :is(h1, p, button), #page')].map((part) => {
+        const { x, y, width, height } = part.getBoundingClientRect();
+        return [x, y, width, height];
+    })"""
+    before = page.evaluate(places)
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert page.evaluate(places) == before
+    said = page.locator("#header-view output").bounding_box()
+    assert said["x"] >= 0 and said["x"] + said["width"] <= width
+    for button in page.locator("#header-view button").all():
+        button.click(trial=True)  # Playwright clicks only what nothing covers
+    page.wait_for_function("!document.querySelector('#header-view output').textContent")
+
+
 def test_a_curated_face_that_is_loaded_again_is_told_of_again(page, sampler):
     seed, (x, y), text = sampler.curated[1]
     page.locator("#attention-view .choices button").nth(1).click()
