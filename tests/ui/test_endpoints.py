@@ -452,6 +452,6 @@ def test_more_requests_than_can_wait_are_refused_in_a_sentence(address, monkeypa
 def test_the_face_to_which_the_tour_returns_is_checked_on_the_server_too(address, name, bad, allowed):
     good = {"seed_a": 5, "seed_b": 6, "t": 0.25, "psi": 0.5, "label": None}
     answer = send(address, "leave", good)
-    assert answer.status_code == 200 and answer.json()["data"][1:5] == [5, 6, 0.25, 0.5]
+    assert answer.status_code == 200 and answer.json()["data"][:4] == [5, 6, 0.25, 0.5]
     assert f"{allowed}, but was {bad!r}." in send(address, "leave", good | {name: bad}).json()["error"]
     assert allowed in send(address, "leave", {k: v for k, v in good.items() if k != name}).json()["error"]
