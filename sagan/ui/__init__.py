@@ -13,7 +13,7 @@ from sagan.ui.components import view
 from sagan.ui.controls import current_face, open_link
 from sagan.ui.faces import faces_tab
 from sagan.ui.footer import footer
-from sagan.ui.gate import Gate
+from sagan.ui.gate import Gate, broken
 from sagan.ui.inside import inside_tab
 from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 SESSIONS = 200  # of which Gradio keeps the last answers, 1 MB each; the page itself keeps what it needs
-SCRIPTS = ("attention", "page", "frame", "lab", "pointer", "panel", "files", "snapshot")
+SCRIPTS = ("model", "attention", "page", "frame", "lab", "pointer", "panel", "files", "snapshot")
 
 
 def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
@@ -34,6 +34,7 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
     Launch it with `app.launch(**launch_options())`.
     """
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(60, 600)) as app:
+        app.model = (sampler and sampler.sha256) or "none"  # the gate names it in answers
         # Those who chose faces worth a look know that these are faces.
         shows_faces = sampler is None or bool(sampler.curated)
         view(
@@ -80,7 +81,7 @@ def launch_options() -> dict[str, Any]:
         "head": "".join((style, *scripts)),
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
-        "app_kwargs": {"middleware": [Middleware(Gate)]},
+        "app_kwargs": {"middleware": [Middleware(Gate)], "exception_handlers": {Exception: broken}},
         "state_session_capacity": SESSIONS,
     }
 

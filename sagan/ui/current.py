@@ -135,7 +135,6 @@ def describe(sampler: "Sampler", face: CurrentFace, **extra: Any) -> str:
         "class_name": class_name(sampler, label),
         "image": pictures.png_uri(image),
         "layers": layers_of(queries_keys, sampler.gammas),
-        "model": sampler.sha256,
     }
     return json.dumps({**asdict(face), **about, **extra})
 

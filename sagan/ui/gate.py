@@ -1,8 +1,11 @@
 """What the page's server refuses before Gradio reads it."""
 
 import re
+from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +26,8 @@ class Gate:
 
     Gradio takes a body of any size, spends seconds of everybody's time on a large one, and keeps what it held
     for as long as it keeps the session.
+
+    What is asked for with a body is answered with a header that names the model (static/model.js).
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,6 +44,7 @@ class Gate:
                 return
             if scope["method"] not in ("GET", "HEAD"):  # no route of Gradio reads the body of one
                 receive = _counted(receive)
+                send = _signed(send, scope["app"])
         await self.app(scope, receive, send)
 
 
@@ -54,3 +60,22 @@ def _counted(receive: Receive) -> Receive:
         return message
 
     return counted
+
+
+def _signed(send: Send, app: Any) -> Send:
+    async def signed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(_model_of(app))
+        await send(message)
+
+    return signed
+
+
+def _model_of(app: Any) -> dict[str, str]:
+    model = getattr(getattr(app, "blocks", None), "model", "")  # set by `build_app`
+    return {"sagan-model": model} if model else {}
+
+
+async def broken(request: Request, _: Exception) -> PlainTextResponse:
+    """What is answered to an error, as where an event is asked for that only another model's page has."""
+    return PlainTextResponse("Internal Server Error", 500, _model_of(request.app))

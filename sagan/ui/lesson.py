@@ -87,7 +87,8 @@ def setting(sampler: "Sampler", step: Step) -> dict[str, Any]:
     pins = (
         _receiving_most(sampler, step)[0] if step.most else [heatmaps.cell(query, sampler.config.image_size)]
     )
-    return {"shows": step.shows, "unfold": step.unfold, "dice": dice, "lab": lab, "pins": pins}
+    words = {"shows": step.shows, "tab": step.tab, "unfold": step.unfold}
+    return words | {"dice": dice, "lab": lab, "pins": pins}
 
 
 def _face_of(sampler: "Sampler", step: Step) -> tuple[int, tuple[float, float]]:
@@ -174,7 +175,7 @@ def tour(sampler: "Sampler") -> gr.HTML:
 
 
 def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
-    """Build the tab, its events and those of the `tour` card; a step may show any of `tabs`."""
+    """Build the tab, its events and those of the `tour` card, which opens any of `tabs`."""
     sampler = controls.sampler
     chosen = steps(sampler)
     with gr.Tab(texts.LESSON_TAB, id="lesson"):
@@ -192,14 +193,14 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         seed_b = other_end(sampler, seed, seed_b)
         face = CurrentFace(seed, seed_b, label=first_class(sampler) if step.most else label)
         shown = await controls.describe(asked, face, step=index)
-        return gr.Tabs(selected=step.tab), *face.values, shown
+        return *face.values, shown
 
     async def leave(event: gr.EventData, asked: float) -> tuple:
         classes = sampler.config.num_classes
         seeds = [number_of(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
         shares = [number_of(event, name, 1, whole=False) for name in ("t", "psi")]
         face = CurrentFace(*seeds, *shares, number_of(event, "label", classes - 1) if classes else None)
-        return gr.Tabs(selected="lesson"), *face.values, await controls.describe(asked, face)
+        return *face.values, await controls.describe(asked, face)
 
     @cache  # the same for everybody
     def sheet() -> str:
@@ -208,8 +209,9 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
     async def want(event: gr.EventData) -> dict[str, Any]:
         return {"number": number_of(event, "number"), "html": await in_worker(sheet)}
 
-    controls.new_face(
-        card.go, go, [controls.seed_b, controls.label], [tabs, *controls.inputs], card, **CHOICE
-    )
-    controls.new_face(card.leave, leave, outputs=[tabs, *controls.inputs], teller=card, **CHOICE)
+    controls.new_face(card.go, go, [controls.seed_b, controls.label], controls.inputs, card, **CHOICE)
+    controls.new_face(card.leave, leave, outputs=controls.inputs, teller=card, **CHOICE)
+    # Without the server, whose answers may overtake each other.
+    wanted = "document.querySelector('#tour-view .card').dataset.tab"
+    card.turn(None, None, tabs, js=f"() => ({{ __type__: 'update', selected: {wanted} }})", **CHOICE)
     lesson.want(want, None, lesson, **CHOICE).failure(None, js=failed(lesson))

@@ -211,7 +211,11 @@ DIALS = {
     },
     "no_gammas": "All gammas are 0, so that maps change nothing: turn a dial first.",
     "no_pins": "Nothing is pinned, so nothing changes. Pin a place on a picture above.",
-    "same": "Face B is this face. Choose another one in the tab Walk, as seed B.",
+    "same": {
+        "seed": "Face B is this face. Choose another one in the tab Walk, as seed B.",
+        "t": "Face B is this face: it lies at the end of the way. Go back towards A in the tab Walk.",
+        "psi": "Face B is this face: with truncation 0 all seeds give the same one. Raise the truncation.",
+    },
     "b": "face B unaltered, seed {seed}",
     "help": "The generator makes this face again with other gammas, maps or values. The difference is the "
     "picture as dialled minus the one with attention off; grey is no change. Off is not a GAN without "

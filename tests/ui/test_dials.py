@@ -426,14 +426,32 @@ def test_classes_are_kept_by_the_dials(with_classes):
     np.testing.assert_array_equal(pixels(answer["difference"]), wanted)
 
 
-@pytest.mark.parametrize("query", ["seed=8&seed_b=8&maps=b", "seed=7&seed_b=8&t=1&maps=told&pins=3-4"])
-def test_where_face_b_is_the_face_itself_the_page_says_so(new_page, address, query):
+@pytest.mark.parametrize(
+    ("query", "why", "box", "value"),
+    [
+        ("seed=8&seed_b=8&maps=b", "seed", "#seed-b", "9"),
+        ("seed=7&seed_b=8&t=1&maps=told&pins=3-4", "t", "#t", "0.5"),
+        ("seed=7&seed_b=8&t=1&psi=0&maps=b", "psi", "#psi", "0.5"),
+    ],
+)
+def test_where_face_b_is_the_face_itself_the_page_says_why_and_what_helps(
+    new_page, address, query, why, box, value
+):
     page = new_page(f"{address}?{query}")
     page.wait_for_selector("#dials-view .fold[open]")
-    assert part(page, ".how").text_content() == texts.DIALS["same"]
-    page.locator("#dice").click()
-    page.wait_for_function("![7, 8].includes(sagan.face.seed_a)")
-    assert part(page, ".how").text_content() == texts.DIALS["how"]["told" if "told" in query else "b"]
+    assert part(page, ".how").text_content() == texts.DIALS["same"][why]
+    page.get_by_role("tab", name=texts.WALK_TAB, exact=True).click()
+    page.locator(f"{box} input[type=number]").fill(value)
+    page.wait_for_function(
+        "before => document.querySelector('#dials-view .how').textContent !== before",
+        arg=texts.DIALS["same"][why],
+    )
+    after = {
+        "seed": texts.DIALS["how"]["b"],
+        "t": texts.DIALS["how"]["told"],
+        "psi": texts.DIALS["same"]["t"],
+    }
+    assert part(page, ".how").text_content() == after[why]
 
 
 def test_the_dials_have_room_at_every_width(new_page, address):

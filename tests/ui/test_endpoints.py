@@ -1,6 +1,7 @@
 """The public endpoints, called as programs call them."""
 
 import asyncio
+import copy
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -302,6 +303,19 @@ def test_a_body_where_none_is_read_is_no_error():
     assert (answer.status_code, answer.text) == (200, "all of it")
 
 
+def test_answers_to_events_name_the_model_and_what_browsers_may_keep_does_not(serve, sampler):
+    own = copy.copy(sampler)
+    for model, named in (("abc", "abc"), (None, "none")):
+        own.sha256 = model
+        address = serve(own)
+        for path in ("run/predict", "queue/join"):
+            for body in ({"data": [], "fn_index": 10_000, "session_hash": "test"}, {}):  # refused as well
+                answer = httpx.post(f"{address}gradio_api/{path}", json=body)
+                assert answer.headers["sagan-model"] == named
+        for path in ("", "config", "theme.css", "gradio_api/info"):
+            assert "sagan-model" not in httpx.get(address + path).headers
+
+
 @pytest.fixture
 def elsewhere(monkeypatch) -> Iterator[tuple[str, list[str]]]:
     """The address of a file that another server has, as if on another machine, and what was asked of it."""
@@ -438,6 +452,6 @@ def test_more_requests_than_can_wait_are_refused_in_a_sentence(address, monkeypa
 def test_the_face_to_which_the_tour_returns_is_checked_on_the_server_too(address, name, bad, allowed):
     good = {"seed_a": 5, "seed_b": 6, "t": 0.25, "psi": 0.5, "label": None}
     answer = send(address, "leave", good)
-    assert answer.status_code == 200 and answer.json()["data"][1:5] == [5, 6, 0.25, 0.5]
+    assert answer.status_code == 200 and answer.json()["data"][:4] == [5, 6, 0.25, 0.5]
     assert f"{allowed}, but was {bad!r}." in send(address, "leave", good | {name: bad}).json()["error"]
     assert allowed in send(address, "leave", {k: v for k, v in good.items() if k != name}).json()["error"]

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from randomness import draw
-from screen import gamma_text, painted
+from screen import HeldRequests, gamma_text, painted
 
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -167,6 +167,72 @@ def test_pins_show_the_maps_of_the_network_that_is_chosen(page, sampler):
         q, k = sampler.discriminator_queries_keys(face)[layer]
         wanted = softmax(q, k)[position(x, y, int(layer.split("x")[0]))]
         np.testing.assert_allclose(weights, wanted, rtol=0, atol=1e-6)
+
+
+def heights_until_the_discriminator_has_looked(page, parts: str) -> set[float]:
+    """Make a new face in turn of the discriminator, and see how high these parts are all the while."""
+    wait_for_discriminator(page)
+    two_frames(page)
+    page.evaluate(
+        """parts => {
+            globalThis.heights = new Set();
+            const look = () => {
+                for (const part of document.querySelectorAll(parts)) heights.add(part.offsetHeight);
+                requestAnimationFrame(look);
+            };
+            look();
+        }""",
+        parts,
+    )
+    requests, before = HeldRequests(page), page.evaluate("sagan.face.seed_a")
+    page.locator("#dice").click()
+    requests.answer(0)
+    page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+    requests.wait_for(2)
+    two_frames(page)
+    assert page.locator(f"{LAB} figure:not([hidden]) .best").first.text_content() == "–"
+    requests.answer(1)
+    wait_for_discriminator(page)
+    two_frames(page)
+    return set(page.evaluate("[...heights]"))
+
+
+@pytest.mark.parametrize("width", [390, 760, 1280])
+def test_pins_keep_their_room_while_the_discriminator_looks_at_another_face(new_page, address, width):
+    page = new_page(f"{address}?network=discriminator&pins=10-10_30-30_50-50", width=width)
+    page.wait_for_selector(f"{LAB} .card .says")
+    assert len(heights_until_the_discriminator_has_looked(page, f"{LAB} .pins")) == 1
+    says = page.locator(f"{LAB} .card .says").all_text_contents()
+    assert len(says) == 3 * len(D_LAYERS) and not any("–" in said for said in says)
+
+
+def test_average_maps_keep_their_room_while_the_discriminator_looks_at_another_face(
+    new_page, averaged_address
+):
+    page = new_page(f"{averaged_address}?network=discriminator")
+    page.wait_for_selector(f"{LAB} [data-drawn]")
+    switch(page, "average")
+    wait_for_averages(page)
+    assert len(heights_until_the_discriminator_has_looked(page, f"{LAB} .layers")) == 1
+    assert page.locator(f"{LAB} .mean:visible").count() == len(D_LAYERS) + 1
+
+
+def test_maps_of_pins_that_are_to_come_are_not_those_of_the_face_before(page):
+    pin(page, somewhere())
+    switch(page, "network", "discriminator")
+    wait_for_discriminator(page)
+    requests = HeldRequests(page)
+    page.locator("#dice").click()
+    requests.answer(0)
+    requests.wait_for(2)
+    two_frames(page)
+    for field in page.locator(f"{LAB} .card .field").all():
+        assert not painted(field).any()
+    requests.answer(1)
+    wait_for_discriminator(page)
+    two_frames(page)
+    for field in page.locator(f"{LAB} .card .field").all():
+        assert painted(field).any()
 
 
 # The first payload
@@ -403,15 +469,19 @@ def test_the_numbers_of_the_pinned_point_are_those_of_the_sampler(page, sampler)
 
 
 @pytest.mark.one_page
-def test_the_strongest_keys_never_hold_all_of_the_weight(page, sampler, monkeypatch):
-    computation, weights = sampler.computation, np.float32([0.997, 1e-3, 5e-4, 4e-4, 3e-4])
+@pytest.mark.parametrize(
+    ("weights", "held"),
+    [([0.997, 1e-3, 5e-4, 4e-4, 3e-4], "> 99 %"), ([1 / 1024] * 5, "< 1 %"), ([6 / 4096] * 5, "1 %")],
+)
+def test_the_strongest_keys_never_hold_all_of_the_weight_or_none(page, sampler, monkeypatch, weights, held):
+    computation, given = sampler.computation, np.float32(weights)
     monkeypatch.setattr(
-        sampler, "computation", lambda *given, **more: replace(computation(*given, **more), weights=weights)
+        sampler, "computation", lambda *asked, **more: replace(computation(*asked, **more), weights=given)
     )
     pin(page, somewhere())
     open_numbers(page)
     page.wait_for_selector("#numbers-view [data-shown]:not(.waiting)")
-    assert "hold > 99 % of the weight" in page.locator("#numbers-view .rest").text_content()
+    assert f"hold {held} of the weight" in page.locator("#numbers-view .rest").text_content()
 
 
 @pytest.mark.one_page

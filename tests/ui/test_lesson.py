@@ -327,6 +327,56 @@ def test_during_the_tour_the_address_says_what_was_shown_before(new_page, addres
     page.wait_for_function("before => location.search !== before", arg=before)
 
 
+def test_a_step_that_arrives_after_the_tour_was_left_opens_no_tab(page):
+    begin(page)
+    requests = HeldRequests(page)
+    card(page, ".next").click()
+    requests.wait_for(1)
+    card(page, ".leave").click()
+    requests.answer(1)
+    requests.answer(0)
+    page.wait_for_function("!sagan.pending()")
+    assert not card(page).is_visible()
+    assert chosen_tab(page) == texts.LESSON_TAB and page.evaluate("sagan.tab") == "lesson"
+    assert page.evaluate("document.activeElement.matches('#lesson-view .start')")
+
+
+def test_of_two_steps_of_which_the_later_arrives_first_its_tab_stays(page):
+    begin(page, LAST - 2)
+    requests = HeldRequests(page)
+    card(page, ".next").click()
+    requests.wait_for(1)
+    card(page, ".next").click()
+    requests.answer(1)
+    at(page, LAST)
+    requests.answer(0)
+    assert chosen_tab(page) == texts.INSIDE_TAB
+    assert page.locator(lesson.STEPS[LAST].shows).is_visible()
+
+
+def test_a_step_opens_its_tab_where_another_one_was_opened_meanwhile(page):
+    begin(page)
+    for index, name in ((1, texts.FACES_TAB), (2, texts.INSIDE_TAB)):
+        page.get_by_role("tab", name=name, exact=True).click()
+        card(page, ".next").click()
+        at(page, index)
+        assert chosen_tab(page) == texts.ATTENTION_TAB
+
+
+def test_a_tour_leads_to_tabs_for_which_a_narrow_screen_has_no_room(new_page, address):
+    page = new_page(f"{address}?tab=faces", width=240)
+    page.wait_for_function("globalThis.sagan?.face")
+    page.wait_for_function("document.querySelectorAll('#tabs [role=tab]').length < 4")  # the others: a menu
+    page.evaluate("sagan.emit('tour', 0)")
+    at(page, 0)
+    assert chosen_tab(page) == texts.ATTENTION_TAB
+    card(page, ".leave").click()
+    page.locator("#lesson-view .start").wait_for()
+    page.evaluate(f"sagan.emit('tour', {LAST})")
+    at(page, LAST)
+    assert chosen_tab(page) == texts.INSIDE_TAB
+
+
 @pytest.mark.one_page
 def test_a_second_escape_does_nothing(page):
     begin(page)

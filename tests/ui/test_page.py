@@ -175,13 +175,54 @@ def test_a_request_that_is_never_answered_is_said_to_have_failed(page, monkeypat
         enough.set()
 
 
-def test_a_server_with_another_model_makes_the_page_load_again(page, sampler, monkeypatch):
-    seed = page.evaluate("sagan.face.seed_a")
-    monkeypatch.setattr(sampler, "sha256", "of another")
-    page.locator("#dice").click()
-    page.wait_for_function("globalThis.sagan?.face?.model === 'of another'")
+def moved(page, here: str, there: str) -> None:
+    """From now on another server answers at the page's address."""
+    page.route(f"{here}**", lambda route: route.continue_(url=route.request.url.replace(here, there)))
+
+
+@pytest.mark.parametrize("contact", ["Faces", "dials", "dice"])
+def test_where_a_server_has_another_model_the_page_loads_again_before_it_shows_any_of_it(
+    serve, new_page, sampler, contact
+):
+    here, config = serve(sampler), SaganConfig(g_width=8, d_width=8, z_dim=16)
+    other = Sampler(Generator(config, spectral=False), Discriminator(config, spectral=False))
+    other.sha256 = "of another"
+    page = new_page(f"{here}?seed=3&pins=9-9")
     page.wait_for_selector("#attention-view [data-drawn]")
-    assert page.evaluate("sagan.face.seed_a") == seed
+    moved(page, here, serve(other))
+    page.evaluate("""() => {
+        const made = '#sheet-view img:not([hidden]), #dials-view [data-shown]';
+        globalThis.isOld = true;
+        addEventListener('pagehide', () => { sessionStorage.shown = document.querySelector(made) !== null; });
+    }""")
+    if contact == "Faces":
+        open_tab(page, "Faces")
+    elif contact == "dials":
+        page.locator("#dials-view summary").click()
+        page.locator("#dials-view .content").scroll_into_view_if_needed()
+    else:
+        page.locator("#dice").click()
+    page.wait_for_function("!globalThis.isOld && globalThis.sagan?.face")
+    assert page.evaluate("sessionStorage.shown") == "false"
+    assert page.evaluate("sagan.face.seed_a") == 3
+    assert page.evaluate("sagan.lab.state.pins.map(({ x, y }) => [x, y])") == [[9, 9]]
+    assert chosen_tab(page) == (contact if contact == "Faces" else texts.ATTENTION_TAB)
+    assert np.array_equal(current_picture(page), face_of(other, latents.from_seed(3, 16)))
+
+
+def test_a_server_that_was_started_anew_with_the_same_model_leaves_the_page_as_it_is(
+    serve, new_page, sampler
+):
+    here = serve(sampler)
+    page = new_page(here)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    moved(page, here, serve(sampler))
+    page.evaluate("globalThis.isOld = true")
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    page.locator("#seed input[type=number]").fill("7")
+    wait_for_face(page, 7)
+    assert page.evaluate("globalThis.isOld")
 
 
 def test_the_sheet_shows_the_newest_truncation_even_if_it_was_changed_back_meanwhile(page, monkeypatch):
@@ -608,6 +649,25 @@ def test_a_copied_link_opens_the_tab_that_it_was_copied_on(page, new_page):
     other.wait_for_selector("#inside-view")
     assert chosen_tab(other) == "Inside"
     assert other.locator("#face-view .notice").text_content() == ""
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize("width", [320, 390, 800, 1280])
+def test_nothing_moves_for_what_is_said_of_a_copied_link(page, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    places = """() => [...document.querySelectorAll('#header-view :is(h1, p, button), #page')].map((part) => {
+        const { x, y, width, height } = part.getBoundingClientRect();
+        return [x, y, width, height];
+    })"""
+    before = page.evaluate(places)
+    page.locator("#header-view .link").click()
+    page.wait_for_function("document.querySelector('#header-view output').textContent")
+    assert page.evaluate(places) == before
+    said = page.locator("#header-view output").bounding_box()
+    assert said["x"] >= 0 and said["x"] + said["width"] <= width
+    for button in page.locator("#header-view button").all():
+        button.click(trial=True)  # Playwright clicks only what nothing covers
+    page.wait_for_function("!document.querySelector('#header-view output').textContent")
 
 
 def test_a_curated_face_that_is_loaded_again_is_told_of_again(page, sampler):

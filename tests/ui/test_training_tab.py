@@ -3,6 +3,8 @@
 import copy
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -287,6 +289,62 @@ def test_a_press_on_a_curve_goes_to_the_nearest_moment(training):
     place = math.log2(1 + 24 * BATCH / 1000) / math.log2(1 + 40 * BATCH / 1000)
     training.mouse.click(box["x"] + place * box["width"], box["y"] + box["height"] / 2)
     training.wait_for_selector('#training-view [data-step="24"]')
+
+
+@contextmanager
+def on_a_phone(browser, address: str) -> Iterator:
+    """The Training tab under fingers, with a curve in the middle of the screen."""
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
+    context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
+    page = context.new_page()
+    page.goto(f"{address}?tab=training")
+    page.wait_for_selector("#training-view [data-step]")
+    plot = part(page, '[data-chart="losses"] .plot')
+    plot.evaluate("plot => plot.scrollIntoView({ block: 'center' })")
+    yield page, plot
+    context.close()
+
+
+def swipe(page, plot, across: float, up: float) -> None:
+    """Draw a finger over a curve, from its middle, so many pixels."""
+    fingers, box = page.context.new_cdp_session(page), plot.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def tell(kind: str, *points: dict[str, float]) -> None:
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    tell("touchStart", {"x": x, "y": y})
+    for share in range(1, 11):
+        tell("touchMove", {"x": x + share * across / 10, "y": y - share * up / 10})
+        page.wait_for_timeout(20)
+    tell("touchEnd")
+
+
+def test_on_a_curve_a_finger_scrolls_up_and_down_and_moves_the_film_sideways(browser, filmed_address):
+    with on_a_phone(browser, filmed_address) as (page, plot):
+        for up in (150, -150):
+            before = page.evaluate("scrollY")
+            swipe(page, plot, 4, up)
+            page.wait_for_function("before => Math.abs(scrollY - before) > 100", arg=before)
+            assert page.locator(f'#training-view [data-step="{STEPS[-1]}"]').count() == 1
+        swipe(page, plot, 5 - plot.bounding_box()["width"] / 2, 4)
+        page.wait_for_selector(f'#training-view [data-step="{STEPS[0]}"]')
+
+
+def test_a_swipe_that_scrolls_stops_no_film(browser, filmed_address):
+    with on_a_phone(browser, filmed_address) as (page, plot):
+        part(page, ".play").evaluate("play => play.click()")
+        before = page.evaluate("scrollY")
+        swipe(page, plot, 4, 150)
+        page.wait_for_function("before => scrollY - before > 100", arg=before)
+        page.wait_for_selector(f'#training-view [data-step="{STEPS[-1]}"]')
+
+
+def test_a_tap_on_a_curve_goes_to_the_nearest_moment(browser, filmed_address):
+    with on_a_phone(browser, filmed_address) as (page, plot):
+        box = plot.bounding_box()
+        page.touchscreen.tap(box["x"] + 3, box["y"] + box["height"] / 2)
+        page.wait_for_selector(f'#training-view [data-step="{STEPS[0]}"]')
 
 
 def test_long_histories_are_averaged_over_equal_stretches_of_the_axis():

@@ -3,7 +3,6 @@ globalThis.sagan = (() => {
   const events = ['face', 'link', 'late', 'asked', 'pause', 'preview', 'sheet', 'failed', 'block', 'tour', 'score', 'tab'];
   const listeners = Object.fromEntries(events.map((name) => [name, new Set()]));
   let newest = { asked: 0 }; // becomes `page.face` once its picture is decoded
-  let model; // of the newest face
   const asksForFaces = (id) => id === 'face-view' || id === 'tour-view';
   const LOST = 120000; // ms after which an answer is not waited for any more: the queue may be long
   // How many were sent, and how many of those after `counted` are not answered yet. Gradio may tell of the newest of
@@ -33,9 +32,6 @@ globalThis.sagan = (() => {
      */
     async show(description) {
       const face = JSON.parse(description);
-      // A server that was started anew with another model: nothing here fits it, and the address keeps what was shown.
-      if (model === undefined) model = face.model;
-      if (model !== face.model) return location.reload();
       if (face.view && !opened) { // at once: the face of the link may be overtaken
         opened = true;
         page.emit('link', face);

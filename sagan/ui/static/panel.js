@@ -75,10 +75,11 @@ sagan.panel = (() => {
         return values;
       },
 
-      /** Draw the average map of a point, or hide it. */
-      showMean(answer) {
+      /** Draw the average map of a point, if averages are `on`; while there is none, its room stays. */
+      showMean(on, answer) {
         if (!mean) return;
-        mean.hidden = !answer;
+        mean.hidden = !on;
+        mean.style.visibility = answer ? '' : 'hidden';
         if (!answer) return;
         self.paint(mean.querySelector('canvas'), answer.weights);
         part('.mean .top').textContent = sagan.fill(texts.average_top, { times: rough(self.most(answer.weights) * n) });
@@ -93,7 +94,6 @@ sagan.panel = (() => {
         for (const marker of [query, ...keys]) marker.hidden = true;
         for (const name of MEASURES) said[name].textContent = '–';
         share.textContent = '';
-        if (mean) mean.hidden = true;
       },
     };
     return self;

@@ -71,7 +71,7 @@ sagan.snapshot = (() => {
 
   /** The picture as a canvas, of the panels and cards that are on screen. */
   return ({ words, panels, cards, bar, opacity }) => {
-    const averages = panels.map(({ figure }) => figure.querySelector('.mean:not([hidden])'));
+    const averages = panels.map(({ figure }) => figure.weights && figure.querySelector('.mean:not([hidden])'));
     const averaged = averages.some(Boolean), maps = cards[0]?.querySelectorAll('.map').length ?? 0;
     const width = Math.max(2, panels.length) * (WIDE + GAP) + GAP, wide = (width - GAP) / 5 - GAP;
     const top = 2 * LINE + GAP, below = top + WIDE + 3 * LINE + (averaged ? WIDE + 2 * LINE : 0);

@@ -30,12 +30,18 @@ for (const { name, dial, slider } of dials) {
   dial.querySelector('.learned').addEventListener('click', () => turn(name, 1));
 }
 
-// Face B may be the face itself: at the end of a walk, or where both have one seed. Perhaps nothing is pinned, or all is off.
+/** By what face B is the face itself: where both have one seed, at the end of a walk, or where all faces are one. */
+function whySame({ seed_a, seed_b, t, psi }) {
+  if (psi === 0) return 'psi';
+  return t === 1 ? 't' : seed_a === seed_b && 'seed';
+}
+
+// Perhaps nothing is pinned, or all is off.
 function sayHow() {
   const { face } = sagan, { maps, pins } = lab.state;
-  const same = OF_B.includes(maps) && face && (face.t === 1 || face.seed_a === face.seed_b);
+  const same = OF_B.includes(maps) && face && whySame(face);
   const off = maps !== 'own' && times().every((value) => value === 0), nothing = AT_PINS.includes(maps) && !pins.length;
-  part('.how').textContent = off ? texts.no_gammas : same ? texts.same : nothing ? texts.no_pins : texts.how[maps];
+  part('.how').textContent = off ? texts.no_gammas : same ? texts.same[same] : nothing ? texts.no_pins : texts.how[maps];
 }
 
 for (const choice of choices) choice.addEventListener('change', () => lab.set({ maps: choice.value }));

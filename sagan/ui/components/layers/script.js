@@ -50,10 +50,10 @@ const layers = (() => {
   function draw() {
     frame = 0;
     const maps = answers(point);
+    drawAverages();
     for (const panel of maps ? [] : active()) panel.clear();
     if (!maps) return;
     const values = maps.map(({ panel, ...map }) => panel.show(map));
-    drawAverages();
     if (lab.state.scale === 'own') sayScale(maps);
     element.dataset.drawn = Number(element.dataset.drawn ?? 0) + 1;
     const sentence = backward() ? texts.spoken_backward : texts.spoken;
@@ -68,7 +68,7 @@ const layers = (() => {
   function drawAverages() {
     const on = lab.state.average && active().every(({ combined, codes }) => combined || codes);
     const maps = on && answers(point, ({ codes, n }, position) => math.average(codes, ends, n, position, backward()));
-    active().forEach((panel, i) => panel.showMean(maps ? maps[i] : null));
+    active().forEach((panel, i) => panel.showMean(on, maps ? maps[i] : null));
   }
 
   /** A dot for every pin. */

@@ -59,7 +59,7 @@ function receive() {
     return row;
   }));
   const held = value.weights.reduce((sum, weight) => sum + weight, 0);
-  const percent = held > 0.995 && value.keys.length < n ? '> 99' : Math.round(100 * held); // softmax leaves none out
+  const percent = held > 0.995 && value.keys.length < n ? '> 99' : Math.round(100 * held) || '< 1'; // softmax leaves none out
   part('.rest').textContent = sagan.fill(texts.rest, { percent, all: n.toLocaleString('en') });
   part('.gamma').textContent = said(value.gamma, 3);
   const sums = { attended: value.attended, gamma: value.attended.map((v) => v * value.gamma), x: value.x, y: value.y };

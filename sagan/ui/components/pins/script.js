@@ -54,14 +54,20 @@ const pins = (() => {
     remove.setAttribute('aria-label', sagan.fill(texts.pin_remove, values));
     item.classList.toggle('chosen', pin === lab.state.chosen);
     maps.setAttribute('aria-pressed', pin === lab.state.chosen);
-    const answers = layers.answers(layers.placeOf(pin))?.filter(({ panel }) => !panel.combined) ?? [];
-    frames(cards.get(pin), answers.length).forEach(({ face, field, here, says }, at) => {
-      const { panel, weights, position } = answers[at], { side } = panel;
-      const { bits } = saganAttention.measures(weights, position, side, props.size);
+    const place = layers.placeOf(pin), answers = layers.answers(place)?.filter(({ panel }) => !panel.combined);
+    const shown = layers.panels.filter(({ combined, network }) => !combined && network === lab.state.network);
+    frames(cards.get(pin), shown.length).forEach(({ face, field, here, says }, at) => {
+      const panel = shown[at], { side } = panel, position = saganAttention.position(...place, side);
+      const weights = answers?.[at].weights ?? null; // to come, while the discriminator looks
+      let [times, bits] = ['–', '–'];
       sagan.draw(face, panel.face);
-      panel.paint(field, weights);
       sagan.panel.mark(here, position, side);
-      says.textContent = sagan.fill(texts.pin_says, { name: panel.name, times: panel.times(panel.most(weights)), bits: bits.toFixed(1) });
+      if (weights) {
+        panel.paint(field, weights);
+        times = panel.times(panel.most(weights));
+        bits = saganAttention.measures(weights, position, side, props.size).bits.toFixed(1);
+      } else field.getContext('2d').clearRect(0, 0, field.width, field.height);
+      says.textContent = sagan.fill(texts.pin_says, { name: panel.name, times, bits });
       field.weights = weights;
     });
   }

@@ -1,4 +1,4 @@
-// The guided tour: a card above the tabs. Python shows the tab and the face of a step; the rest is set here.
+// The guided tour: a card above the tabs. Python shows the face of a step; the rest is set here.
 const { texts, steps } = props;
 const { lab } = sagan;
 const part = (selector) => element.querySelector(selector);
@@ -30,6 +30,11 @@ function mark(target) {
   marked?.classList.add('toured');
 }
 
+function openTab(tab) {
+  card.dataset.tab = tab;
+  trigger('turn');
+}
+
 /** Mark and scroll to what a step is about, as soon as its tab has it. */
 function point(index) {
   sagan.onceShown(steps[index].shows, (target) => {
@@ -46,7 +51,7 @@ function keepRoom() {
 }
 
 function show(index) {
-  const { title, say, do: task, see, dice, lab: state, pins, unfold } = steps[index];
+  const { title, say, do: task, see, dice, tab, lab: state, pins, unfold } = steps[index];
   const first = shown === null;
   shown = index;
   card.hidden = false;
@@ -66,6 +71,7 @@ function show(index) {
   lab.set({ ...lab.FIRST, ...state });
   for (const pin of [...pins, pins[0]]) lab.pin(...pin); // the first is the chosen one
   for (const details of folds()) details.open = unfold !== '' && details.closest(`#${unfold}`) !== null;
+  openTab(tab);
   keepRoom();
   if (first) next.focus({ preventScroll: true });
 }
@@ -83,6 +89,7 @@ function leave() {
   mark(null);
   lab.set(state);
   for (const details of folds()) details.open = open.includes(details);
+  openTab('lesson');
   trigger('leave', { seed_a, seed_b, t, psi, label });
   // The focus goes back to where the tour begins.
   sagan.onceShown('#lesson-view .start', (start) => start.focus({ preventScroll: true }), () => shown === null);

@@ -151,7 +151,7 @@ play.addEventListener('click', () => {
 
 slider.addEventListener('input', () => { pause(); if (moments.length) show(Number(slider.value)); });
 
-/** The moment nearest to the pointer on a curve. */
+/** Go to the moment nearest to the pointer on a curve. */
 function scrub(event) {
   if (!moments.length) return;
   const box = event.currentTarget.getBoundingClientRect(), x = (100 * (event.clientX - box.left)) / box.width;
@@ -159,9 +159,21 @@ function scrub(event) {
   pause();
   show(moments.reduce((best, moment, i) => (distance(moment) < distance(moments[best]) ? i : best), 0));
 }
+
 for (const { plot } of charts) {
-  plot.addEventListener('pointerdown', scrub);
-  plot.addEventListener('pointermove', (event) => { if (event.buttons) scrub(event); });
+  let from = null; // where a finger is that has not moved sideways yet: up or down it scrolls the page
+  plot.addEventListener('pointerdown', (event) => {
+    if (!event.isPrimary) return;
+    from = event.pointerType === 'mouse' ? null : event;
+    if (!from) scrub(event);
+  });
+  plot.addEventListener('pointermove', (event) => {
+    if (!event.buttons || !event.isPrimary) return;
+    if (from && Math.abs(event.clientX - from.clientX) <= Math.abs(event.clientY - from.clientY)) return;
+    from = null;
+    scrub(event);
+  });
+  plot.addEventListener('click', scrub); // a finger taps
 }
 
 buttons.forEach((button, i) => button.addEventListener('click', () => {
