@@ -76,6 +76,18 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
+def help_of(capsys) -> Callable[[Callable[[list[str]], int]], str]:
+    """help_of(main) is what a command says to --help, in one line."""
+
+    def read(main: Callable[[list[str]], int]) -> str:
+        with pytest.raises(SystemExit, match="0"):
+            main(["--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    return read
+
+
+@pytest.fixture
 def make_images(tmp_path: Path) -> Callable[..., Path]:
     """make_images(count, size=32, folder="images", suffix=".png"): `random_images` in tmp_path."""
     return partial(random_images, tmp_path)
