@@ -6,8 +6,7 @@
 
 Everything but the decoded images, which .cache/images keeps, lands in the --out folder: checkpoint/ (what the
 app and `python -m sagan.sample` load, and what --resume needs), best/ (with --measure-every), samples/,
-curves.png and history.csv. Ctrl-C saves and leaves, as does a terminal that is closed; a second one leaves
-at once.
+curves.png and history.csv. Ctrl-C, or closing the terminal, saves and leaves; a second Ctrl-C leaves at once.
 """
 
 import argparse
@@ -28,7 +27,7 @@ import torch
 
 from sagan import checkpoint
 from sagan.commands import Unheard, refusal
-from sagan.data import DataError, class_names, load_images
+from sagan.data import DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
@@ -171,8 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("measuring").add_argument
     every = (
-        "compare so often with --measure-reference, and keep the best checkpoint in best/; 0: no longer "
-        "(default never)"
+        "compare so often with --measure-reference, and keep the best checkpoint in best/; 0, with --resume, "
+        "ends it (default never)"
     )
     add("--measure-every", type=_from_zero, metavar="KIMG", help=every)
     add(
@@ -319,11 +318,12 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         )
     about = {"command": _command(options.words, stored)}
     about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
+    about |= {name: settings[name] for name in MEASURE_OPTIONS if name in settings}
     measuring = {}
     if "measure_every" in settings:
         measuring["measure_kimg"] = settings["measure_every"]
     if measurement is not None:
-        about |= {name: settings.get(name) for name in MEASURE_OPTIONS} | {"measure_count": measurement.count}
+        about["measure_count"] = measurement.count
         measuring["measure"] = partial(measurement, class_counts=data.class_counts)
     trainer = Trainer(
         config,
@@ -363,7 +363,7 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
         settings = {"steps": None, "minutes": None} | settings
     if settings.get("measure_every") == 0:
         del settings["measure_every"]
-        stored = {name: value for name, value in stored.items() if name not in MEASURE_OPTIONS}
+        stored = {name: value for name, value in stored.items() if name not in MEASURE_OPTIONS[:2]}
     settings = PRESETS["sagan"] | INTERVALS | stored | settings
     if settings.keys() & {*MEASURE_OPTIONS}:
         settings = {"measure_features": INCEPTION} | settings
@@ -374,14 +374,12 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
 
 def _check_place(out: Path, settings: dict) -> None:
     """Refuse a run folder that could not be read again, or whose pictures would be taken for data."""
-    whole = out.resolve()
     try:
-        str(whole).encode()
+        str(out.resolve()).encode()
     except UnicodeEncodeError as error:
         raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
-    for source in map(Path, [*settings["data"], *settings.get("measure_reference", ())]):
-        inside = whole.is_relative_to(source.resolve())
-        if inside and not any(part.startswith(".") for part in whole.relative_to(source.resolve()).parts):
+    for source in map(Path, [*settings["data"], *(settings.get("measure_reference") or ())]):
+        if reads(source, out):
             raise TrainingError(
                 f"The run folder '{out}' is inside '{source}', where its pictures would be taken for data: "
                 "let it be elsewhere."
@@ -435,7 +433,8 @@ def _measurement(
     settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
 ) -> Measurement | None:
     """What the run is measured against; None: nothing."""
-    if not settings.keys() & {*MEASURE_OPTIONS}:
+    # A run that is no longer measured keeps the features and the count, for when it is again.
+    if not settings.keys() & {*MEASURE_OPTIONS[:2]} and not vars(options).keys() & {*MEASURE_OPTIONS[2:]}:
         return None
     if "measure_every" not in settings or "measure_reference" not in settings:
         raise TrainingError(

@@ -123,14 +123,17 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     if checkpoint.find_local(out):
         arguments.append("--resume")
     print(f"{variant.name}: {' '.join(arguments)}", flush=True)
-    with subprocess.Popen([sys.executable, train.__file__, *arguments]) as training:
-        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which saves first
-        try:
+    stopped = []
+    usual = signal.signal(
+        signal.SIGINT, lambda *_: stopped.append(True)
+    )  # the training hears it too, and saves
+    try:
+        with subprocess.Popen([sys.executable, train.__file__, *arguments]) as training:
             code = training.wait()
-        finally:
-            signal.signal(signal.SIGINT, usual)
-    if code:
-        sys.exit(code)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if code or stopped:
+        sys.exit(code or 128 + signal.SIGINT)
 
 
 def compare(

@@ -265,6 +265,8 @@ def run(options: argparse.Namespace) -> None:
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
     counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
+    if options.crop is not None and not options.reference:
+        raise ValueError("--crop says how to read the images of --reference: name them.")
     measurement = measuring(options, generator.config.image_size)
     options.out.mkdir(parents=True, exist_ok=True)
     state = {key: value.clone() for key, value in generator.state_dict().items()}

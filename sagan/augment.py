@@ -4,6 +4,8 @@ A discriminator that seldom sees an image as it is can hardly learn the training
 2020, arXiv:2006.10738; Karras et al. 2020, arXiv:2006.06676). It sees generated images changed in the same
 ways, and so the generator has no reason to draw the changes, as long as each kind is absent from many images:
 its probability is well below 1.
+
+`move` is what consistency regularization compares an image with, and is always done.
 """
 
 import torch

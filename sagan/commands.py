@@ -1,7 +1,9 @@
 """What the commands share: the checkpoint they open by default, what is said of a refusal, and to whom."""
 
 import argparse
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 CHECKPOINT = "checkpoints/celeba64"  # in this repository
@@ -19,10 +21,13 @@ def refusal(error: OSError) -> str:
 
 
 class Unheard:
-    """A stream whose writing never fails: work goes on where nobody reads any more, or its disk is full."""
+    """A stream whose writing never fails: work goes on where nobody reads any more, or its disk is full.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    None, as Python has it for a stream that was closed before the start, is read by nobody.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the program runs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

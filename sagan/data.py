@@ -228,8 +228,24 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
     return files
 
 
+def reads(source: Path, folder: Path) -> bool:
+    """Whether images that lie somewhere in `folder` belong to a source. Raises DataError."""
+    whole = Path(os.path.realpath(folder))
+    read = {real for real, _, _ in _folders(source)} if source.is_dir() else ()
+    above = next((parent for parent in (whole, *whole.parents) if str(parent) in read), None)
+    return above is not None and not any(part.startswith(".") for part in whole.relative_to(above).parts)
+
+
 def _list_folder(source: Path) -> Iterator[_File]:
-    """Its files at any depth, also behind links to folders, each folder once; hidden folders are left out."""
+    """Its files at any depth; hidden folders are left out."""
+    for _, folder, names in _folders(source):
+        for path in (Path(folder, name) for name in names):
+            if path.is_file():
+                yield _File(source, path.relative_to(source).as_posix(), _stamp(path))
+
+
+def _folders(source: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Where each folder really is, its path and its files: at any depth, behind links too, each once."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"data source {source} can't be read: {error.filename}: {error.strerror}") from error
@@ -242,9 +258,7 @@ def _list_folder(source: Path) -> Iterator[_File]:
             inside.clear()
             continue
         seen.add(real)
-        for path in (Path(folder, name) for name in names):
-            if path.is_file():
-                yield _File(source, path.relative_to(source).as_posix(), _stamp(path))
+        yield real, folder, names
 
 
 def _list_archive(source: Path) -> Iterator[_File]:

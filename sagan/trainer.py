@@ -87,7 +87,7 @@ class Trainer(Learner):
         sample_every: int = INTERVALS["sample_every"],
         save_every: int = INTERVALS["save_every"],
     ) -> bool:
-        """Train to the end of the recipe, or until SIGINT or SIGTERM; the run is saved in both cases.
+        """Train to the end of the recipe, or until SIGINT, SIGTERM or SIGHUP; the run is saved in all cases.
 
         Called again, it goes on. The intervals are in steps. Returns whether the run is complete. Raises
         TrainingError where there is another run in the folder that was not resumed, a loss is no longer

@@ -112,8 +112,9 @@ def test_images_are_cropped_alike_for_training_and_measuring(
     assert [command[command.index("--crop") + 1] for command in trained] == ["20", "20"]
 
 
-def test_ctrl_c_lets_the_training_save_and_ends_with_its_code(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("code", [130, 0], ids=["stopped", "complete"])
+def test_ctrl_c_lets_the_training_save_and_ends_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
 ) -> None:
     program = tmp_path / "training.py"
     program.write_text(
@@ -121,7 +122,7 @@ def test_ctrl_c_lets_the_training_save_and_ends_with_its_code(
         "os.kill(os.getppid(), signal.SIGINT)\n"  # to the whole terminal, this one included
         "time.sleep(1)\n"  # longer than a process that was interrupted is given
         "open('saved', 'w').close()\n"
-        "sys.exit(130)\n"
+        f"sys.exit({code})\n"
     )
     monkeypatch.setattr(ablations.train, "__file__", str(program))
     monkeypatch.chdir(tmp_path)

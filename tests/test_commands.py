@@ -56,6 +56,12 @@ def test_what_is_written_is_heard_as_long_as_somebody_reads_and_then_hurts_nobod
     assert pipe.getvalue() == "first\n" and stream.isatty() is False
 
 
+def test_a_stream_that_was_closed_before_the_start_takes_everything():
+    stream = Unheard(None)
+    print("nothing", file=stream, flush=True)
+    assert stream.write("more") == 4 and stream.isatty() is False
+
+
 def test_other_mistakes_of_writing_are_not_hidden():
     closed = Pipe()
     closed.close()

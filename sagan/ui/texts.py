@@ -213,7 +213,7 @@ DIALS = {
     "no_pins": "Nothing is pinned, so nothing changes. Pin a place on a picture above.",
     "same": {
         "seed": "Face B is this face. Choose another one in the tab Walk, as seed B.",
-        "t": "Face B is this face: it lies at the end of the way. Go back towards A in the tab Walk.",
+        "t": "This face lies at the end of the way, and so it is face B. Go back towards A in the tab Walk.",
         "psi": "Face B is this face: with truncation 0 all seeds give the same one. Raise the truncation.",
     },
     "b": "face B unaltered, seed {seed}",

@@ -51,10 +51,6 @@ def walk_tab(controls: Controls) -> None:
         seed_b = any_seed()
         return seed_b, await controls.show(asked, seed, seed_b, t, psi, label)
 
-    async def turn(asked: float, seed: int, seed_b: int, t: float, psi: float, label: int | None) -> tuple:
-        t = round(1 - t, 2)
-        return seed_b, seed, t, await controls.show(asked, seed_b, seed, t, psi, label)
-
     seed, seed_b, t, psi, label = controls.inputs
     ends = [seed, seed_b, psi, label]
     controls.about_face(walk.want, want, walk, **HEAVY)
@@ -62,7 +58,10 @@ def walk_tab(controls: Controls) -> None:
     # While the way plays, only the browser moves the slider; a tick that comes after the end moves nothing.
     walk.tick(None, t, t, js="(t) => sagan.t ?? t")
     controls.new_face(dice.click, roll, [seed, t, psi, label], [seed_b], **CHOICE)
-    controls.new_face(swap.click, turn, controls.inputs, [seed, seed_b, t], **CHOICE)
+    # The browser turns them itself, so that a second click turns back what the first one turned.
+    turned = "(a, b, t) => [b, a, Math.round(100 * (1 - t)) / 100]"
+    turn = swap.click(None, [seed, seed_b, t], [seed, seed_b, t], js=turned, **CHOICE)
+    controls.new_face(turn.then, controls.show, controls.inputs, **CHOICE)
 
 
 def way(

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 import gradio as gr
 import pytest
 import torch
+from screen import opening
 
 from sagan import export
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -137,26 +138,6 @@ def context(browser, address: str) -> Iterator:
     context.new_page().goto(f"{address}theme.css")  # the process of all pages lives as long as one of them
     yield context
     context.close()
-
-
-@contextmanager
-def opening(context) -> Iterator:
-    """open_page(address, width=1280, height=800) opens a page; any error in its scripts is one at the end."""
-    pages, errors = [], []
-
-    def open_page(address: str, width: int = 1280, height: int = 800):
-        page = context.new_page()
-        pages.append(page)
-        page.set_viewport_size({"width": width, "height": height})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-        page.goto(address)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert not errors
 
 
 @pytest.fixture

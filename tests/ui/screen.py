@@ -4,7 +4,8 @@ import base64
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from randomness import draw
@@ -101,6 +102,26 @@ def fast_forward(page, milliseconds: int) -> None:
     end = page.evaluate("Date.now()") + milliseconds
     while (left := end - page.evaluate("Date.now()")) > 0:
         page.clock.fast_forward(left)
+
+
+@contextmanager
+def opening(context) -> Iterator:
+    """open_page(address, width=1280, height=800) opens a page; any error in its scripts is one at the end."""
+    pages, errors = [], []
+
+    def open_page(address: str, width: int = 1280, height: int = 800):
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not errors
 
 
 class HeldRequests:

@@ -525,6 +525,23 @@ def leaving(page, address: str) -> HeldRequests:
     return requests
 
 
+def test_an_answer_of_a_tour_that_was_left_is_not_in_the_address(page, address):
+    page.goto(f"{address}?seed=21")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    begin(page, 3)
+    requests = HeldRequests(page)
+    card(page, ".next").click()
+    requests.wait_for(1)
+    card(page, ".leave").click()
+    requests.wait_for(2)
+    requests.answer(0)
+    assert page.evaluate("sagan.face.step") == 4
+    assert "?seed=21&" in page.evaluate("location.search")
+    requests.answer(1)
+    page.wait_for_function("sagan.face.seed_a === 21")
+    assert "?seed=21&" in page.evaluate("location.search")
+
+
 def leave(page) -> None:
     """Leave a tour that began at seed 21, and see that face again."""
     card(page, ".leave").click()

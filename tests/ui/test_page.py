@@ -263,7 +263,7 @@ def test_of_quick_choices_the_last_one_stays(page):
 def test_an_answer_that_comes_late_changes_neither_the_face_nor_the_controls(page):
     seed = page.evaluate("sagan.face.seed_a")
     late = {"asked": -1, "seed_a": 5, "seed_b": 6, "t": 0.5}
-    page.evaluate("late => sagan.show(JSON.stringify({...late, model: sagan.face.model}))", late)
+    page.evaluate("late => sagan.show(JSON.stringify(late))", late)
     page.wait_for_timeout(300)
     assert page.evaluate("sagan.face.seed_a") == seed
     assert page.locator("#seed input[type=number]").input_value() == str(seed)
@@ -329,6 +329,36 @@ def test_what_a_slider_said_before_a_choice_does_not_take_the_choice_back(page, 
     assert seed not in (*values, str(sampler.curated[0].seed))
     assert psi == (values[1] if box == "psi" else "1")
     assert not page.evaluate("sagan.pending()")
+
+
+def test_another_seed_begins_a_new_way_also_where_another_slider_asks_for_it(new_page, address):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5")
+    wait_for_face(page, 3, 0.5)
+    requests = HeldRequests(page)
+    for box, value in (("seed", "4"), ("seed", "42"), ("psi", "0.7")):  # Gradio keeps the second back
+        page.locator(f"#{box} input[type=number]").fill(value)
+        requests.wait_for(2 if box == "psi" else 1)
+    for i in range(3):
+        requests.answer(i)
+    assert page.evaluate("[sagan.face.t, ...sagan.values()]") == [0, 42, 5, 0, 0.7, None]
+    assert agreed(page) == ["42", "0.7"] and not page.evaluate("sagan.pending()")
+    open_tab(page, "Walk")
+    assert page.locator("#t input[type=number]").input_value() == "0"
+
+
+def test_swapped_twice_both_ends_are_where_they_were(page):
+    open_tab(page, "Walk")
+    page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
+    ends = page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    requests = HeldRequests(page)
+    page.locator("#swap").dblclick()
+    for i in range(2):
+        requests.answer(i)
+    assert page.evaluate("sagan.values().slice(0, 3)") == [*ends, 0]
+    page.unroute_all()
+    page.locator("#swap").click()
+    page.wait_for_function("ends => sagan.face.seed_a === ends[1] && sagan.face.t === 1", arg=ends)
+    assert page.locator("#seed input[type=number]").input_value() == str(ends[1])
 
 
 @pytest.mark.parametrize("button", ["dice", "dice-b", "swap"])

@@ -4,7 +4,7 @@ import copy
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from screen import (
     fast_forward,
     gamma_text,
     in_space,
+    opening,
     painted,
     until,
 )
@@ -296,13 +297,12 @@ def on_a_phone(browser, address: str) -> Iterator:
     """The Training tab under fingers, with a curve in the middle of the screen."""
     context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
     context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
-    page = context.new_page()
-    page.goto(f"{address}?tab=training")
-    page.wait_for_selector("#training-view [data-step]")
-    plot = part(page, '[data-chart="losses"] .plot')
-    plot.evaluate("plot => plot.scrollIntoView({ block: 'center' })")
-    yield page, plot
-    context.close()
+    with closing(context), opening(context) as open_page:
+        page = open_page(f"{address}?tab=training", 390)
+        page.wait_for_selector("#training-view [data-step]")
+        plot = part(page, '[data-chart="losses"] .plot')
+        plot.evaluate("plot => plot.scrollIntoView({ block: 'center' })")
+        yield page, plot
 
 
 def swipe(page, plot, across: float, up: float) -> None:

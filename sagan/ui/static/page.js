@@ -10,7 +10,7 @@ globalThis.sagan = (() => {
   let requests = 0, out = 0, counted = 0;
   let overtaken = false; // controls were set by an answer after a newer request had read them, or may have been
   let opened = false; // what the link says was told
-  let edited = false; // whether a slider was, since the newest request
+  let edited = null; // the slider that was since the newest request: another seed begins a new way, and so counts most
   let previewed = null; // how many requests were sent when a way drew its last picture, until the face is another
 
   /** All answers are in, or will not come: the controls say what the face is, whatever older answers set meanwhile. */
@@ -79,7 +79,7 @@ globalThis.sagan = (() => {
 
     /** The same after "late"; but while a newer face is wanted, the controls stay as they are `now`. */
     returned(now) {
-      const values = page.values(), pending = edited || page.pending();
+      const values = page.values(), pending = edited !== null || page.pending();
       overtaken ||= pending || values.some((value, i) => value !== now[i]); // by one that is not numbered yet
       return pending ? now : values;
     },
@@ -99,13 +99,23 @@ globalThis.sagan = (() => {
     /** The values of a request for a face, the first of them replaced by the request's number, which counts up. */
     numbered([, ...values]) {
       page.emit('asked');
-      edited = false;
+      edited = null;
       out++;
       return [++requests, ...values];
     },
 
-    /** The same for a slider. Gradio may postpone its event until a newer request was sent: its answer is a late one. */
-    numberedIfEdited: (values) => (edited ? page.numbered(values) : [-1, ...values.slice(1)]),
+    /**
+     * The same for a slider. Gradio may postpone its event until a newer request was sent: its answer is a late one, and
+     * that of the seed is then in the request of the other sliders, whose third value is t.
+     */
+    numberedIfEdited([, ...values]) {
+      if (edited === null) return [-1, ...values];
+      if (edited === 'seed' && values.length === page.values().length) {
+        values[2] = 0;
+        overtaken = true; // the slider says another t
+      }
+      return page.numbered([0, ...values]);
+    },
 
     /** The face on screen; a way that plays is paused for it. Null where that face does not come. */
     settled() {
@@ -252,7 +262,10 @@ globalThis.sagan = (() => {
       return picture;
     },
   };
-  document.addEventListener('input', ({ target }) => { edited ||= !!target.closest('#seed, #seed-b, #t, #psi'); }, true);
+  document.addEventListener('input', ({ target }) => {
+    const slider = target.closest('#seed, #seed-b, #t, #psi')?.id;
+    if (slider && (edited !== 'seed' || slider === 't')) edited = slider;
+  }, true);
   page.on('tab', (name) => { page.tab = name; });
   page.on('preview', () => { previewed = requests; });
   page.on('face', () => { if (!page.pending()) previewed = null; });

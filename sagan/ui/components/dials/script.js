@@ -33,7 +33,7 @@ for (const { name, dial, slider } of dials) {
 /** By what face B is the face itself: where both have one seed, at the end of a walk, or where all faces are one. */
 function whySame({ seed_a, seed_b, t, psi }) {
   if (psi === 0) return 'psi';
-  return t === 1 ? 't' : seed_a === seed_b && 'seed';
+  return seed_a === seed_b ? 'seed' : t === 1 && 't';
 }
 
 // Perhaps nothing is pinned, or all is off.

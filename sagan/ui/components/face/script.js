@@ -42,14 +42,15 @@ sagan.on('failed', () => {
 
 // The address says what is shown, so that a page that is loaded again shows it again. Words of others in it stay, and
 // during the tour what was shown before.
-let writing = 0, toured = null; // the tour's last face, which is on screen until that from before comes back
+let writing = 0, toured = null; // a face of the tour, which is on screen until that from before comes back
 
 function noteInAddress() {
   if (document.body.classList.contains('touring')) toured = sagan.face;
   clearTimeout(writing);
   writing = setTimeout(() => {
-    if (!sagan.face || sagan.face === toured || sagan.t !== null) return;
-    const { searchParams: said } = new URL(sagan.link(sagan.face));
+    const { face } = sagan; // one of a step may come when the tour is left
+    if (!face || face === toured || face.step !== undefined || sagan.t !== null) return;
+    const { searchParams: said } = new URL(sagan.link(face));
     for (const [word, value] of new URLSearchParams(location.search)) if (!sagan.isOurs(word)) said.append(word, value);
     history.replaceState(history.state, '', `${location.pathname}?${said}${location.hash}`);
   }, 500);

@@ -29,7 +29,10 @@ element.querySelector('.link')?.addEventListener('click', async () => {
     field.select();
   }
 });
-const outdated = () => { byHand.hidden = true; };
+const outdated = () => {
+  byHand.hidden = true;
+  if (said.textContent !== texts.copied) said.textContent = '';
+};
 sagan.on('face', outdated);
 sagan.on('tab', outdated);
 sagan.lab.on(outdated);
