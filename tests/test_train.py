@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 import train
 from sagan import checkpoint, data, metrics, pictures, sample
@@ -75,6 +77,7 @@ OPTIONS = (
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch, quick) -> Path:
     """Run in an empty folder, where the cache of decoded images lands too; export and draw in less time."""
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)  # a signal may leave it taken
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
