@@ -445,6 +445,15 @@ def test_a_run_folder_inside_the_reference_is_refused_and_a_hidden_one_inside_th
     assert resume("--steps", 2, out="images/.runs/one") == 0
 
 
+def test_a_run_folder_to_which_a_link_among_the_data_leads_is_refused(capsys, make_images):
+    make_images(4)
+    Path("other").mkdir()
+    Path("images/link").symlink_to(Path("other").absolute())
+    assert start("--steps", 1, out="other/run") == 2
+    assert complaint(capsys).startswith("train.py: The run folder 'other/run' is inside 'images', ")
+    assert not Path("other/run").exists()
+
+
 # A run
 
 
@@ -1038,7 +1047,7 @@ def test_a_run_whose_reference_is_gone_goes_on_unmeasured(capsys, make_images):
     make_images(4), make_images(20, folder="held_out")
     assert start("--steps", 2, *MEASURE, *COLOURS) == 0
     best = Path("runs/one/best/generator.safetensors").read_bytes()
-    shutil.rmtree("held_out")
+    Path("held_out").rename("away")
     capsys.readouterr()
     assert resume("--steps", 4) == 2
     assert complaint(capsys).startswith("train.py: data source held_out does not exist")
@@ -1050,6 +1059,11 @@ def test_a_run_whose_reference_is_gone_goes_on_unmeasured(capsys, make_images):
     capsys.readouterr()
     assert resume("--steps", 8, "--measure-every", 0, "--measure-reference", "images") == 2
     assert complaint(capsys).startswith("train.py: Measuring needs both")
+    assert resume("--steps", 8, *MEASURE, "--measure-features", "inception") == 2
+    assert "--measure-features is inception now, but the run in 'runs/one' was" in complaint(capsys)
+    Path("away").rename("held_out")
+    assert resume("--steps", 8, *MEASURE) == 0
+    assert "recall" in checkpoint.read_history(Path("runs/one"))[-1]
 
 
 def test_a_run_that_was_never_measured_may_begin_to(stopped, make_images):
