@@ -527,7 +527,7 @@ def leaving(page, address: str) -> HeldRequests:
 
 def test_an_answer_of_a_tour_that_was_left_is_not_in_the_address(page, address):
     page.goto(f"{address}?seed=21")
-    page.wait_for_selector("#attention-view [data-drawn]")
+    page.wait_for_function("() => location.search.includes('seed_b=')")
     begin(page, 3)
     requests = HeldRequests(page)
     card(page, ".next").click()
