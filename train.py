@@ -47,7 +47,8 @@ MODEL_OPTIONS = (
 )
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
-MEASURE_OPTIONS = ("measure_every", "measure_reference", "measure_features", "measure_count")
+WHETHER_MEASURED, HOW_MEASURED = ("measure_every", "measure_reference"), ("measure_features", "measure_count")
+MEASURE_OPTIONS = (*WHETHER_MEASURED, *HOW_MEASURED)
 PATH_OPTIONS = ("--data", "--out", "--labels", "--start-from", "--measure-reference")
 SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
 # On --resume: the length, where the images lie, and what never changes what is learned.
@@ -363,7 +364,7 @@ def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
         settings = {"steps": None, "minutes": None} | settings
     if settings.get("measure_every") == 0:
         del settings["measure_every"]
-        stored = {name: value for name, value in stored.items() if name not in MEASURE_OPTIONS[:2]}
+        stored = {name: value for name, value in stored.items() if name not in WHETHER_MEASURED}
     settings = PRESETS["sagan"] | INTERVALS | stored | settings
     if settings.keys() & {*MEASURE_OPTIONS}:
         settings = {"measure_features": INCEPTION} | settings
@@ -434,7 +435,7 @@ def _measurement(
 ) -> Measurement | None:
     """What the run is measured against; None: nothing."""
     # A run that is no longer measured keeps the features and the count, for when it is again.
-    if not settings.keys() & {*MEASURE_OPTIONS[:2]} and not vars(options).keys() & {*MEASURE_OPTIONS[2:]}:
+    if not settings.keys() & {*WHETHER_MEASURED} and not vars(options).keys() & {*HOW_MEASURED}:
         return None
     if "measure_every" not in settings or "measure_reference" not in settings:
         raise TrainingError(

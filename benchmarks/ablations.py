@@ -123,10 +123,8 @@ def run(variant: Variant, options: argparse.Namespace) -> None:
     if checkpoint.find_local(out):
         arguments.append("--resume")
     print(f"{variant.name}: {' '.join(arguments)}", flush=True)
-    stopped = []
-    usual = signal.signal(
-        signal.SIGINT, lambda *_: stopped.append(True)
-    )  # the training hears it too, and saves
+    stopped = []  # by Ctrl-C, which the training hears too, and saves
+    usual = signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
     try:
         with subprocess.Popen([sys.executable, train.__file__, *arguments]) as training:
             code = training.wait()
