@@ -25,7 +25,8 @@ def footer(sampler: "Sampler") -> None:
 def model_line(sampler: "Sampler") -> str:
     """The model card in one line: name, size, images shown and the metric, as far as they are known.
 
-    Beside the metric stands its floor, what it is between real images.
+    Beside the metric stands its floor, what it is between real images, and after how many images it was
+    measured where more were shown since.
     """
     newest: dict[str, float] = {}
     for row in sampler.history:
@@ -37,7 +38,10 @@ def model_line(sampler: "Sampler") -> str:
         floor = f"floor_{column}"
         sentence = texts.FOOTER_METRIC_FLOOR if floor in newest else texts.FOOTER_METRIC
         figures = {"value": _brief(newest[column]), "floor": _brief(newest.get(floor, math.nan))}
-        parts.append(sentence.format(metric=texts.METRICS[column], **figures))
+        measured = next(row for row in reversed(sampler.history) if math.isfinite(row.get(column, math.nan)))
+        then = measured.get("images", math.nan)
+        when = texts.FOOTER_METRIC_THEN.format(images=int(then)) if then < newest.get("images", 0) else ""
+        parts.append(sentence.format(metric=texts.METRICS[column] + when, **figures))
     return " · ".join(parts)
 
 

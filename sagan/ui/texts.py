@@ -85,7 +85,8 @@ ATTENTION = {
     "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds; a minus is not less, only the size counts",
+    "gamma_help": "how much of what it gathers the layer adds; its sign means nothing, since values can "
+    "turn theirs as well: only the size counts",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
@@ -122,7 +123,7 @@ LAB = {
     "average_top": "up to {times} × uniform",
     "averages_loading": "Loading the average maps: {percent} %",
     "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
-    "makes them.",
+    "makes them, for the next start of this page.",
     "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
     "is no dividing line.",
     "score_known": "When these weights were saved, real pictures had {real} on average and generated ones "
@@ -220,7 +221,7 @@ DIALS = {
     "help": "The generator makes this face again with other gammas, maps or values. The difference is the "
     "picture as dialled minus the one with attention off; grey is no change. Off is not a GAN without "
     "attention: this generator learned with it and counts on it, and one that learned without draws other "
-    "faces. A face may pale only because a summand is missing. All this changes these pictures only.",
+    "faces. A face may turn pale merely because less is added. All this changes these pictures only.",
     "failed": "The pictures could not be made. Turn a dial or choose maps to try again.",
 }
 NUMBERS = {
@@ -250,8 +251,9 @@ NUMBERS = {
         "weights": "softmax: the logits become shares that sum to 1, for each face anew. This row of shares "
         "is the heatmap of what the point looks at.",
         "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
-        "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, so that "
-        "longer queries, of d numbers, make softmax no sharper; this layer, as in the paper, does not.",
+        "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, d being "
+        "how many numbers q has, so that more of them make softmax no sharper; this layer, as in the paper, "
+        "does not.",
         "k": "k, the key: what a place offers, a 1×1 convolution of x there.",
         "values": "v, the value: what a place tells those who look at it, a third 1×1 convolution of x "
         "there.",
@@ -291,7 +293,7 @@ TRAINING = {
     "fid": "FID: how far what a classifier sees in generated pictures is from what it sees in real ones. "
     "Two sets of real ones differ as well.",
     "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
-    "training had it.",
+    "training had it: an image has to keep its score when it is shifted or mirrored.",
     "joined": "Dotted lines: here training went on with higher learning rates again, which disturb what had "
     "settled.",
     "penalty": "The discriminator’s loss contains the gradient penalty.",
@@ -324,8 +326,9 @@ INSIDE = {
     "help": "Choose a block to see what the current face looks like in it. Tall boxes have large maps, wide "
     "ones have many; ◆ marks attention.",
     "does": {
-        "generator first": "A transposed convolution, batch norm and ReLU turn the {numbers} numbers of the "
-        "latent into {maps} maps of {side}×{side} places.",
+        "generator first": "A transposed convolution, which enlarges, batch norm, which sets each map’s mean "
+        "and spread, and ReLU, which makes 0 of all below 0, turn the {numbers} numbers of the latent into "
+        "{maps} maps of {side}×{side} places.",
         "generator convolution": "A transposed convolution doubles the side: {maps} maps of {side}×{side} "
         "places, each made from only 2×2 places of the block before. Batch norm and ReLU follow, so that "
         "nothing is below 0.",
@@ -427,8 +430,8 @@ SPECTRUM = {
     "none_of_truth": "– of {truth}",
     "note": "Among many dimensions a random vector starts at almost 90°. Where other singular values come "
     "close to the largest, the direction takes long, but the estimate is good early, and only σ is needed. "
-    "In training one round a step is enough: u is kept, and W changes little from step to step. Where W has "
-    "one row, as at the discriminator’s score, u is one number, and there is nothing to find.",
+    "In training one round at each use is enough: u is kept, and W changes little from one to the next. "
+    "Where W has one row, as at the discriminator’s score, u is one number, and there is nothing to find.",
     "failed": "The layer could not be worked out. Choose another layer to try again.",
 }
 
@@ -447,8 +450,8 @@ TOUR = {
 }
 LESSON = {
     "title": "How a GAN pays attention, step by step",
-    "what": "A tour through this page and the model behind it. Each step takes a minute: something to read, "
-    "and something to try. Leave whenever you like: your face and settings come back.",
+    "what": "A tour through this page and the model behind it. Each step takes two or three minutes: "
+    "something to read, and something to try. Leave whenever you like: your face and settings come back.",
     "start": "Start the tour",
     "open": "Step {number}: {title}",
     "worksheet": "For a class",
@@ -461,9 +464,9 @@ LESSON = {
         "short_sight": {
             "title": "Convolutions are short-sighted",
             "say": "The generator draws faces from random numbers, the latent; the discriminator scores "
-            "them. Convolutions make a place from its closest neighbours: what two eyes share comes from "
-            "coarse maps that both grew from; how one turned out hardly reaches the other. Attention "
-            "reaches every place in one step.",
+            "them. Convolutions make a place from its closest neighbours, so how one eye turned out hardly "
+            "reaches the other. With attention a place gathers from all places in one step: the brighter "
+            "one is, the more it counts.",
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
             "see": "If attention were spread evenly, {even} % of it would lie outside in the {fine} layer. "
@@ -473,7 +476,8 @@ LESSON = {
         "query_key_value": {
             "title": "Query, key, value",
             "say": "The pinned place asks with its query q. Every place offers a key k, and the product q · "
-            "k says how well the two fit. What a place then tells is its value v.",
+            "k says how well the two fit. The better they do, the more the pinned place takes of what that "
+            "place tells, its value v; the sum of all this is what it gathers.",
             "do": "Choose q, then k, then v in the formula and see which numbers light up. Which of the five "
             "keys fits best?",
             "see": "The one of the first row: keys are listed by q · k, the largest first.",
@@ -654,6 +658,7 @@ FOOTER_SIZE = "{size}×{size} pixels"
 FOOTER_SHOWN = "{images:,} images shown in training"
 FOOTER_METRIC = "{metric} {value}, lower is better"
 FOOTER_METRIC_FLOOR = "{metric} {value} (other real images: {floor}), lower is better"
+FOOTER_METRIC_THEN = " after {images:,} images"
 METRICS = {  # columns of the history; runs write the last one, the others are entered by hand
     "fid": "FID",
     "face_fd": "Fréchet distance of faces",

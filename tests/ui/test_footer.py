@@ -40,9 +40,18 @@ def test_without_a_card_it_is_the_folder_even_after_a_crash(sampler, folder, nam
 
 
 def test_the_metric_is_that_of_the_last_row_that_has_one(sampler):
-    sampler.history = [{"images": 64, "face_fd": 300.0}, {"images": 128, "face_fd": 120.4}, {"images": 1600}]
+    sampler.history = [{"images": 64, "face_fd": 300.0}, {"images": 1280, "face_fd": 120.4}]
     line = model_line(sampler)
-    assert "1,600 images shown" in line and line.endswith("distance of faces 120, lower is better")
+    assert "1,280 images shown" in line and line.endswith("distance of faces 120, lower is better")
+
+
+def test_a_metric_of_earlier_weights_says_after_how_many_images(sampler):
+    sampler.history = [{"images": 1280, "face_fd": 120.4, "floor_face_fd": 23.0}, {"images": 1600}]
+    line = model_line(sampler)
+    assert "1,600 images shown" in line
+    assert line.endswith("of faces after 1,280 images 120 (other real images: 23), lower is better")
+    sampler.history += [{"images": 1600, "face_fd": 99.6}]
+    assert "after" not in model_line(sampler)
 
 
 def test_a_run_that_measured_itself_shows_its_own_metric_until_faces_are_measured_again(sampler):
