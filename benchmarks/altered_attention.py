@@ -25,7 +25,7 @@ from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
-from sagan.layers import SMALLEST, SelfAttention
+from sagan.layers import SMALLEST, Override, SelfAttention
 from sagan.metrics import generate
 from sagan.networks import Generator
 from sagan.seeds import labels_in_proportion
@@ -137,9 +137,9 @@ class Altered:
 
     def __call__(self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple):
         x, *more = args
-        gamma = options.get("gamma", more[0] if more else None)
+        override = options.get("override", more[0] if more else None) or Override()
         _, own = layer.forward(x, extras="maps")  # .forward: hooks, as this one, are for calls
-        y, maps = layer.forward(x, gamma, "maps", self.change(own))
+        y, maps = layer.forward(x, override._replace(maps=self.change(own)), "maps")
         y = self.scale * y + self.shift
         if isinstance(output, Tensor):
             return y

@@ -31,7 +31,7 @@ from benchmarks.altered_attention import (
 )
 from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
-from sagan.layers import SelfAttention
+from sagan.layers import Override, SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.seeds import inputs
 
@@ -159,9 +159,9 @@ def test_itself_is_a_convolution_of_one_pixel(layer: SelfAttention, x: Tensor) -
 def test_a_gamma_and_extras_of_a_call_are_heeded(layer: SelfAttention, x: Tensor) -> None:
     parts = layer(x, extras="queries_keys")[1]
     alter(layer, itself)
-    y, maps = layer(x, 0.25, "maps")
+    y, maps = layer(x, Override(0.25), "maps")
     torch.testing.assert_close(y, x + 0.25 * layer.value(x), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(layer(x, gamma=0.25), y)
+    torch.testing.assert_close(layer(x, override=Override(0.25)), y)
     assert torch.equal(maps, torch.eye(25).expand(3, 25, 25))
     for learned, given in zip(parts, layer(x, extras="queries_keys")[1], strict=True):
         assert torch.equal(given, learned)
