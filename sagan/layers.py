@@ -17,6 +17,14 @@ CACHED_WEIGHTS, GPU_WEIGHTS = 1 << 22, 1 << 28
 SMALLEST = 1e-12  # length that a vector is divided by
 
 
+def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
+    """A weight (out, in, H, W), (out, in) or, transposed, (in, out, H, W) as a matrix (out, in*H*W)."""
+    if weight.ndim == 2:
+        return weight
+    last = weight.permute(0, 2, 3, 1)  # contiguous where the weight is in channels_last memory
+    return last.flatten(0, 2).T if transposed else last.flatten(1)
+
+
 class SpectralNorm(nn.Module):
     """The parametrization `weight / sigma`, sigma its largest singular value.
 
@@ -38,11 +46,8 @@ class SpectralNorm(nn.Module):
         self.start(matrix)
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """A weight (out, in, H, W), (out, in) or, transposed, (in, out, H, W) as M (out, in*H*W)."""
-        if weight.ndim == 2:
-            return weight
-        last = weight.permute(0, 2, 3, 1)  # contiguous where the weight is in channels_last memory
-        return last.flatten(0, 2).T if self.transposed else last.flatten(1)
+        """A weight as M."""
+        return as_matrix(weight, self.transposed)
 
     def start(self, matrix: Tensor) -> None:
         """Estimate the singular vectors of a matrix that is new."""
