@@ -250,7 +250,7 @@ class Discriminator(nn.Module):
         return scores if extras is None else (scores, collected)
 
 
-def gammas(network: nn.Module) -> dict[str, Tensor]:
+def learned_gammas(network: nn.Module) -> dict[str, Tensor]:
     """The learned gamma of every attention layer of a network, by layer name, detached."""
     return {name: layer.gamma.detach() for name, layer in network.attention.items()}
 

@@ -25,9 +25,9 @@ from sagan.networks import (
     NetworkExtras,
     discriminator_key,
     layer_name,
+    learned_gammas,
     side_of,
 )
-from sagan.networks import gammas as learned_gammas
 from sagan.seeds import learned_classes
 from sagan.workers import each
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan.layers import ConditionalBatchNorm2d, Override
-from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name, side_of
+from sagan.networks import Discriminator, Generator, SaganConfig, layer_name, learned_gammas, side_of
 
 SMALL = {"image_size": 32, "z_dim": 12, "g_width": 8, "d_width": 8, "d_attention": (8, 4)}
 RESIDUAL = {"g_residual": (8, 16, 16), "d_residual": (4, 16)}
@@ -110,7 +110,7 @@ def test_networks_work_without_attention(network):
     model = network(small(g_attention=(), d_attention=()))
     x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
     y, collected = model(x, extras="maps")
-    assert len(y) == 2 and collected == {} and gammas(model) == {}
+    assert len(y) == 2 and collected == {} and learned_gammas(model) == {}
 
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])
@@ -131,9 +131,9 @@ def test_extras_come_with_the_same_answer_for_every_layer(network):
 
 def test_gammas_start_at_zero_and_are_read_by_layer_name():
     generator = Generator(small())
-    assert gammas(generator) == {"8x8": 0, "16x16": 0}
+    assert learned_gammas(generator) == {"8x8": 0, "16x16": 0}
     awake(generator)
-    for name, gamma in gammas(generator).items():
+    for name, gamma in learned_gammas(generator).items():
         assert gamma == generator.attention[name].gamma and not gamma.requires_grad
 
 
