@@ -54,7 +54,7 @@ class Sampler:
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are
-    class_names    names of the classes, () for a plain model
+    class_names    names of the classes, () for an unconditional model
     classes        those that training had images of, lowest first: all of them where nobody counted
     layers         names of the generator's attention layers, for example ("16x16", "32x32")
     gammas         the learned gamma of each of them
