@@ -29,7 +29,7 @@ from sagan.data import ImageSet
 from sagan.device import pick_device
 from sagan.learner import Learner
 from sagan.metrics import ATTENTION_FACES, Measurement, attention_figures, generate
-from sagan.networks import SaganConfig, gammas
+from sagan.networks import SaganConfig, learned_gammas
 from sagan.recipe import Recipe
 from sagan.resuming import read_state_info
 
@@ -148,7 +148,9 @@ def compare(
             generator = checkpoint.load_generator(folder, name).to(device)
             known = {"variant": variant.name, "weights": weights, "images": int(history["images"])}
             known |= {"time": times[variant.name]}
-            known |= {f"gamma_{layer}": round(gamma.item(), 3) for layer, gamma in gammas(generator).items()}
+            known |= {
+                f"gamma_{layer}": round(gamma.item(), 3) for layer, gamma in learned_gammas(generator).items()
+            }
             figures = measurement(generator) if measurement else attention_figures(generator, SEEDS)
             rows.append(known | figures)
             print(rows[-1], flush=True)

@@ -5,7 +5,7 @@
 Every alteration replaces the maps of all attention layers, or of one, and leaves all weights as they were
 learned; a layer that follows an altered one makes its queries, keys and values from what that gave. sheet.png
 shows the same seeds with each; table.csv says how like the unaltered faces they are and, with --reference,
-holds the figures of `python -m sagan.metrics`.
+holds the figures of `python -m sagan.metrics`, those of attention itself only where nothing is altered.
 
 What an altered layer puts out gets back, channel by channel, the mean and the standard deviation that it had,
 and batch norm is measured anew, so that none of this is a matter of scale.
@@ -25,7 +25,7 @@ from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
-from sagan.layers import SMALLEST, SelfAttention
+from sagan.layers import SMALLEST, Override, SelfAttention
 from sagan.metrics import generate
 from sagan.networks import Generator
 from sagan.seeds import labels_in_proportion
@@ -40,6 +40,7 @@ AVERAGED = 256  # faces whose maps `by place` is the mean of
 NOTHING = 1e-3  # a channel that varies by less than this share of what it did has nothing to be scaled
 MAIN = 5  # keys
 MATCHED = 500  # faces over which a layer gets back its mean and standard deviation
+OF_ATTENTION = ("strength_", "entropy_")  # how the figures of `attention_figures` begin
 
 
 def none(maps: Tensor) -> Tensor:
@@ -137,9 +138,9 @@ class Altered:
 
     def __call__(self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple):
         x, *more = args
-        gamma = options.get("gamma", more[0] if more else None)
+        override = options.get("override", more[0] if more else None) or Override()
         _, own = layer.forward(x, extras="maps")  # .forward: hooks, as this one, are for calls
-        y, maps = layer.forward(x, gamma, "maps", self.change(own))
+        y, maps = layer.forward(x, override._replace(maps=self.change(own)), "maps")
         y = self.scale * y + self.shift
         if isinstance(output, Tensor):
             return y
@@ -278,7 +279,10 @@ def run(options: argparse.Namespace) -> None:
         pictures[name] = torch.cat(list(generate(generator, seeds, class_counts=counts)))
         figures = against(pictures[name], pictures["as learned"])
         if measurement:
-            figures |= measurement(generator, counts)
+            measured = measurement(generator, counts)
+            # Those of attention are taken one face at a time, which has no other beside it, and of what a
+            # layer adds to its input, which scale and shift change.
+            figures |= {k: v for k, v in measured.items() if not (changes and k.startswith(OF_ATTENTION))}
         for handle in handles:
             handle.remove()
         generator.load_state_dict(state)  # its batch norm

@@ -13,6 +13,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def toward(before: np.ndarray, after: np.ndarray, aim: np.ndarray) -> tuple[floa
 
 def colours_where(sure: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The mean colour of the positions `sure` (N, n*n) in each of N faces: (N, 3), NaN where they are few."""
-    side = int(sure.shape[1] ** 0.5)
+    side = isqrt(sure.shape[1])
     means = np.full((len(faces), 3), np.nan)
     for mean, face, where in zip(means, faces, sure, strict=True):
         if where.sum() >= FEWEST:
@@ -74,7 +75,7 @@ def regions(faces: np.ndarray, off: np.ndarray, maps: np.ndarray) -> dict[str, o
 
     off are the same faces with the layer off.
     """
-    side = int(maps.shape[1] ** 0.5)
+    side = isqrt(maps.shape[1])
     ranked = np.array([heatmaps.receiving_most(weights, 2 * MAIN) for weights in maps])
     main, after = ranked[:, :MAIN], ranked[:, MAIN:]
     share = [weights[:, cells].sum(1).mean() for weights, cells in zip(maps, main, strict=True)]
@@ -162,7 +163,7 @@ def changes(
     sampler: Sampler, faces: np.ndarray, maps: np.ndarray, latent: np.ndarray, cells: Sequence[int]
 ) -> tuple[dict[str, object], np.ndarray]:
     """What changes where `cells` tell what they tell in the face before: figures, and the faces so made."""
-    side = int(maps.shape[1] ** 0.5)
+    side = isqrt(maps.shape[1])
     values = [sampler.values(z)[coarsest(sampler)] for z in latent]
     made = told(sampler, latent, values, cells)
     looks = maps[:, :, list(cells)].sum(2)  # (N, n*n)
@@ -211,7 +212,7 @@ def coarsest(sampler: Sampler) -> str:
 
 def draw_looked_at(faces: np.ndarray, maps: np.ndarray, path: Path) -> None:
     """Save a row for each face: itself, and over it who looks at each of its main cells, which are framed."""
-    side, size = int(maps.shape[1] ** 0.5), faces.shape[1]
+    side, size = isqrt(maps.shape[1]), faces.shape[1]
     figure = Figure(figsize=(1.5 * (1 + MAIN), 1.5 * len(faces)), layout="constrained")
     grid = figure.subplots(len(faces), 1 + MAIN, squeeze=False)
     for row, face, weights in zip(grid, faces, maps, strict=True):
@@ -243,7 +244,7 @@ def run(options: argparse.Namespace) -> None:
     maps = np.stack([sampler.attention(z, coarsest(sampler)) for z in latent])
     off = sampler.faces(latent, gammas={coarsest(sampler): 0})
     figures = regions(faces, off, maps)
-    side = int(maps.shape[1] ** 0.5)
+    side = isqrt(maps.shape[1])
     cells = [row * side + column for row, column, _ in figures["commonest cells, [row, column, faces]"]]
     changed, made = changes(sampler, faces, maps, latent, cells)
     counted = {"if weights count times the lengths of values": lengths(sampler, latent)}

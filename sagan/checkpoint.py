@@ -129,7 +129,7 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
 
 
 def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
-    """The configuration and the class names (empty for a plain model). Raises CheckpointError."""
+    """The configuration and the class names (empty for an unconditional model). Raises CheckpointError."""
     path = folder / CONFIG
     stored = _read_config(path)
     try:
@@ -145,7 +145,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
 
 
 def load_class_counts(folder: Path) -> tuple[int, ...]:
-    """How many training images each class had; () for a plain model, or where nobody noted it."""
+    """How many training images each class had; () for an unconditional model, or where nobody noted it."""
     path = folder / CONFIG
     counts = _read_config(path).get("class_counts", [])
     _, names = load_config(folder)
@@ -398,7 +398,7 @@ def save(
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
     class_counts says how many training images each class had. state adds what a run needs to go on: tensors
-    for state.safetensors and plain data for state.json.
+    for state.safetensors and JSON data for state.json.
     companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """

@@ -23,7 +23,7 @@ from torch import Tensor
 from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
 from sagan.data import to_uint8
-from sagan.networks import Generator, SaganConfig, gammas, layer_name
+from sagan.networks import Generator, SaganConfig, layer_name, learned_gammas
 from sagan.seeds import inputs
 
 SEEDS = tuple(range(8))
@@ -115,7 +115,7 @@ def shoot(generator: Generator, step: int, images: int, class_counts: Sequence[i
     for layer, (q, k) in queries_keys.items():
         for name, vectors in (("q", q), ("k", k)):
             moment[f"{layer}/{name}"] = vectors.clamp(-largest, largest).half().cpu().numpy()
-        moment[f"{layer}/gamma"] = gammas(generator)[layer].cpu().numpy()
+        moment[f"{layer}/gamma"] = learned_gammas(generator)[layer].cpu().numpy()
     return moment
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,14 @@ Extras = Literal["queries_keys", "maps", "parts"]
 # GPU several copies of them fit into its memory.
 CACHED_WEIGHTS, GPU_WEIGHTS = 1 << 22, 1 << 28
 SMALLEST = 1e-12  # length that a vector is divided by
+
+
+def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
+    """A weight (out, in, H, W), (out, in) or, transposed, (in, out, H, W) as a matrix (out, in*H*W)."""
+    if weight.ndim == 2:
+        return weight
+    last = weight.permute(0, 2, 3, 1)  # contiguous where the weight is in channels_last memory
+    return last.flatten(0, 2).T if transposed else last.flatten(1)
 
 
 class SpectralNorm(nn.Module):
@@ -38,11 +46,8 @@ class SpectralNorm(nn.Module):
         self.start(matrix)
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """A weight (out, in, H, W), (out, in) or, transposed, (in, out, H, W) as M (out, in*H*W)."""
-        if weight.ndim == 2:
-            return weight
-        last = weight.permute(0, 2, 3, 1)  # contiguous where the weight is in channels_last memory
-        return last.flatten(0, 2).T if self.transposed else last.flatten(1)
+        """A weight as M."""
+        return as_matrix(weight, self.transposed)
 
     def start(self, matrix: Tensor) -> None:
         """Estimate the singular vectors of a matrix that is new."""
@@ -164,6 +169,19 @@ def singular_values(matrix: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(small @ small.T).flip(0).clamp(min=0).sqrt()
 
 
+class Override(NamedTuple):
+    """What takes the place of an attention layer's own in one call; None: the layer's own.
+
+    gamma   a number, for the learned scalar
+    maps    (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers, for the attention
+    values  positions (N,) of integers, and what these tell instead of their own values, (N, C)
+    """
+
+    gamma: float | None = None
+    maps: Tensor | None = None
+    values: tuple[Tensor, Tensor] | None = None
+
+
 class SelfAttention(nn.Module):
     """`x + gamma * attended`: every position attends to every position (Zhang et al. 2018, section 3).
 
@@ -190,18 +208,9 @@ class SelfAttention(nn.Module):
         self.fused = False
 
     def forward(
-        self,
-        x: Tensor,
-        gamma: float | None = None,
-        extras: Extras | None = None,
-        maps: Tensor | None = None,
-        values: tuple[Tensor, Tensor] | None = None,
+        self, x: Tensor, override: Override | None = None, extras: Extras | None = None
     ) -> Tensor | tuple[Tensor, Any]:
-        """Map x (B, C, H, W) to the same shape.
-
-        In this call `gamma` takes the place of the learned scalar, and `maps` that of the attention which the
-        layer would make of x: (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers. `values`
-        are positions (N,) of integers, and what these tell instead of their own values, (N, C).
+        """Map x (B, C, H, W) to the same shape, with `override` in the place of the layer's own.
 
         extras="queries_keys" returns (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns
         (y, attention) with attention of (B, H*W, H*W), that which was given if any was; extras="parts"
@@ -210,6 +219,7 @@ class SelfAttention(nn.Module):
         """
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
+        gamma, maps, values = override or Override()
         if maps is not None:
             count, positions = len(x), x.shape[2] * x.shape[3]
             if maps.shape not in [(batch, positions, positions) for batch in (1, count)]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.layers import ConditionalBatchNorm2d, Extras, SelfAttention, spectral_norm
+from sagan.layers import ConditionalBatchNorm2d, Extras, Override, SelfAttention, spectral_norm
 
 IMAGE_SIZES = (32, 64, 128)
 MAX_WIDTH, MAX_Z_DIM, MAX_CLASSES, MAX_RESIDUAL = 512, 1024, 10_000, 16
@@ -120,23 +120,20 @@ class Generator(nn.Module):
         self,
         z: Tensor,
         labels: Tensor | None = None,
-        gammas: dict[str, float] | None = None,
+        overrides: Mapping[str, Override] | None = None,
         extras: NetworkExtras | None = None,
-        maps: dict[str, Tensor] | None = None,
-        values: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Map z (B, z_dim), and labels (B,) where there are classes, to images (B, 3, S, S) in [-1, 1].
 
-        gammas replaces learned gammas by layer name ("16x16"), maps the attention, and values what some
-        positions tell, as `SelfAttention.forward` takes them. With extras, returns (images, {layer: extra})
-        with what that returns; with extras="activations", (images, {block: its output}) of all blocks in the
-        order data meets them, "4x4", ..., "16x16", "attention 16x16", ..., "image"; a residual block has no
-        entry of its own: its output stands under the convolution before it. Raises ValueError where labels
-        are missing, not wanted or not one for each latent, where there is no layer of a gamma's, map's or
-        value's name, or maps have another shape.
+        overrides says by layer name ("16x16") what takes the place of that layer's own. With extras, returns
+        (images, {layer: extra}) with what `SelfAttention.forward` returns; with extras="activations",
+        (images, {block: its output}) of all blocks in the order data meets them, "4x4", ..., "16x16",
+        "attention 16x16", ..., "image"; a residual block has no entry of its own: its output stands under the
+        convolution before it. Raises ValueError where labels are missing, not wanted or not one for each
+        latent, where there is no layer of an override's name, or its maps have another shape.
         """
         _check_labels(self.config, labels, len(z))
-        for name in (*(gammas or ()), *(maps or ()), *(values or ())):
+        for name in overrides or ():
             if name not in self.attention:
                 raise ValueError(f"there is no attention layer {name!r}, only {list(self.attention)}")
         h = z[:, :, None, None]  # (B, z_dim, 1, 1)
@@ -144,7 +141,7 @@ class Generator(nn.Module):
         for block in self.blocks:
             h = block(h, labels)  # (B, channels, side, side)
             h = _refine(self.residual, h, labels)
-            h = _attend(self.attention, h, extras, collected, gammas, maps, values)
+            h = _attend(self.attention, h, extras, collected, overrides)
         images = torch.tanh(self.to_image(h))
         if extras == "activations":
             collected["image"] = images
@@ -253,7 +250,7 @@ class Discriminator(nn.Module):
         return scores if extras is None else (scores, collected)
 
 
-def gammas(network: nn.Module) -> dict[str, Tensor]:
+def learned_gammas(network: nn.Module) -> dict[str, Tensor]:
     """The learned gamma of every attention layer of a network, by layer name, detached."""
     return {name: layer.gamma.detach() for name, layer in network.attention.items()}
 
@@ -313,10 +310,8 @@ def _attend(
     attention: nn.ModuleDict,
     h: Tensor,
     extras: NetworkExtras | None,
-    collected: dict,
-    gammas: dict | None = None,
-    maps: dict | None = None,
-    values: dict | None = None,
+    collected: dict[str, Any],
+    overrides: Mapping[str, Override] | None = None,
 ) -> Tensor:
     """Run the attention layer that belongs to this feature map, if any; file the extras in `collected`."""
     name = layer_name(h.shape[-1])
@@ -324,14 +319,13 @@ def _attend(
         collected[name] = h
     if name not in attention:
         return h
-    by_layer = {"gamma": gammas, "maps": maps, "values": values}
-    given = {word: (of_layer or {}).get(name) for word, of_layer in by_layer.items()}
+    layer, override = attention[name], (overrides or {}).get(name)
     if extras is None:
-        return attention[name](h, **given)
+        return layer(h, override)
     if extras == "activations":
-        collected[f"attention {name}"] = h = attention[name](h, **given)
+        collected[f"attention {name}"] = h = layer(h, override)
         return h
-    h, collected[name] = attention[name](h, extras=extras, **given)
+    h, collected[name] = layer(h, override, extras)
     return h
 
 

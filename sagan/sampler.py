@@ -18,15 +18,16 @@ from sagan.data import to_batch, to_uint8
 from sagan.film import Film
 from sagan.inside import Computation
 from sagan.latents import check_seed, from_seed
+from sagan.layers import Override
 from sagan.networks import (
     Discriminator,
     Generator,
     NetworkExtras,
     discriminator_key,
     layer_name,
+    learned_gammas,
     side_of,
 )
-from sagan.networks import gammas as learned_gammas
 from sagan.seeds import learned_classes
 from sagan.workers import each
 
@@ -53,7 +54,7 @@ class Sampler:
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are
-    class_names    names of the classes, () for a plain model
+    class_names    names of the classes, () for an unconditional model
     classes        those that training had images of, lowest first: all of them where nobody counted
     layers         names of the generator's attention layers, for example ("16x16", "32x32")
     gammas         the learned gamma of each of them
@@ -150,7 +151,8 @@ class Sampler:
         values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     ) -> np.ndarray:
         """Latents (N, z_dim), and integer labels (N,) where there are classes -> uint8 (N, S, S, 3)."""
-        faces = [face for face, _ in self._generate(latents, labels, gammas, maps=maps, values=values)]
+        overrides = self._overrides(gammas, maps, values)
+        faces = [face for face, _ in self._generate(latents, labels, overrides)]
         size = self.config.image_size
         return np.array(faces, np.uint8).reshape(-1, size, size, 3)
 
@@ -293,20 +295,15 @@ class Sampler:
         self,
         latents: np.ndarray | Sequence[np.ndarray],
         labels: np.ndarray | None,
-        gammas: Mapping[str, float] | None,
+        overrides: Mapping[str, Override],
         extras: NetworkExtras | None = None,
-        maps: Mapping[str, np.ndarray] | None = None,
-        values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
         labels = self._checked_labels(labels, len(latents))
-        gammas = self._checked_gammas(gammas)
-        maps = self._checked_maps(maps)
-        values = self._checked_values(values)
 
         def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
-            answer = self._generator(torch.tensor(latent)[None], label, gammas, extras, maps, values)
+            answer = self._generator(torch.tensor(latent)[None], label, overrides, extras)
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
@@ -320,7 +317,7 @@ class Sampler:
         extras: NetworkExtras,
     ) -> tuple[np.ndarray, dict]:
         latents = _alone("latent", latent, (self.config.z_dim,))
-        return next(self._generate(latents, _one(label), gammas, extras))
+        return next(self._generate(latents, _one(label), self._overrides(gammas), extras))
 
     def _discriminate(
         self,
@@ -383,58 +380,40 @@ class Sampler:
             raise ValueError(f"Labels must be integers from 0 to {classes - 1}, but were {labels.tolist()}.")
         return labels.tolist()
 
-    def _checked_gammas(self, gammas: Mapping[str, float] | None) -> dict[str, float]:
-        if not isinstance(gammas, Mapping | None):
-            raise ValueError(f"gammas must be numbers by layer, {{layer: number}}, but were {gammas!r}.")
-        checked = {}
-        for layer, gamma in (gammas or {}).items():
-            self._check_layer(layer)
-            if not isinstance(gamma, Real) or not isfinite(gamma):
-                raise ValueError(f"gamma of {layer} must be a finite number, but was {gamma!r}.")
-            checked[layer] = float(gamma)
-        return checked
+    def _overrides(
+        self,
+        gammas: Mapping[str, float] | None,
+        maps: Mapping[str, np.ndarray] | None = None,
+        values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
+    ) -> dict[str, Override]:
+        """What takes the place of each layer's own, checked: {layer: override}."""
+        overrides = dict.fromkeys(self.layers, Override())
+        for part, given, wanted, checked in (
+            ("gamma", gammas, "gammas must be numbers by layer, {layer: number}", _checked_gamma),
+            ("maps", maps, "maps must be arrays by layer, {layer: array}", _checked_map),
+            ("values", values, "values must be given as {layer: {position: array}}", self._checked_values),
+        ):
+            if not isinstance(given, Mapping | None):
+                was = repr(given) if part == "gamma" else type(given).__name__  # arrays are long
+                raise ValueError(f"{wanted}, but were {was}.")
+            for layer, one in (given or {}).items():
+                self._check_layer(layer)
+                overrides[layer] = overrides[layer]._replace(**{part: checked(layer, one)})
+        return overrides
 
-    def _checked_maps(self, maps: Mapping[str, np.ndarray] | None) -> dict[str, Tensor]:
-        if not isinstance(maps, Mapping | None):
+    def _checked_values(self, layer: str, told: object) -> tuple[Tensor, Tensor]:
+        side = side_of(layer)
+        channels = self.config.channels(self.config.g_width, side)
+        if not isinstance(told, Mapping) or any(position not in range(side**2) for position in told):
             raise ValueError(
-                f"maps must be arrays by layer, {{layer: array}}, but were {type(maps).__name__}."
+                f"The values of {layer} must be {{position: array}}, positions from 0 to {side**2 - 1}."
             )
-        checked = {}
-        for layer, weights in (maps or {}).items():
-            self._check_layer(layer)
-            places = side_of(layer) ** 2
-            weights = _as_array(weights, f"The map of {layer} must be an array of numbers.", np.float32)
-            if weights.shape != (places, places):
-                wanted = f"({places}, {places})"
-                raise ValueError(f"The map of {layer} must have the shape {wanted}, but has {weights.shape}.")
-            if not np.isfinite(weights).all():
-                raise ValueError(f"The map of {layer} must hold finite numbers, but holds NaN or infinity.")
-            checked[layer] = torch.tensor(weights)[None]
-        return checked
-
-    def _checked_values(
-        self, values: Mapping[str, Mapping[int, np.ndarray]] | None
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        if not isinstance(values, Mapping | None):
-            raise ValueError(
-                f"values must be given as {{layer: {{position: array}}}}, but were {type(values).__name__}."
-            )
-        checked = {}
-        for layer, told in (values or {}).items():
-            self._check_layer(layer)
-            side = side_of(layer)
-            channels = self.config.channels(self.config.g_width, side)
-            if not isinstance(told, Mapping) or any(position not in range(side**2) for position in told):
-                raise ValueError(
-                    f"The values of {layer} must be {{position: array}}, positions from 0 to {side**2 - 1}."
-                )
-            refusal = f"The values of {layer} must be {channels} finite numbers for each position."
-            vectors = _as_array([*told.values()], refusal, np.float32)
-            if told and (vectors.shape != (len(told), channels) or not np.isfinite(vectors).all()):
-                raise ValueError(refusal)
-            positions = torch.tensor([*told], dtype=torch.long)
-            checked[layer] = positions, torch.tensor(vectors.reshape(-1, channels))
-        return checked
+        refusal = f"The values of {layer} must be {channels} finite numbers for each position."
+        vectors = _as_array([*told.values()], refusal, np.float32)
+        if told and (vectors.shape != (len(told), channels) or not np.isfinite(vectors).all()):
+            raise ValueError(refusal)
+        positions = torch.tensor([*told], dtype=torch.long)
+        return positions, torch.tensor(vectors.reshape(-1, channels))
 
     def _check_layer(self, layer: str) -> None:
         if layer not in self.layers:
@@ -448,6 +427,23 @@ def _as_array(given: object, wanted: str, dtype: type | None = None) -> np.ndarr
         return np.asarray(given, dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(wanted) from error
+
+
+def _checked_gamma(layer: str, gamma: object) -> float:
+    if not isinstance(gamma, Real) or not isfinite(gamma):
+        raise ValueError(f"gamma of {layer} must be a finite number, but was {gamma!r}.")
+    return float(gamma)
+
+
+def _checked_map(layer: str, weights: object) -> Tensor:
+    places = side_of(layer) ** 2
+    weights = _as_array(weights, f"The map of {layer} must be an array of numbers.", np.float32)
+    if weights.shape != (places, places):
+        wanted = f"({places}, {places})"
+        raise ValueError(f"The map of {layer} must have the shape {wanted}, but has {weights.shape}.")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"The map of {layer} must hold finite numbers, but holds NaN or infinity.")
+    return torch.tensor(weights)[None]
 
 
 def _one(label: int | None) -> list[int] | None:

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from sagan import checkpoint
 from sagan.checkpoint import SPECTRA, CheckpointError
 from sagan.latents import check_seed
-from sagan.layers import singular_values
+from sagan.layers import as_matrix, singular_values
 from sagan.networks import Discriminator, Generator, SaganConfig
 
 MOST_STEPS = 100
@@ -42,13 +42,10 @@ def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.M
 
 
 def matrix(module: nn.Module) -> Tensor:
-    """The weight of a layer as a matrix (outputs, the rest) in float64; of one in training, not normalised.
-
-    The order of its columns is not that of `SpectralNorm.matrix`, which changes no singular value.
-    """
+    """The weight of a layer `as_matrix`, in float64; of one in training, not normalised."""
     trained = parametrize.is_parametrized(module, "weight")
     weight = (module.parametrizations.weight.original if trained else module.weight).detach()
-    return (weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight).flatten(1).double()
+    return as_matrix(weight, isinstance(module, nn.ConvTranspose2d)).double()
 
 
 def power_iteration(

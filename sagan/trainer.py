@@ -23,7 +23,7 @@ from sagan.device import describe_device, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.learner import Learner, TrainingError
-from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
+from sagan.networks import Discriminator, Generator, SaganConfig, layer_name, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
 from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
@@ -250,7 +250,7 @@ class Trainer(Learner):
         learned = {
             f"{letter}_gamma_{layer}": float(value)
             for letter, network in (("g", self.generator), ("d", self.discriminator))
-            for layer, value in gammas(network).items()
+            for layer, value in learned_gammas(network).items()
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures

@@ -31,7 +31,8 @@ from benchmarks.altered_attention import (
 )
 from sagan import average_maps, checkpoint
 from sagan.export import measure_batch_norm
-from sagan.layers import SelfAttention
+from sagan.layers import Override, SelfAttention
+from sagan.metrics import attention_figures
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.seeds import inputs
 
@@ -159,9 +160,9 @@ def test_itself_is_a_convolution_of_one_pixel(layer: SelfAttention, x: Tensor) -
 def test_a_gamma_and_extras_of_a_call_are_heeded(layer: SelfAttention, x: Tensor) -> None:
     parts = layer(x, extras="queries_keys")[1]
     alter(layer, itself)
-    y, maps = layer(x, 0.25, "maps")
+    y, maps = layer(x, Override(0.25), "maps")
     torch.testing.assert_close(y, x + 0.25 * layer.value(x), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(layer(x, gamma=0.25), y)
+    torch.testing.assert_close(layer(x, override=Override(0.25)), y)
     assert torch.equal(maps, torch.eye(25).expand(3, 25, 25))
     for learned, given in zip(parts, layer(x, extras="queries_keys")[1], strict=True):
         assert torch.equal(given, learned)
@@ -349,8 +350,25 @@ def test_a_reference_adds_the_figures_of_the_metrics(
     cropped = run(model, tmp_path / "cropped", *options, "--crop", 8)
     assert table["as learned"]["frechet_distance"] != cropped["as learned"]["frechet_distance"]
     assert table["as learned"]["frechet_distance"] != table["none"]["frechet_distance"]
-    assert table["none"]["entropy_16x16"] == 0  # of no weights at all
     assert table["as learned"]["entropy_16x16"] > 0
+
+
+@pytest.mark.usefixtures("fewer")
+def test_only_the_unaltered_row_has_figures_of_attention(
+    tmp_path: Path, model: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"8x8": another, "16x16": another}
+    monkeypatch.setattr(
+        altered_attention,
+        "rows",
+        lambda *_: {"as learned": {}, "altered": changes, "altered at 8x8": {"8x8": none}},
+    )
+    reference = ("--reference", make_images(30, size=32), "--features", f"{__name__}:Means")
+    table = run(model, tmp_path / "out", *reference, "--count", 12)
+    expected = attention_figures(checkpoint.load_generator(model), range(12))
+    assert len(expected) == 4
+    assert {name: table["as learned"].pop(name) for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert table["altered"].keys() == table["altered at 8x8"].keys() == table["as learned"].keys()
 
 
 @pytest.mark.parametrize(

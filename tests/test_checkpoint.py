@@ -62,7 +62,7 @@ def save(folder: Path, config: SaganConfig = PLAIN, **extras) -> tuple[Generator
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint of a plain model."""
+    """A checkpoint of an unconditional model."""
     save(tmp_path / "model")
     return tmp_path / "model"
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from sagan import layers
 from sagan.layers import (
     ConditionalBatchNorm2d,
+    Override,
     SelfAttention,
     SpectralNorm,
     exact_weight,
@@ -163,18 +164,17 @@ def test_maps_that_are_given_weigh_this_layers_values(fused, batch, gamma):
     layer = attention_layer().eval()
     layer.fused = fused
     x, maps = torch.randn(3, 16, 3, 4), torch.randn(batch, 12, 12)  # any numbers: only softmax sums to 1
-    y = layer(x, gamma, maps=maps)
+    y = layer(x, Override(gamma, maps))
     factor = layer.gamma.item() if gamma is None else gamma
     for i in range(3):
         values = project(layer.value, x[i].numpy())
         attended = (maps[i % batch].numpy() @ values).T.reshape(16, 3, 4)
         np.testing.assert_allclose((y - x)[i].detach().numpy(), factor * attended, atol=1e-4)
     for extras in ("maps", "queries_keys", "parts"):
-        torch.testing.assert_close(layer(x, gamma, extras, maps)[0], y)
-    assert torch.equal(layer(x, extras="maps", maps=maps)[1], maps.expand(3, 12, 12))
-    torch.testing.assert_close(
-        layer(x, extras="queries_keys", maps=maps)[1], layer(x, extras="queries_keys")[1]
-    )
+        torch.testing.assert_close(layer(x, Override(gamma, maps), extras)[0], y)
+    given = Override(maps=maps)
+    assert torch.equal(layer(x, given, "maps")[1], maps.expand(3, 12, 12))
+    torch.testing.assert_close(layer(x, given, "queries_keys")[1], layer(x, extras="queries_keys")[1])
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["explicit", "fused"])
@@ -184,7 +184,7 @@ def test_values_that_are_given_are_told_by_their_positions_alone(fused, with_map
     layer.fused = fused
     x, told = torch.randn(3, 16, 3, 4), torch.randn(2, 16)
     maps = torch.randn(1, 12, 12) if with_maps else layer(x, extras="maps")[1]
-    y = layer(x, 0.5, maps=maps if with_maps else None, values=(torch.tensor([7, 2]), told))
+    y = layer(x, Override(0.5, maps if with_maps else None, (torch.tensor([7, 2]), told)))
     for i in range(3):
         values = project(layer.value, x[i].numpy())
         values[[7, 2]] = told.numpy()
@@ -196,13 +196,13 @@ def test_a_layers_own_maps_change_nothing():
     layer = attention_layer().eval()
     x = torch.randn(2, 16, 5, 3)
     _, maps = layer(x, extras="maps")
-    torch.testing.assert_close(layer(x, maps=maps), layer(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer(x, Override(maps=maps)), layer(x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (2, 12, 12), (3, 12, 11), (3, 1, 12, 12), ()], ids=str)
 def test_maps_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError) as refusal:
-        attention_layer()(torch.randn(3, 16, 3, 4), maps=torch.zeros(shape))
+        attention_layer()(torch.randn(3, 16, 3, 4), Override(maps=torch.zeros(shape)))
     assert str(refusal.value) == f"maps must have the shape (3, 12, 12) or (1, 12, 12), but have {shape}"
 
 
@@ -308,8 +308,8 @@ def test_gamma_override_acts_in_its_call_and_leaves_the_parameter_alone():
     x = torch.randn(2, 16, 4, 4)
     learned = layer(x)
     attended = (learned - x) / gamma
-    torch.testing.assert_close(layer(x, gamma=-2.5), x - 2.5 * attended, atol=1e-5, rtol=1e-4)
-    assert torch.equal(layer(x, gamma=0), x)
+    torch.testing.assert_close(layer(x, Override(gamma=-2.5)), x - 2.5 * attended, atol=1e-5, rtol=1e-4)
+    assert torch.equal(layer(x, Override(gamma=0)), x)
     assert layer.gamma.item() == gamma
     assert torch.equal(layer(x), learned)
 
@@ -318,7 +318,8 @@ def test_gamma_override_also_acts_where_extras_are_asked_for():
     layer = attention_layer().eval()
     x = torch.randn(2, 16, 4, 4)
     for extras in ("maps", "queries_keys"):
-        assert torch.equal(layer(x, 0.25, extras)[0], layer(x, 0.25))
+        override = Override(gamma=0.25)
+        assert torch.equal(layer(x, override, extras)[0], layer(x, override))
 
 
 # Spectral norm

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sagan.layers import ConditionalBatchNorm2d
-from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name, side_of
+from sagan.layers import ConditionalBatchNorm2d, Override
+from sagan.networks import Discriminator, Generator, SaganConfig, layer_name, learned_gammas, side_of
 
 SMALL = {"image_size": 32, "z_dim": 12, "g_width": 8, "d_width": 8, "d_attention": (8, 4)}
 RESIDUAL = {"g_residual": (8, 16, 16), "d_residual": (4, 16)}
@@ -110,7 +110,7 @@ def test_networks_work_without_attention(network):
     model = network(small(g_attention=(), d_attention=()))
     x = torch.randn(2, 12) if network is Generator else torch.randn(2, 3, 32, 32)
     y, collected = model(x, extras="maps")
-    assert len(y) == 2 and collected == {} and gammas(model) == {}
+    assert len(y) == 2 and collected == {} and learned_gammas(model) == {}
 
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])
@@ -131,9 +131,9 @@ def test_extras_come_with_the_same_answer_for_every_layer(network):
 
 def test_gammas_start_at_zero_and_are_read_by_layer_name():
     generator = Generator(small())
-    assert gammas(generator) == {"8x8": 0, "16x16": 0}
+    assert learned_gammas(generator) == {"8x8": 0, "16x16": 0}
     awake(generator)
-    for name, gamma in gammas(generator).items():
+    for name, gamma in learned_gammas(generator).items():
         assert gamma == generator.attention[name].gamma and not gamma.requires_grad
 
 
@@ -143,7 +143,7 @@ def test_gammas_passed_to_a_forward_act_like_learned_ones_and_are_not_written():
     z = torch.randn(2, 12)
     learned = generator(z)
     nn.init.constant_(twin.attention["16x16"].gamma, -0.75)
-    assert torch.equal(generator(z, gammas={"16x16": -0.75}), twin(z))
+    assert torch.equal(generator(z, overrides={"16x16": Override(gamma=-0.75)}), twin(z))
     assert not torch.equal(twin(z), learned)
     assert torch.equal(generator(z), learned)
 
@@ -154,12 +154,10 @@ def test_maps_passed_to_a_forward_reach_their_layer_alone(extras):
     z, maps = torch.randn(2, 12), torch.rand(1, 64, 64)
     given, own = [], generator(z)
     for name, layer in generator.attention.items():
-        layer.register_forward_pre_hook(
-            lambda _, args, options, name=name: given.append((name, options["maps"])), with_kwargs=True
-        )
-    answer = generator(z, extras=extras, maps={"8x8": maps})
+        layer.register_forward_pre_hook(lambda _, args, name=name: given.append((name, args[1])))
+    answer = generator(z, extras=extras, overrides={"8x8": Override(maps=maps)})
     assert [name for name, _ in given] == ["8x8", "16x16"]
-    assert given[0][1] is maps and given[1][1] is None
+    assert given[0][1].maps is maps and given[1][1] is None
     images = answer if extras is None else answer[0]
     assert not torch.allclose(images, own) and torch.equal(generator(z), own)
 
@@ -167,19 +165,18 @@ def test_maps_passed_to_a_forward_reach_their_layer_alone(extras):
 @pytest.mark.parametrize("extras", [None, "queries_keys", "activations"])
 def test_values_passed_to_a_forward_reach_their_layer_alone(extras):
     generator = awake(Generator(small())).eval()
-    z, values = torch.randn(2, 12), {}
-    channels = generator.attention["16x16"].value.out_channels
-    values["16x16"] = (torch.tensor([5]), torch.randn(1, channels))
+    z, told = torch.randn(2, 12), torch.randn(1, generator.attention["16x16"].value.out_channels)
+    overrides = {"16x16": Override(values=(torch.tensor([5]), told))}
     _, before = generator(z, extras="parts")
-    _, after = generator(z, extras="parts", values=values)
+    _, after = generator(z, extras="parts", overrides=overrides)
     for name, parts in after.items():
         wanted = before[name][3].clone()
         if name == "16x16":
-            wanted[:, 5] = values["16x16"][1]
+            wanted[:, 5] = told
         torch.testing.assert_close(parts[3], wanted)
-    answer = generator(z, extras=extras, values=values)
+    answer = generator(z, extras=extras, overrides=overrides)
     images = answer if extras is None else answer[0]
-    torch.testing.assert_close(images, generator(z, values=values))
+    torch.testing.assert_close(images, generator(z, overrides=overrides))
     assert not torch.allclose(images, generator(z))
 
 
@@ -187,7 +184,8 @@ def test_the_maps_that_a_generator_has_made_give_the_same_images():
     generator = awake(Generator(small())).eval()
     z = torch.randn(2, 12)
     images, maps = generator(z, extras="maps")
-    torch.testing.assert_close(generator(z, maps=maps), images, atol=1e-5, rtol=0)
+    overrides = {layer: Override(maps=weights) for layer, weights in maps.items()}
+    torch.testing.assert_close(generator(z, overrides=overrides), images, atol=1e-5, rtol=0)
 
 
 def test_at_the_start_gamma_learns_but_queries_and_keys_do_not():
@@ -361,15 +359,15 @@ def test_labels_that_are_not_one_each_are_refused(network, shape):
 @pytest.mark.parametrize(
     "given",
     [
-        {"gammas": 9.0},
-        {"maps": torch.zeros(1, 64, 64)},
-        {"values": (torch.tensor([0]), torch.zeros(1, 32))},
+        Override(gamma=9.0),
+        Override(maps=torch.zeros(1, 64, 64)),
+        Override(values=(torch.tensor([0]), torch.zeros(1, 32))),
     ],
-    ids=["gammas", "maps", "values"],
+    ids=["gamma", "maps", "values"],
 )
 def test_a_gamma_or_a_map_of_a_layer_that_is_not_there_is_refused(name, given):
     with pytest.raises(ValueError) as error:
-        Generator(small())(torch.randn(1, 12), **{kind: {name: value} for kind, value in given.items()})
+        Generator(small())(torch.randn(1, 12), overrides={name: given})
     assert str(error.value) == f"there is no attention layer {name!r}, only ['8x8', '16x16']"
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from sagan import average_maps, checkpoint, inside
 from sagan.checkpoint import CheckpointError
 from sagan.latents import from_seed
-from sagan.layers import ConditionalBatchNorm2d, SelfAttention
+from sagan.layers import ConditionalBatchNorm2d, Override, SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
 from sagan.workers import WORKERS, workers
@@ -243,8 +243,8 @@ def test_row_i_of_attention_belongs_to_query_position_i(sampler):
     class Constructed(nn.Module):
         attention = nn.ModuleDict({"8x8": layer})
 
-        def forward(self, z, labels, gammas, extras, maps, values):
-            _, extra = layer(positions, 0.0, extras)
+        def forward(self, z, labels, overrides, extras):
+            _, extra = layer(positions, Override(gamma=0.0), extras)
             return torch.zeros(1, 3, 32, 32), {"8x8": extra}
 
     sampler._generator = Constructed()
@@ -320,8 +320,8 @@ def test_maps_that_are_given_take_the_place_of_every_faces_own(sampler):
     assert np.abs(faces[0].astype(int) - sampler.faces(one[None])[0]).max() > 10
     assert faces[0].tobytes() == sampler.faces(one[None], maps=maps)[0].tobytes()
     with torch.no_grad():
-        tensors = {layer: torch.tensor(weights)[None] for layer, weights in maps.items()}
-        image = sampler._generator(torch.tensor(one)[None], maps=tensors)[0].permute(1, 2, 0).numpy()
+        overrides = {layer: Override(maps=torch.tensor(weights)[None]) for layer, weights in maps.items()}
+        image = sampler._generator(torch.tensor(one)[None], overrides=overrides)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(faces[0], (image + 1) * 127.5, atol=1)
 
 
@@ -348,8 +348,8 @@ def test_what_positions_tell_can_be_that_of_another_face(sampler):
     changed = sampler.faces(one[None], values=told)[0]
     with torch.no_grad():
         vectors = torch.tensor(np.stack([*told["16x16"].values()]))
-        values = {"16x16": (torch.tensor([3, 200]), vectors)}
-        image = sampler._generator(torch.tensor(one)[None], values=values)[0].permute(1, 2, 0).numpy()
+        overrides = {"16x16": Override(values=(torch.tensor([3, 200]), vectors))}
+        image = sampler._generator(torch.tensor(one)[None], overrides=overrides)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(changed, (image + 1) * 127.5, atol=1)
     assert changed.tobytes() != sampler.faces(one[None]).tobytes()
     own = {layer: dict(enumerate(values)) for layer, values in sampler.values(one).items()}

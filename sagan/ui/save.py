@@ -1,6 +1,7 @@
 """Files of the attention lab: a figure for a slide, and the raw maps."""
 
 from io import BytesIO
+from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def _maps(sampler: "Sampler", face: CurrentFace, wanted: Wanted) -> tuple[np.nda
     names = list(vectors) if wanted.layer == COMBINED else [wanted.layer]
     maps = {name: inside.attention(*vectors[name]).astype(np.float64) for name in names}
     whole = combined(maps, {name: gammas[name] for name in names})
-    return image, round(len(whole) ** 0.5), whole.T if wanted.backward else whole
+    return image, isqrt(len(whole)), whole.T if wanted.backward else whole
 
 
 def combined(maps: dict[str, np.ndarray], gammas: dict[str, float]) -> np.ndarray:
@@ -84,7 +85,7 @@ def combined(maps: dict[str, np.ndarray], gammas: dict[str, float]) -> np.ndarra
     finest = max(len(attention) for attention in maps.values())
     whole = np.zeros((finest, finest))
     for name, attention in maps.items():
-        side, fine = round(len(attention) ** 0.5), round((finest / len(attention)) ** 0.5)
+        side, fine = isqrt(len(attention)), isqrt(finest // len(attention))
         cells = np.arange(side * side).reshape(side, side).repeat(fine, 0).repeat(fine, 1).ravel()
         share = sizes[name] / total if total else 1 / len(maps)
         whole += share / fine**2 * attention[np.ix_(cells, cells)]
