@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from sagan.ui import texts
+from sagan.ui import patches, texts
 from sagan.ui.api import public_endpoints
 from sagan.ui.attention import attention_tab
 from sagan.ui.components import view
@@ -18,7 +18,6 @@ from sagan.ui.inside import inside_tab
 from sagan.ui.lesson import lesson_tab, tour
 from sagan.ui.training import training_tab
 from sagan.ui.walk import walk_tab
-from sagan.ui.work import keep_cleaning, share_queue, take_no_files
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler
@@ -64,10 +63,8 @@ def build_app(sampler: "Sampler | None", message: str = "") -> gr.Blocks:
         footer(sampler)
         public_endpoints(sampler)
         open_link(controls, tabs, app)
-    keep_cleaning(app)
-    take_no_files(app)
     app.queue(max_size=64, api_open=False)
-    share_queue(app)
+    patches.apply(app)
     return app
 
 

@@ -14,10 +14,11 @@ from sagan.ui.components import view
 from sagan.ui.controls import START_QUERY, Controls, other_end
 from sagan.ui.current import CurrentFace, first_class, labels_of, layers_of, signed
 from sagan.ui.dials import gamma_dials
+from sagan.ui.downloads import served
 from sagan.ui.lab import COMBINED, MOST_PINS, pins_of
 from sagan.ui.numbers import the_numbers
 from sagan.ui.pictures import base64_bytes
-from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, number_of, numbers_of, served
+from sagan.ui.work import CHOICE, HEAVY, failed, in_worker, number_of, numbers_of
 
 if TYPE_CHECKING:
     from sagan.sampler import Sampler

@@ -16,8 +16,9 @@ from sagan.ui.attention import layer_props
 from sagan.ui.components import view
 from sagan.ui.controls import MAX_SEED, Controls
 from sagan.ui.current import CurrentFace
+from sagan.ui.downloads import served
 from sagan.ui.footer import metric
-from sagan.ui.work import CHOICE, failed, in_worker, number_of, served
+from sagan.ui.work import CHOICE, failed, in_worker, number_of
 
 POINTS = 300  # of a curve, at most: about one for each pixel
 RISE = 1.5  # times: where a learning rate rises by so much, training began anew

@@ -1,22 +1,15 @@
-"""How the page's events run: small answers at once, heavy ones in turn; and how it hands out files."""
+"""How the page's events run, small answers at once and heavy ones in turn, and what scripts may send."""
 
 import asyncio
-import hashlib
 import json
-import os
 import reprlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore
 from typing import Any
 
 import gradio as gr
-from gradio.utils import LRUCache, get_upload_folder
 
-from sagan.checkpoint import replace_file
 from sagan.ui import texts
 
 # One for the heavy answers of the page, one for those of programs, and one more for what follows a slider.
@@ -25,18 +18,6 @@ _WORKERS = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sagan")
 # For what waits for them or runs: unlike the queue's, answers at once have no other bound.
 MOST_WAITING = 256
 _PLACES = BoundedSemaphore(MOST_WAITING)
-
-# Of Gradio's queue: events that may wait in one turn, messages that a session may leave unread (three or more
-# of an event, the last with its answer), and characters of its name (browsers send 11, gradio_client 36).
-MOST_IN_TURN = 32
-MOST_UNREAD = 100
-LONGEST_SESSION = 64
-LOOK_EVERY = 0.01  # s between looks for work; with Gradio's 0.001 an idle server takes 6 % of a core
-
-# The files that were handed out, the newest last, with their sizes in bytes.
-_SERVED: OrderedDict[Path, int] = OrderedDict()
-_SERVING = Lock()
-MOST_SERVED = 1 << 30  # bytes that these may take
 
 # What follows a slider: no queue, and a drag always ends on its last value (the default would drop it).
 INTERACTIVE: dict[str, Any] = {
@@ -116,98 +97,6 @@ def _number(name: str, value: Any, most: float, whole: bool) -> float:
 def failed(view: gr.HTML) -> str:
     """`js` for a request of `view` that failed: it says so, and may ask again."""
     return f"() => sagan.emit('failed', '{view.elem_id}')"
-
-
-def served(view: gr.HTML, data: bytes, name: str) -> dict[str, Any]:
-    """A file by the name `name` that Gradio serves from its cache, where `view`'s script may read or save it.
-
-    The same file is written once, since another visitor may be reading it, and counts as new from then on.
-    The cache forgets what is ten minutes old (`delete_cache`), and the oldest where all take too much.
-    """
-    path = Path(view.GRADIO_CACHE) / hashlib.sha256(data).hexdigest() / name
-    with _SERVING:
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda new: new.write_bytes(data))
-        _SERVED[path] = len(data)
-        _SERVED.move_to_end(path)
-        while sum(_SERVED.values()) > MOST_SERVED and len(_SERVED) > 1:
-            oldest, _ = _SERVED.popitem(last=False)
-            oldest.unlink(missing_ok=True)
-            with suppress(OSError):  # something else lies there
-                oldest.parent.rmdir()
-    return gr.FileData(path=str(path), orig_name=name, size=len(data)).model_dump()
-
-
-def take_no_files(app: gr.Blocks) -> None:
-    """Refuse files in the place of values that events take: Gradio would download them from any address."""
-
-    async def refuse(_: str | Path | None) -> None:
-        raise gr.Error(texts.NO_FILES, print_exception=False)
-
-    for block in {block for function in app.fns.values() for block in function.inputs}:
-        block.async_move_resource_to_block_cache = refuse
-
-
-class _Unread(LRUCache):
-    """What sessions have not read yet. Messages to one that is forgotten meanwhile go nowhere."""
-
-    def __missing__(self, session: str) -> asyncio.Queue:
-        """Gradio's queue would stop for everybody at a KeyError."""
-        return asyncio.Queue()
-
-
-def share_queue(app: gr.Blocks) -> None:
-    """Leave room in the queue for other turns when one is full, and keep few answers that nobody reads.
-
-    Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread: of
-    these it forgets the one that came first, also while it waits for an answer.
-    """
-    queue, push = app._queue, app._queue.push
-    queue.sleep_when_free = LOOK_EVERY
-    sessions = queue.pending_messages_per_session = _Unread(queue.pending_messages_per_session.max_size)
-
-    async def push_if_room(body: Any, **rest: Any) -> tuple:
-        session, function = body.session_hash or "", app.fns.get(body.fn_index)
-        if len(session) > LONGEST_SESSION:
-            return False, texts.LONG_SESSION.format(most=LONGEST_SESSION), "error"
-        turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
-        if turn and len(turn.queue) >= MOST_IN_TURN:
-            return False, texts.TOO_BUSY, "queue_full"
-        if (unread := sessions.get(session)) is not None:
-            sessions.move_to_end(session)
-            while unread.qsize() > MOST_UNREAD:
-                unread.get_nowait()
-        return await push(body=body, **rest)
-
-    queue.push = push_if_room
-
-
-class _Files(set):
-    def __iter__(self) -> Iterator:
-        return iter(frozenset(self))  # as many as they are now
-
-    def __isub__(self, gone: Set[str]) -> "_Files":
-        """Forget files that were deleted, and delete the folders that each of them had for itself."""
-        with _SERVING:
-            for folder in {Path(path).parent for path in gone}:
-                if Path(get_upload_folder()) in folder.parents:
-                    with suppress(OSError):  # something else lies there
-                        folder.rmdir()
-        return super().__isub__(gone)
-
-
-def keep_cleaning(app: gr.Blocks) -> None:
-    """Let the cache be cleaned (`delete_cache`) for as long as the page is served.
-
-    Gradio goes through its files on another thread, and stops for good where one is added meanwhile.
-    """
-    for block in app.blocks.values():
-        block.temp_files = _Files(block.temp_files)
-    app.upload_file_set = _Files(app.upload_file_set)
-    app.temp_file_sets = [app.upload_file_set, *(block.temp_files for block in app.blocks.values())]
 
 
 def within(inputs: Sequence[gr.components.Component]) -> str:

@@ -30,7 +30,7 @@ from starlette.testclient import TestClient
 
 from sagan import latents
 from sagan.sampler import Sampler
-from sagan.ui import api, build_app, texts, work
+from sagan.ui import api, build_app, patches, texts, work
 from sagan.ui.gate import Gate
 
 NOTHING = "There is nothing at this address."
@@ -153,19 +153,19 @@ class Waiting:
 
 def test_an_idle_queue_rests_longer_than_gradios(sampler):
     gradios = gr.Blocks()._queue.sleep_when_free
-    assert gradios < Waiting(sampler).queue.sleep_when_free == work.LOOK_EVERY
+    assert gradios < Waiting(sampler).queue.sleep_when_free == patches.LOOK_EVERY
 
 
 def test_a_full_turn_of_the_queue_leaves_room_in_the_others(sampler):
     waiting = Waiting(sampler)
-    for i in range(work.MOST_IN_TURN):
+    for i in range(patches.MOST_IN_TURN):
         assert waiting.push(("walk", "faces")[i % 2], f"session {i}")[0]
     assert waiting.push("walk", "one more") == waiting.push("attention", "another") == (False, texts.TOO_BUSY)
     assert waiting.push("sheet", "visitor")[0]
 
 
 def test_a_session_that_reads_no_answers_keeps_the_newest(sampler, monkeypatch):
-    monkeypatch.setattr(work, "MOST_UNREAD", 4)
+    monkeypatch.setattr(patches, "MOST_UNREAD", 4)
     waiting = Waiting(sampler)
     events = [waiting.push("faces", "silent")[1] for _ in range(9)]
     others = {f"session {i}": waiting.push("faces", f"session {i}")[1] for i in range(9)}

@@ -11,8 +11,9 @@ import pytest
 from gradio.route_utils import delete_files_created_by_app
 from randomness import fresh_rng
 
-from sagan.ui import work
-from sagan.ui.work import keep_cleaning, served
+from sagan.ui import downloads
+from sagan.ui.downloads import served
+from sagan.ui.patches import keep_cleaning
 
 
 def test_a_file_that_another_visitor_is_reading_is_not_touched(tmp_path):
@@ -36,8 +37,8 @@ def test_a_served_file_says_its_size_and_name(tmp_path):
 
 def test_the_oldest_files_make_room_for_new_ones(tmp_path, monkeypatch):
     view = SimpleNamespace(GRADIO_CACHE=str(tmp_path))
-    monkeypatch.setattr(work, "_SERVED", OrderedDict())
-    monkeypatch.setattr(work, "MOST_SERVED", 1000)
+    monkeypatch.setattr(downloads, "_SERVED", OrderedDict())
+    monkeypatch.setattr(downloads, "MOST_SERVED", 1000)
     first, second, third = (Path(served(view, bytes([i]) * 300, "maps.npz")["path"]) for i in range(3))
     served(view, bytes([0]) * 300, "maps.npz")  # asked for again
     fourth = Path(served(view, bytes([3]) * 300, "maps.npz")["path"])
