@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint, pictures, spectra
 from sagan.data import ImageSet
-from sagan.device import describe_device, is_lack_of_memory
+from sagan.device import describe_device, finish, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.learner import Learner, TrainingError
@@ -140,13 +140,24 @@ class Trainer(Learner):
             self.film.record(self.step, self.images, self.snapshot(), self.data.class_counts)
 
         def write(what: Callable[[], None]) -> None:
-            """Once a step; the speed that is told leaves its time out."""
+            """Once a step; the speed that is told leaves its time out, but not that of steps under way."""
             nonlocal logged_at
             if leads and written.get(what) != self.step:
+                finish(self.device)
                 begun = time.monotonic()
                 what()
                 written[what] = self.step
                 logged_at += time.monotonic() - begun
+
+        def agree() -> None:
+            """All processes go by the clock of the slowest, and leave by the same signal."""
+            seconds = started + time.monotonic() - clock
+            signalled, self.seconds = self.processes.most(self._signal, seconds)
+            self.stopped_by = int(signalled) or None
+
+        def is_logged() -> bool:
+            leaving = self.progress == 1 or self.stopped_by is not None
+            return self.step % log_every == 0 or leaving or self._time_to_measure()
 
         def keep_if_best(figures: dict[str, float]) -> None:
             if self._is_best(next(iter(figures))):
@@ -166,13 +177,13 @@ class Trainer(Learner):
                 if is_moment(self.step):
                     write(record)
                 self.train_step()
-                seconds = started + time.monotonic() - clock
-                signalled, self.seconds = self.processes.most(self._signal, seconds)
-                self.stopped_by = int(signalled) or None
+                agree()
+                if logged := is_logged():
+                    finish(self.device)
+                    agree()  # on the time that the steps took, not on that in which they were launched
                 bar.update()
-                leaving = self.progress == 1 or self.stopped_by is not None
                 measuring = self._time_to_measure()
-                if self.step % log_every == 0 or leaving or measuring:
+                if logged:
                     paused = time.monotonic()
                     speed = (self.step - logged_step) / (paused - logged_at)
                     figures = {}

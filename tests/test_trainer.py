@@ -554,6 +554,53 @@ def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
     assert run.history[-1]["seconds"] == 7 + 6 * 10 + 100 + 5 * 1000  # all but what comes after the last row
 
 
+@pytest.fixture
+def queue(clock, monkeypatch):
+    """What a device has still to do, in seconds, which pass where the trainer waits for it."""
+    queue = []
+
+    def drain(*_) -> None:
+        clock.now += sum(queue)
+        queue.clear()
+
+    def waiting(run: Trainer, name: str, seconds: float) -> None:
+        """Let a method wait for the device, whose results it reads, and take its own time then."""
+        method = getattr(run, name)
+
+        def work(*given) -> None:
+            drain()
+            clock.now += seconds
+            method(*given)
+
+        setattr(run, name, work)
+
+    monkeypatch.setattr(trainer, "finish", drain)
+    return SimpleNamespace(add=queue.append, waiting=waiting)
+
+
+def test_what_a_device_has_still_to_do_is_time_of_its_steps(tmp_path, queue):
+    run = without_files(make(tmp_path, steps=None, minutes=1))
+    after_each_step(run, lambda: queue.add(5))
+    for name, seconds in (("_log", 1000), ("draw", 10), ("save", 4)):
+        queue.waiting(run, name, seconds)
+    run.film.record = lambda *_: None
+    assert run.train(log_every=2, sample_every=3, save_every=5)
+    assert [row["step"] for row in run.history] == [2, 4, 6, 8]
+    assert [row["seconds"] for row in run.history] == [10, 20 + 10, 30 + 10 + 4, 40 + 20 + 4]
+    assert [row["images_per_second"] for row in run.history] == [0.8] * 4
+
+
+def test_a_run_that_a_signal_ends_has_a_last_row_with_the_time_of_all_steps(tmp_path, queue):
+    run = without_files(make(tmp_path))
+    after_each_step(run, lambda: queue.add(5))
+    after_each_step(run, lambda: run.step == 3 and signal.raise_signal(signal.SIGTERM))
+    queue.waiting(run, "_log", 1000)
+    assert not run.train(log_every=2)
+    assert [(row["step"], row["seconds"]) for row in run.history] == [(2, 10), (3, 15)]
+    assert [row["images_per_second"] for row in run.history] == [0.8] * 2
+    assert run.seconds == 15
+
+
 # The same run
 
 
