@@ -64,7 +64,7 @@ class Learner:
     config       of the networks, with the classes of the data
     averaged     the generator averaged over training, beside `generator` and `discriminator`
     step         generator updates so far
-    seconds      spent training
+    seconds      spent training, pictures and saves of the run included, measuring not
     before       what another run had trained of these weights: step, images, seconds, source
     """
 
@@ -132,7 +132,7 @@ class Learner:
         self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
         self.step = 0  # generator updates so far
         self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
-        self.seconds = 0.0  # spent training, over all sessions of the run
+        self.seconds = 0.0  # over all sessions of the run
         self._warm_up = BEFORE_CAPTURE  # steps left
         self._rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added

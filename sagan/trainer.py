@@ -7,7 +7,6 @@ import math
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
 from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
 from sagan.seeds import learned_classes
+from sagan.stopwatch import Stopwatch
 
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
@@ -133,26 +133,23 @@ class Trainer(Learner):
             smoothing=0.05,
             disable=not leads,
         )
-        started, clock = self.seconds, time.monotonic()
-        logged_at, logged_step = time.monotonic(), self.step
+        earlier, training = self.seconds, Stopwatch()  # without measuring, which takes none of --minutes
+        logged_step, stepping = self.step, Stopwatch()  # since the last row, also without what is written
 
         def record() -> None:
             self.film.record(self.step, self.images, self.snapshot(), self.data.class_counts)
 
         def write(what: Callable[[], None]) -> None:
             """Once a step; the speed that is told leaves its time out, but not that of steps under way."""
-            nonlocal logged_at
             if leads and written.get(what) != self.step:
                 finish(self.device)
-                begun = time.monotonic()
-                what()
+                with stepping.paused():
+                    what()
                 written[what] = self.step
-                logged_at += time.monotonic() - begun
 
         def agree() -> None:
             """All processes go by the clock of the slowest, and leave by the same signal."""
-            seconds = started + time.monotonic() - clock
-            signalled, self.seconds = self.processes.most(self._signal, seconds)
+            signalled, self.seconds = self.processes.most(self._signal, earlier + training.seconds)
             self.stopped_by = int(signalled) or None
 
         def is_logged() -> bool:
@@ -172,7 +169,8 @@ class Trainer(Learner):
                         figures = self.measure(self.snapshot())
                         self._add_figures(figures)
                         keep_if_best(figures)
-                clock = logged_at = time.monotonic()
+                training.restart()
+                stepping.restart()
             while self.progress < 1 and self.stopped_by is None:
                 if is_moment(self.step):
                     write(record)
@@ -184,15 +182,17 @@ class Trainer(Learner):
                 bar.update()
                 measuring = self._time_to_measure()
                 if logged:
-                    paused = time.monotonic()
-                    speed = (self.step - logged_step) / (paused - logged_at)
+                    speed = (self.step - logged_step) / stepping.seconds
                     figures = {}
-                    if measuring and leads:
-                        self.save()  # what was learned is worth more than its figures, which may take long
-                        figures = self.measure(self.snapshot())
-                    self._log(bar, speed * self.recipe.images_per_step, figures)
-                    logged_at, logged_step = time.monotonic(), self.step
-                    clock += logged_at - paused  # measuring takes none of --minutes
+                    with training.paused():
+                        if measuring and leads:
+                            self.save()  # what was learned is worth more than figures, which may take long
+                            figures = self.measure(self.snapshot())
+                        # The other processes wait for the leader's measuring in here, where the means of all
+                        # are taken: their clocks leave it out only because the pause holds this as well.
+                        self._log(bar, speed * self.recipe.images_per_step, figures)
+                    stepping.restart()
+                    logged_step = self.step
                 if leads and measuring:
                     keep_if_best(figures)
                 if self.step % sample_every == 0:

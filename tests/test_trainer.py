@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from sagan import checkpoint, learner, pictures, spectra, trainer
+from sagan import checkpoint, learner, pictures, spectra, stopwatch, trainer
 from sagan.augment import augment
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
@@ -494,7 +494,7 @@ def test_rates_stay_and_then_fall_linearly_to_zero_at_the_end(tmp_path, lr_decay
 def clock(monkeypatch):
     """The trainer's clock, in seconds: it stands still unless `clock.now` is changed."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
