@@ -5,8 +5,6 @@ import errno
 import html
 import math
 import shlex
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
 from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
 from sagan.seeds import learned_classes
+from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
 
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
@@ -79,7 +78,6 @@ class Trainer(Learner):
         self._may_replace = False  # what there is in `out`
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
-        self._signal = 0  # the one that this process received
 
     def train(
         self,
@@ -97,12 +95,18 @@ class Trainer(Learner):
             raise ValueError(
                 f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
             )
-        self.stopped_by, self._signal = None, 0  # those of an earlier call
         if not self._may_replace:
             refuse_to_replace(self.out)
         self._may_replace = True
+        with self._writing("The folder of the pictures"):
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
-            return self._train(log_every, sample_every, save_every)
+            with signals:
+                return self._train(signals, log_every, sample_every, save_every)
+        except KeyboardInterrupt:
+            self.stopped_by = signals.first or None  # at once, without asking the other processes
+            raise
         except RuntimeError as error:
             if is_lack_of_memory(error):
                 raise TrainingError(
@@ -116,13 +120,7 @@ class Trainer(Learner):
                 f"({str(error).splitlines()[0]}); {self._kept()}. Go on with --resume."
             ) from error
 
-    def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
-        with self._writing("The folder of the pictures"):
-            (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        stops = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
-            stops.append(signal.SIGHUP)
-        handlers = {name: signal.signal(name, self._remember) for name in stops}
+    def _train(self, signals: Signals, log_every: int, sample_every: int, save_every: int) -> bool:
         leads = self.processes.leads
         written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
@@ -149,7 +147,7 @@ class Trainer(Learner):
 
         def agree() -> None:
             """All processes go by the clock of the slowest, and leave by the same signal."""
-            signalled, self.seconds = self.processes.most(self._signal, earlier + training.seconds)
+            signalled, self.seconds = self.processes.most(signals.first, earlier + training.seconds)
             self.stopped_by = int(signalled) or None
 
         def is_logged() -> bool:
@@ -204,20 +202,7 @@ class Trainer(Learner):
             write(self.save)
         finally:
             bar.close()
-            if self.processes.count > 1 and sys.exc_info()[0] is not None:
-                # torchrun ends what is left of a run by SIGTERM; this process says first why it stopped.
-                handlers[signal.SIGTERM] = signal.SIG_IGN
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
         return self.progress == 1
-
-    def _remember(self, number: int, frame: object) -> None:
-        """First signal: leave after this step. Second: leave now (but a closing terminal may send two)."""
-        if not self._signal:
-            self._signal = number
-        elif number != signal.SIGHUP:
-            self.stopped_by = self._signal
-            raise KeyboardInterrupt
 
     def _time_to_measure(self) -> bool:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
