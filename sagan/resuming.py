@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from sagan import checkpoint
 from sagan.learner import NOTHING_BEFORE, TrainingError
 
@@ -66,20 +63,3 @@ def _is_like(value: object, kind: Kind) -> bool:
     if isinstance(kind, dict):
         return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
     return isinstance(value, kind)
-
-
-def load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on.
-
-    Raises ValueError or IndexError where they are named after parameters that are not there.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split("/")
-        like = parameters[int(index)]
-        placed = (
-            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
-        )
-        state.setdefault(int(index), {})[name] = placed
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -8,10 +8,9 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sagan import checkpoint, pictures, spectra
@@ -19,18 +18,17 @@ from sagan.data import ImageSet
 from sagan.device import describe_device, finish, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.learner import Learner, TrainingError
+from sagan.learner import Learner, TrainingError, under
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
-from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
+from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
 from sagan.seeds import learned_classes
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
 
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
-Value = TypeVar("Value")
 
 
 class Trainer(Learner):
@@ -237,9 +235,7 @@ class Trainer(Learner):
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
-        means = [float(total) / count for total, count in self._sums.values()]
-        means = dict(zip(self._sums, self.processes.mean(*means), strict=True))
-        self._sums.clear()
+        means = self.take_means()
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise self._diverged(bad[0])
@@ -250,7 +246,7 @@ class Trainer(Learner):
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
-        row |= self._rates | {"images_per_second": round(images_per_second, 2)}
+        row |= self.rates | {"images_per_second": round(images_per_second, 2)}
         self.history.append(row)
         if not self.processes.leads:
             return
@@ -328,12 +324,7 @@ class Trainer(Learner):
 
     def _state(self) -> tuple[dict[str, Tensor], dict]:
         """All that resuming needs: tensors, and plain data."""
-        tensors = {}
-        for name, network in self._networks.items():
-            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
-        for name, optimizer in self._optimizers.items():
-            for index, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
+        tensors = self.state_dict()
         if not _finite(tensors.values()):
             raise self._diverged("a weight")
         info = {
@@ -388,11 +379,11 @@ class Trainer(Learner):
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
         sigmas = spectra.largest(folder, config)
-        revive(self.generator, raw, _under(sigmas, "generator"))
-        revive(self.averaged, averaged, _under(sigmas, "generator"))
+        revive(self.generator, raw, under(sigmas, "generator"))
+        revive(self.averaged, averaged, under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
             discriminator = checkpoint.load_discriminator(folder)
-            revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
+            revive(self.discriminator, discriminator, under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
         film = Film.load(folder, self.config)
         counts = checkpoint.load_class_counts(folder), self.data.class_counts
@@ -438,10 +429,7 @@ class Trainer(Learner):
             )
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
-            for name, network in self._networks.items():
-                network.load_state_dict(_under(tensors, name))
-            for name, optimizer in self._optimizers.items():
-                load_optimizer(optimizer, _under(tensors, name))
+            self.load_state_dict(tensors)
         except (RuntimeError, ValueError, IndexError) as error:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
@@ -455,17 +443,9 @@ class Trainer(Learner):
             self.film = film.going_on()
         self._may_replace = True
 
-    @property
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator, "averaged": self.averaged}
-
-    @property
-    def _optimizers(self) -> dict[str, torch.optim.Adam]:
-        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
-
     def describe(self) -> str:
         """What is about to be trained, in two to five lines."""
-        sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
+        sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self.networks.values()]
         precision = "bfloat16" if self.bf16 else "float32"
         count = self.processes.count
         together = f" in {count} processes" if count > 1 else ""
@@ -538,9 +518,3 @@ def check_size(config: SaganConfig) -> None:
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _under(named: dict[str, Value], prefix: str) -> dict[str, Value]:
-    return {
-        key.removeprefix(f"{prefix}/"): value for key, value in named.items() if key.startswith(f"{prefix}/")
-    }

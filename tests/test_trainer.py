@@ -115,13 +115,7 @@ def after_each_step(run: Trainer, work: Callable[[], None]) -> None:
 
 def learned(run: Trainer) -> dict[str, Tensor]:
     """All that training changes: both networks, the average, Adam's moments."""
-    tensors = {}
-    for name, network in run._networks.items():
-        tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
-    for name, optimizer in run._optimizers.items():
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name} {index} {key}": value.clone() for key, value in moments.items()}
-    return tensors
+    return {name: value.clone() for name, value in run.state_dict().items()}
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -678,6 +672,37 @@ def test_moments_come_back_in_the_memory_layout_of_their_parameters(tmp_path):
             assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
 
 
+def test_the_state_of_a_run_is_all_that_it_learned_in_the_names_that_are_on_disk(tmp_path):
+    run = without_files(make(tmp_path, random_images(22, 3), d_steps=2))
+    run.train_step()
+    expected = {}
+    for name in ("generator", "discriminator", "averaged"):
+        network = getattr(run, name)
+        expected |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for name in ("g_optimizer", "d_optimizer"):
+        optimizer = getattr(run, name)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for i, moments in enumerate(map(optimizer.state.get, parameters)):
+            assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"}
+            expected |= {f"{name}/{i}/{key}": value for key, value in moments.items()}
+    assert_same(run.state_dict(), expected)
+    Trainer.save(run)
+    assert_same(load_file(tmp_path / "checkpoint/state.safetensors"), expected)
+    other = make(tmp_path, run.data, d_steps=2, seed=1)
+    other.load_state_dict(run.state_dict())
+    assert_same(learned(other), learned(run))
+
+
+def test_means_are_those_of_the_steps_since_they_were_last_taken(tmp_path):
+    run = make(tmp_path)
+    for values in ((1.0, 4.0), (2.0, 6.0)):
+        run._note(dict(zip(("d_loss", "g_loss"), map(torch.tensor, values), strict=True)))
+    assert run.take_means() == {"d_loss": 1.5, "g_loss": 5.0}
+    run._note({"d_loss": torch.tensor(7.0)})
+    assert run.take_means() == {"d_loss": 7.0}
+    assert run.take_means() == {}
+
+
 def test_logging_sampling_saving_and_measuring_never_change_what_is_learned(tmp_path):
     data = random_images()
     often, never = make(tmp_path / "often", data, steps=3), make(tmp_path / "never", data, steps=3)
@@ -701,7 +726,7 @@ def test_a_run_depends_on_its_seed_and_on_no_other_random_numbers(tmp_path):
         run.train_step()
         runs.append(learned(run))
     assert_same(runs[0], runs[1])
-    assert not torch.equal(runs[0]["generator blocks.1.norm.bias"], runs[2]["generator blocks.1.norm.bias"])
+    assert not torch.equal(runs[0]["generator/blocks.1.norm.bias"], runs[2]["generator/blocks.1.norm.bias"])
 
 
 # What a run leaves behind
@@ -1183,10 +1208,10 @@ def test_alphas_learn_ten_times_as_fast_as_the_rest(tmp_path):
     for group in (*run.g_optimizer.param_groups, *run.d_optimizer.param_groups):
         group["eps"] = 1e-30
     for left in (1.0, 0.75):
-        before = {name: copy.deepcopy(network) for name, network in run._networks.items()}
+        before = {name: copy.deepcopy(network) for name, network in run.networks.items()}
         run.train_step()
         for name, rate in (("generator", 1e-3), ("discriminator", 2e-3)):
-            for new, old in zip(run._networks[name].modules(), before[name].modules(), strict=True):
+            for new, old in zip(run.networks[name].modules(), before[name].modules(), strict=True):
                 if left == 1:  # Adam's first step is the rate itself, whatever the gradient
                     for scalar, faster in (("alpha", 10), ("gamma", 1)):
                         if hasattr(new, scalar):
