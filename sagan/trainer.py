@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import html
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sagan import checkpoint, pictures, spectra
+from sagan.card import model_card
 from sagan.data import ImageSet
-from sagan.device import describe_device, finish, is_lack_of_memory
+from sagan.device import finish, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
 from sagan.learner import Learner, TrainingError, under
-from sagan.networks import Discriminator, Generator, SaganConfig, gammas, layer_name
+from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
 from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
@@ -346,7 +346,7 @@ class Trainer(Learner):
                 self.snapshot(),
                 plain(self.discriminator),
                 self.history,
-                self.card(),
+                model_card(self, self.about),
                 raw_generator=plain(self.generator),
                 state=state,
                 companions={
@@ -442,65 +442,6 @@ class Trainer(Learner):
         if film := Film.load(folder, self.config):
             self.film = film.going_on()
         self._may_replace = True
-
-    def describe(self) -> str:
-        """What is about to be trained, in two to five lines."""
-        sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self.networks.values()]
-        precision = "bfloat16" if self.bf16 else "float32"
-        count = self.processes.count
-        together = f" in {count} processes" if count > 1 else ""
-        lines = [
-            f"{len(self.data):,} images of {self.config.image_size} px, {self.config.num_classes} classes",
-            f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}{together}",
-        ]
-        if without := self.data.class_counts.count(0):
-            name = self.data.class_names[self.data.class_counts.index(0)]
-            lines.append(f"{without} classes have no image and will not be learned, for example '{name}'.")
-        if self.recipe.loss == "wgan-gp":
-            lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
-        if self.step > self.before["step"]:
-            lines.append(f"Going on from step {self.step}.")
-        elif self.before["source"]:
-            lines.append(f"Starting from '{self.before['source']}', {self.images:,} images shown before.")
-        return "\n".join(lines)
-
-    def card(self) -> str:
-        """The model card of this moment, in Markdown."""
-        size = self.config.image_size
-        named = (Path(source).absolute().name for source in self.about.get("data", ()))  # also of "."
-        sources = ", ".join(named) or "an unnamed source"
-        hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
-        if self.processes.count > 1:
-            hardware = f"{self.processes.count} processes, each on {hardware}"
-        classes = html.escape("; ".join(self.data.class_names), quote=False) or "none"
-        sides = {"generator": self.config.g_attention, "discriminator": self.config.d_attention}
-        attention = [
-            f"{' and '.join(map(layer_name, attending))} of the {network}"
-            for network, attending in sides.items()
-            if attending
-        ]
-        begun = ""
-        if self.before["source"]:
-            begun = f", of which '{self.before['source']}' had taken {self.before['step']:,} before"
-        return "\n".join(
-            [
-                f"# A {'Self-Attention ' if attention else ''}GAN for {size}x{size} images",
-                "",
-                f"- Data: {len(self.data):,} images from {sources}",
-                f"- Classes: {classes}",
-                f"- Attention: {', '.join(attention) or 'none'}",
-                f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}"
-                f"{begun}",
-                f"- Time: {self.seconds / 3600:.2f} hours on {hardware}",
-                f"- Command: `{self.about.get('command', 'unknown')}`",
-                f"- Loss: {self.recipe.loss}; spectral norm in the discriminator: "
-                f"{'on' if self.config.d_spectral_norm else 'off, because it fights the gradient penalty'}",
-                "",
-                "Before you share it, say here what the images show, whose they are, under which licence,",
-                "and what the model must not be used for.",
-                "",
-            ]
-        )
 
 
 def check_size(config: SaganConfig) -> None:

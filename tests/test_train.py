@@ -178,15 +178,13 @@ def handed_on(monkeypatch) -> dict:
             seen.update(processes=processes)
             self.about = about
 
-        def describe(self) -> str:
-            return ""
-
         def train(self, log_every, sample_every, save_every) -> bool:
             seen.update(log_every=log_every, sample_every=sample_every, save_every=save_every)
             raise Seen
 
     monkeypatch.setattr(train, "load_images", load_images)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     return seen
 
 
@@ -1144,13 +1142,16 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
 def test_a_signal_that_ends_a_run_at_once_says_which_it_was(capsys, monkeypatch, make_images, number, code):
     class Trainer:
         about, stopped_by = dict(train.INTERVALS), number
-        __init__ = describe = lambda *_, **__: None
+
+        def __init__(self, *_, **__) -> None:
+            pass
 
         def train(self, **_) -> bool:
             raise KeyboardInterrupt
 
     make_images(4)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     assert start() == code
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
 
@@ -1197,7 +1198,9 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
 ):
     class Trainer:
         about, stopped_by = dict(train.INTERVALS), None
-        __init__ = describe = lambda *_, **__: None
+
+        def __init__(self, *_, **__) -> None:
+            pass
 
         def train(self, **_) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -1205,6 +1208,7 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
 
     make_images(4)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     usual = signal.getsignal(signal.SIGTERM)
     try:
         assert start() == 2

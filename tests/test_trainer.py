@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sagan import checkpoint, learner, pictures, spectra, stopwatch, trainer
 from sagan.augment import augment
+from sagan.card import model_card, summary
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, ship, shippable
@@ -532,7 +533,7 @@ def test_measuring_takes_none_of_the_minutes(tmp_path, clock, behind):
 def test_the_card_says_how_long_the_training_took(tmp_path):
     run = make(tmp_path)
     run.seconds = 9000
-    assert "2.50 hours" in run.card()
+    assert "2.50 hours" in model_card(run, run.about)
 
 
 def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
@@ -854,13 +855,13 @@ def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
     assert Sampler.load(tmp_path).class_names == CLASS_NAMES
-    assert "- Classes: dark; bright; red\n" in run.card()
+    assert "- Classes: dark; bright; red\n" in model_card(run, run.about)
 
 
 def test_the_card_shows_class_names_as_they_are(tmp_path):
     images = random_images(22, 3)
     run = make(tmp_path, ImageSet(images.images, images.labels, ("Is <red> & so on", "b", "c")), steps=1)
-    assert "- Classes: Is &lt;red&gt; &amp; so on; b; c\n" in run.card()
+    assert "- Classes: Is &lt;red&gt; &amp; so on; b; c\n" in model_card(run, run.about)
 
 
 @pytest.mark.parametrize(
@@ -874,8 +875,8 @@ def test_the_card_shows_class_names_as_they_are(tmp_path):
 def test_the_card_says_where_attention_is(tmp_path, g, d, heading, said):
     config = dataclasses.replace(CONFIG, g_attention=g, d_attention=d)
     run = Trainer(config, Recipe(batch_size=4, steps=1, precision="fp32"), random_images(), tmp_path, "cpu")
-    assert f"# A {heading} for 32x32 images\n" in run.card()
-    assert f"- Attention: {said}\n" in run.card()
+    assert f"# A {heading} for 32x32 images\n" in model_card(run, run.about)
+    assert f"- Attention: {said}\n" in model_card(run, run.about)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
@@ -886,7 +887,7 @@ def test_wgan_gp_trains_without_spectral_norm_in_the_discriminator_and_says_so(t
     assert checkpoint.load_config(tmp_path / "checkpoint")[0].d_spectral_norm is not off
     assert any("parametrizations" in name for name, _ in run.discriminator.named_parameters()) is not off
     assert any("parametrizations" in name for name, _ in run.generator.named_parameters())
-    assert ("Spectral norm in the discriminator is off" in run.describe()) is off
+    assert ("Spectral norm in the discriminator is off" in summary(run)) is off
     assert f"spectral norm in the discriminator: {'off' if off else 'on'}" in checkpoint.read_card(
         tmp_path / "checkpoint"
     )
@@ -897,11 +898,19 @@ def test_the_card_says_what_was_trained_on_and_how(tmp_path):
     data, here = random_images(), Path.cwd().name
     run = Trainer(CONFIG, Recipe(batch_size=4, steps=2, precision="fp32"), data, tmp_path, "cpu", about)
     without_files(run).train()
-    card = run.card()
+    card = model_card(run, run.about)
     assert "# A Self-Attention GAN for 32x32 images" in card
     assert f"- Data: 22 images from a.zip, b, {here}\n" in card
     assert "- Images shown: 8 in 2 steps of batch 4\n" in card
     assert "- Command: `python train.py --data a.zip`\n" in card
+
+
+def test_the_card_says_how_many_updates_of_the_discriminator_a_step_has_where_it_has_several(tmp_path):
+    run = make(tmp_path, d_steps=3)
+    run.train_step()
+    run.train_step()
+    card = model_card(run, run.about)
+    assert "- Images shown: 24 in 2 steps of batch 4 with 3 updates of the discriminator each\n" in card
 
 
 # Measuring
@@ -986,7 +995,7 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3, seed=1)
     run.start_from(folder, "first")
     assert (run.step, run.images, run.progress) == (20, 80, 0.0)
-    assert "Starting from 'first', 80 images shown before." in run.describe()
+    assert "Starting from 'first', 80 images shown before." in summary(run)
     pairs = [
         (plain(run.averaged), checkpoint.load_generator(folder)),
         (plain(run.generator), checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR)),
