@@ -503,7 +503,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
     """Refuse a reference of other images than the run was measured against: the best could not be told."""
-    own = (row for row in trainer.history if row.get("step", 0) > trainer.before["step"])
+    own = (row for row in trainer.history if row.get("step", 0) > trainer.inherited.step)
     floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
     if measurement is None or not floors:
         return

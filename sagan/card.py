@@ -12,7 +12,7 @@ from sagan.networks import layer_name
 
 def summary(learner: Learner) -> str:
     """What is about to be trained, in two to five lines."""
-    config, data, recipe, before = learner.config, learner.data, learner.recipe, learner.before
+    config, data, recipe, inherited = learner.config, learner.data, learner.recipe, learner.inherited
     sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in learner.networks.values()]
     precision = "bfloat16" if learner.bf16 else "float32"
     count = learner.processes.count
@@ -26,10 +26,10 @@ def summary(learner: Learner) -> str:
         lines.append(f"{without} classes have no image and will not be learned, for example '{name}'.")
     if recipe.loss == "wgan-gp":
         lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
-    if learner.step > before["step"]:
+    if learner.step > inherited.step:
         lines.append(f"Going on from step {learner.step}.")
-    elif before["source"]:
-        lines.append(f"Starting from '{before['source']}', {learner.images:,} images shown before.")
+    elif inherited.source:
+        lines.append(f"Starting from '{inherited.source}', {learner.images:,} images shown before.")
     return "\n".join(lines)
 
 
@@ -38,7 +38,7 @@ def model_card(learner: Learner, about: dict) -> str:
 
     about: plain data of the run, of which the card tells "data", its sources, and "command".
     """
-    config, data, recipe, before = learner.config, learner.data, learner.recipe, learner.before
+    config, data, recipe, inherited = learner.config, learner.data, learner.recipe, learner.inherited
     size = config.image_size
     named = (Path(source).absolute().name for source in about.get("data", ()))  # also of "."
     sources = ", ".join(named) or "an unnamed source"
@@ -56,8 +56,8 @@ def model_card(learner: Learner, about: dict) -> str:
     if recipe.d_steps > 1:
         updates = f" with {recipe.d_steps} updates of the discriminator each"
     begun = ""
-    if before["source"]:
-        begun = f", of which '{before['source']}' had taken {before['step']:,} before"
+    if inherited.source:
+        begun = f", of which '{inherited.source}' had taken {inherited.step:,} before"
     return "\n".join(
         [
             f"# A {'Self-Attention ' if attention else ''}GAN for {size}x{size} images",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -35,12 +36,21 @@ EMA_RAMP = 0.05  # the half-life of the average is never more than this share of
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms
 
-NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 Value = TypeVar("Value")
 
 
 class TrainingError(ValueError):
     """A run that cannot start or go on, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What another run had trained of the weights that this one began with."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    source: str = ""  # what the model card calls it; "": this run began with new weights
 
 
 class Draw(NamedTuple):
@@ -66,7 +76,7 @@ class Learner:
     averaged     the generator averaged over training, beside `generator` and `discriminator`
     step         generator updates so far
     seconds      spent training, pictures and saves of the run included, measuring not
-    before       what another run had trained of these weights: step, images, seconds, source
+    inherited    what another run had trained of these weights
     rates        with which the last step learned, by their names in the history
     """
 
@@ -133,7 +143,7 @@ class Learner:
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
         self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
         self.step = 0  # generator updates so far
-        self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
+        self.inherited = Inherited()
         self.seconds = 0.0  # over all sessions of the run
         self._warm_up = BEFORE_CAPTURE  # steps left
         self.rates: dict[str, float] = {}  # of this step
@@ -307,15 +317,15 @@ class Learner:
     @property
     def images(self) -> int:
         """Real images shown so far, those before this run included."""
-        steps = self.step - self.before["step"]
-        return self.before["images"] + steps * self.recipe.images_per_step
+        steps = self.step - self.inherited.step
+        return self.inherited.images + steps * self.recipe.images_per_step
 
     @property
     def progress(self) -> float:
         """The share of the run that is done, from 0 to 1."""
         if self.recipe.steps is not None:
-            return min(1.0, (self.step - self.before["step"]) / self.recipe.steps)
-        return min(1.0, (self.seconds - self.before["seconds"]) / (60 * self.recipe.minutes))
+            return min(1.0, (self.step - self.inherited.step) / self.recipe.steps)
+        return min(1.0, (self.seconds - self.inherited.seconds) / (60 * self.recipe.minutes))
 
     def _set_rates(self) -> None:
         left = 1 - self.progress

@@ -22,7 +22,7 @@ from sagan.learner import Learner, TrainingError, under
 from sagan.networks import Discriminator, Generator, SaganConfig, gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
-from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
+from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
 from sagan.seeds import learned_classes
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
@@ -122,7 +122,7 @@ class Trainer(Learner):
         leads = self.processes.leads
         written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
-            total=None if self.recipe.steps is None else self.before["step"] + self.recipe.steps,
+            total=None if self.recipe.steps is None else self.inherited.step + self.recipe.steps,
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
@@ -213,7 +213,7 @@ class Trainer(Learner):
     def _owes_figures(self) -> bool:
         """Whether the run was left at its end, or beyond another measure_kimg, and not measured there."""
         measured = (row.get("images", 0) for row in self.history if MEASURED in row)
-        latest, every = max([self.before["images"], *measured]), 1000 * self.measure_kimg
+        latest, every = max([self.inherited.images, *measured]), 1000 * self.measure_kimg
         return self.images // every > latest // every or (self.progress == 1 and self.images > latest)
 
     def _add_figures(self, figures: dict[str, float]) -> None:
@@ -334,7 +334,7 @@ class Trainer(Learner):
             "images": len(self.data),
             "fingerprint": self.data.fingerprint,
             "about": self.about,
-            "before": self.before,
+            "before": dataclasses.asdict(self.inherited),
         }
         return tensors, info
 
@@ -390,21 +390,12 @@ class Trainer(Learner):
         before, now = (learned_classes(self.config.num_classes, some) for some in counts)
         if film and before == now:  # of other classes its seeds would be other faces from here on
             self.film = film.going_on()
-        last = self.history[-1] if self.history else {}
-        shown = [last, *film.moments[-1:]] if film else [last]  # the film may end later than the history
-        step, images = (max(int(part.get(name, 0)) for part in shown) for name in ("step", "images"))
-        seconds = last.get("seconds", 0.0)
-        if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
-            info = read_state_info(folder)
-            step, seconds, earlier = info["step"], info["seconds"], info["before"]
-            a_step = info["recipe"]["batch_size"] * info["recipe"]["d_steps"]
-            images = earlier["images"] + (step - earlier["step"]) * a_step
+        inherited = where_it_stood(folder, source, self.history, film.moments if film else ())
         digits = int(made[:12], 16)  # as many as a float64 holds
         most, least = self.processes.most(digits, -digits)
         if checkpoint.generator_hash(folder) != made or most != -least:
             raise TrainingError(f"The run in '{folder}' saved its checkpoint meanwhile: start again.")
-        self.step, self.seconds = step, seconds
-        self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
+        self.inherited, self.step, self.seconds = inherited, inherited.step, inherited.seconds
         self._snapshot = None
 
     def resume(self) -> None:
@@ -436,7 +427,7 @@ class Trainer(Learner):
                 "older version, a new run can begin with its weights: "
                 f"--start-from {shlex.quote(str(self.out))}."
             ) from error
-        self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
+        self.step, self.seconds, self.inherited = info["step"], info["seconds"], info["before"]
         self._snapshot = None
         self.history = checkpoint.read_history(folder)
         if film := Film.load(folder, self.config):

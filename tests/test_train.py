@@ -30,7 +30,7 @@ import train
 from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.latents import from_seed
-from sagan.learner import TrainingError
+from sagan.learner import Inherited, TrainingError
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
 from sagan.sampler import Sampler
@@ -785,14 +785,14 @@ def check_reference(known: list[float], floor: float, before: int = 0) -> None:
         {"step": step, "floor_frechet_distance": known_floor} for step, known_floor in enumerate(known, 1)
     ]
     measured = SimpleNamespace(floor={"frechet_distance": floor})
-    train._check_reference(SimpleNamespace(history=rows, before={"step": before}), measured)
+    train._check_reference(SimpleNamespace(history=rows, inherited=Inherited(before)), measured)
 
 
 def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
-    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], before={"step": 0})
+    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], inherited=Inherited())
     train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
     for known in ([1.0], [5.0, 1.0]):
         with pytest.raises(train.TrainingError):

@@ -1259,8 +1259,11 @@ def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tm
     run = make(tmp_path / "second", data, steps=3)
     run.start_from(folder, "first")
     assert (run.step, run.images) == (5, 20)
-    assert run.seconds == json.loads((folder / "state.json").read_text())["seconds"]
+    seconds = json.loads((folder / "state.json").read_text())["seconds"]
+    assert run.seconds == seconds
     run.train()
+    before = json.loads((tmp_path / "second/checkpoint/state.json").read_text())["before"]
+    assert before == {"step": 5, "images": 20, "seconds": seconds, "source": "first"}
     again = make(tmp_path / "third", data, steps=3, batch_size=8)
     again.start_from(tmp_path / "second" / "checkpoint", "second")
     assert (again.step, again.images) == (8, 32)
@@ -1797,6 +1800,7 @@ def test_resuming_with_other_images_or_networks_is_refused(stopped):
 
 
 SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "about": {}}
+NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 DAMAGED = [
     {"step": None},
     {"seconds": "1.0"},
@@ -1807,7 +1811,7 @@ DAMAGED = [
     {"recipe": {"batch_size": "4"}},
     {"recipe": {"batch_size": 4, "d_steps": None}},
     {"before": {}},
-    *({"before": learner.NOTHING_BEFORE | {name: []}} for name in learner.NOTHING_BEFORE),
+    *({"before": NOTHING_BEFORE | {name: []}} for name in NOTHING_BEFORE),
 ]
 
 
