@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import torch
 
 from sagan import checkpoint
+from sagan.card import summary
 from sagan.commands import Unheard, refusal
 from sagan.data import DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
@@ -266,7 +267,7 @@ def run(options: argparse.Namespace, team: Processes, device: str, received: Seq
             trainer = start(options, team, device, held)
             if received:  # Python drops what a handler raises while something is finalised
                 sys.exit(128 + received[0])
-            say(trainer.describe())
+            say(summary(trainer))
             complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
@@ -502,7 +503,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
     """Refuse a reference of other images than the run was measured against: the best could not be told."""
-    own = (row for row in trainer.history if row.get("step", 0) > trainer.before["step"])
+    own = (row for row in trainer.history if row.get("step", 0) > trainer.inherited.step)
     floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
     if measurement is None or not floors:
         return

@@ -87,6 +87,12 @@ def resident(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     return torch.tensor(images, device=device)
 
 
+def finish(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given; a CPU never works behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def aside(device: torch.device) -> Iterator[None]:
     """A stream of its own for the work inside, as a capture wants it of the steps before; none on a CPU."""

@@ -2,7 +2,8 @@
 
 import dataclasses
 from contextlib import nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,11 +36,21 @@ EMA_RAMP = 0.05  # the half-life of the average is never more than this share of
 ALPHAS_FASTER = 10  # times the rate of the rest: one number decides how much of a residual block is used
 BEFORE_CAPTURE = 3  # steps in which a GPU chooses its algorithms
 
-NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
+Value = TypeVar("Value")
 
 
 class TrainingError(ValueError):
     """A run that cannot start or go on, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What another run had trained of the weights that this one began with."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    source: str = ""  # what the model card calls it; "": this run began with new weights
 
 
 class Draw(NamedTuple):
@@ -64,8 +75,9 @@ class Learner:
     config       of the networks, with the classes of the data
     averaged     the generator averaged over training, beside `generator` and `discriminator`
     step         generator updates so far
-    seconds      spent training
-    before       what another run had trained of these weights: step, images, seconds, source
+    seconds      spent training, pictures and saves of the run included, measuring not
+    inherited    what another run had trained of these weights
+    rates        with which the last step learned, by their names in the history
     """
 
     def __init__(
@@ -131,10 +143,10 @@ class Learner:
         self.g_optimizer = self._adam(self.generator, recipe.g_lr)
         self.d_optimizer = self._adam(self.discriminator, recipe.d_lr)
         self.step = 0  # generator updates so far
-        self.before = dict(NOTHING_BEFORE)  # what another run had trained of these weights
-        self.seconds = 0.0  # spent training, over all sessions of the run
+        self.inherited = Inherited()
+        self.seconds = 0.0  # over all sessions of the run
         self._warm_up = BEFORE_CAPTURE  # steps left
-        self._rates: dict[str, float] = {}  # of this step
+        self.rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
 
     def _place(self, network: nn.Module) -> nn.Module:
@@ -263,26 +275,63 @@ class Learner:
         decay = 0.5 ** (self.recipe.images_per_step / half_life)
         get_ema_multi_avg_fn(decay)(averaged, live, None)
 
+    # What is learned
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "averaged": self.averaged}
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Adam]:
+        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that training changes, as in "generator/to_image.bias" and "d_optimizer/0/exp_avg"."""
+        tensors = {}
+        for name, network in self.networks.items():
+            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
+        return tensors
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises RuntimeError, ValueError or IndexError where that was of other networks; some may have changed.
+        """
+        for name, network in self.networks.items():
+            network.load_state_dict(under(tensors, name))
+        for name, optimizer in self.optimizers.items():
+            _load_moments(optimizer, under(tensors, name))
+
+    def take_means(self) -> dict[str, float]:
+        """The mean of each loss and score since the last call, over all processes, for which it waits."""
+        means = [float(total) / count for total, count in self._sums.values()]
+        means = dict(zip(self._sums, self.processes.mean(*means), strict=True))
+        self._sums.clear()
+        return means
+
     # What a step is made of
 
     @property
     def images(self) -> int:
         """Real images shown so far, those before this run included."""
-        steps = self.step - self.before["step"]
-        return self.before["images"] + steps * self.recipe.images_per_step
+        steps = self.step - self.inherited.step
+        return self.inherited.images + steps * self.recipe.images_per_step
 
     @property
     def progress(self) -> float:
         """The share of the run that is done, from 0 to 1."""
         if self.recipe.steps is not None:
-            return min(1.0, (self.step - self.before["step"]) / self.recipe.steps)
-        return min(1.0, (self.seconds - self.before["seconds"]) / (60 * self.recipe.minutes))
+            return min(1.0, (self.step - self.inherited.step) / self.recipe.steps)
+        return min(1.0, (self.seconds - self.inherited.seconds) / (60 * self.recipe.minutes))
 
     def _set_rates(self) -> None:
         left = 1 - self.progress
         factor = min(1.0, left / self.recipe.lr_decay) if self.recipe.lr_decay else 1.0
-        self._rates = {"g_lr": self.recipe.g_lr * factor, "d_lr": self.recipe.d_lr * factor}
-        for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self._rates.values(), strict=True):
+        self.rates = {"g_lr": self.recipe.g_lr * factor, "d_lr": self.recipe.d_lr * factor}
+        for optimizer, rate in zip((self.g_optimizer, self.d_optimizer), self.rates.values(), strict=True):
             for group in optimizer.param_groups:
                 own = rate * group["faster"]
                 if isinstance(group["lr"], Tensor):
@@ -344,7 +393,31 @@ class Learner:
 
     @torch.no_grad()
     def _note(self, values: dict[str, Tensor]) -> None:
-        """Add to the sums that the next log line averages, without waiting for the device."""
+        """Add to the sums of which `take_means` makes means, without waiting for the device."""
         for name, value in values.items():
             total, count = self._sums.get(name, (0, 0))
             self._sums[name] = (total + value, count + 1)
+
+
+def under(named: dict[str, Value], prefix: str) -> dict[str, Value]:
+    """What is named "prefix/...", without the prefix."""
+    return {
+        key.removeprefix(f"{prefix}/"): value for key, value in named.items() if key.startswith(f"{prefix}/")
+    }
+
+
+def _load_moments(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on.
+
+    Raises ValueError or IndexError where they are named after parameters that are not there.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        like = parameters[int(index)]
+        placed = (
+            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
+        )
+        state.setdefault(int(index), {})[name] = placed
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,13 +1,12 @@
 """What a run folder says of the run in it, and whether another one may go on with it."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from sagan import checkpoint
-from sagan.learner import NOTHING_BEFORE, TrainingError
+from sagan.film import Moment
+from sagan.learner import Inherited, TrainingError
 
 # What state.json must hold.
 Kind = type | tuple[type, ...] | dict[str, "Kind"]
@@ -44,7 +43,7 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
 
 
 def read_state_info(folder: Path) -> dict:
-    """state.json of a run's checkpoint, with what older runs lack filled in.
+    """state.json of a run's checkpoint, with what older runs lack filled in, and `Inherited` as "before".
 
     Raises TrainingError where the folder has none, or a damaged one.
     """
@@ -53,12 +52,33 @@ def read_state_info(folder: Path) -> dict:
     except checkpoint.CheckpointError:
         info = None
     if isinstance(info, dict):
-        info = {"before": dict(NOTHING_BEFORE)} | info
+        info = {"before": dataclasses.asdict(Inherited())} | info
         if isinstance(info.get("recipe"), dict):
             info["recipe"] = {"d_steps": 1} | info["recipe"]
     if not _is_like(info, STATE_KINDS):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
-    return info
+    names = [field.name for field in dataclasses.fields(Inherited)]
+    return info | {"before": Inherited(**{name: info["before"][name] for name in names})}
+
+
+def where_it_stood(
+    folder: Path, source: str, history: Sequence[dict[str, float]], moments: Sequence[Moment]
+) -> Inherited:
+    """What a run inherits of the checkpoint in the folder, whose history and film these are.
+
+    A checkpoint with a state was saved where that says, maybe after the last row of the history. One without
+    is where its history ends or its film, which may end later. Raises TrainingError for a damaged state.
+    """
+    if (folder / checkpoint.STATE_INFO).is_file():
+        info = read_state_info(folder)
+        step, earlier, recipe = info["step"], info["before"], info["recipe"]
+        images = earlier.images + (step - earlier.step) * recipe["batch_size"] * recipe["d_steps"]
+        return Inherited(step, images, info["seconds"], source)
+    row = history[-1] if history else {}
+    step, images = (
+        max(int(last.get(name, 0)) for last in (row, *moments[-1:])) for name in ("step", "images")
+    )
+    return Inherited(step, images, row.get("seconds", 0.0), source)
 
 
 def _is_like(value: object, kind: Kind) -> bool:
@@ -66,20 +86,3 @@ def _is_like(value: object, kind: Kind) -> bool:
     if isinstance(kind, dict):
         return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
     return isinstance(value, kind)
-
-
-def load_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Restore Adam's moments in the memory layout of their parameters, which its fused kernel relies on.
-
-    Raises ValueError or IndexError where they are named after parameters that are not there.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split("/")
-        like = parameters[int(index)]
-        placed = (
-            torch.empty_like(like).copy_(value) if value.shape == like.shape and name != "step" else value
-        )
-        state.setdefault(int(index), {})[name] = placed
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

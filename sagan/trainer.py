@@ -2,36 +2,33 @@
 
 import dataclasses
 import errno
-import html
 import math
 import shlex
-import signal
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sagan import checkpoint, pictures, spectra
+from sagan.card import model_card
 from sagan.data import ImageSet
-from sagan.device import describe_device, is_lack_of_memory
+from sagan.device import finish, is_lack_of_memory
 from sagan.export import plain, revive, shippable
 from sagan.film import Film, is_moment
-from sagan.learner import Learner, TrainingError
-from sagan.networks import Discriminator, Generator, SaganConfig, layer_name, learned_gammas
+from sagan.learner import Learner, TrainingError, under
+from sagan.networks import Discriminator, Generator, SaganConfig, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
-from sagan.resuming import check_same_classes, load_optimizer, read_state_info, refuse_to_replace
+from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
 from sagan.seeds import learned_classes
+from sagan.signals import Signals
+from sagan.stopwatch import Stopwatch
 
 INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
-Value = TypeVar("Value")
 
 
 class Trainer(Learner):
@@ -79,7 +76,6 @@ class Trainer(Learner):
         self._may_replace = False  # what there is in `out`
         self._snapshot: tuple[int, Generator] | None = None
         self.stopped_by: int | None = None  # the signal that ended `train`, agreed by all processes
-        self._signal = 0  # the one that this process received
 
     def train(
         self,
@@ -97,12 +93,18 @@ class Trainer(Learner):
             raise ValueError(
                 f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
             )
-        self.stopped_by, self._signal = None, 0  # those of an earlier call
         if not self._may_replace:
             refuse_to_replace(self.out)
         self._may_replace = True
+        with self._writing("The folder of the pictures"):
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
-            return self._train(log_every, sample_every, save_every)
+            with signals:
+                return self._train(signals, log_every, sample_every, save_every)
+        except KeyboardInterrupt:
+            self.stopped_by = signals.first or None  # at once, without asking the other processes
+            raise
         except RuntimeError as error:
             if is_lack_of_memory(error):
                 raise TrainingError(
@@ -116,37 +118,39 @@ class Trainer(Learner):
                 f"({str(error).splitlines()[0]}); {self._kept()}. Go on with --resume."
             ) from error
 
-    def _train(self, log_every: int, sample_every: int, save_every: int) -> bool:
-        with self._writing("The folder of the pictures"):
-            (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        stops = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
-            stops.append(signal.SIGHUP)
-        handlers = {name: signal.signal(name, self._remember) for name in stops}
+    def _train(self, signals: Signals, log_every: int, sample_every: int, save_every: int) -> bool:
         leads = self.processes.leads
         written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
-            total=None if self.recipe.steps is None else self.before["step"] + self.recipe.steps,
+            total=None if self.recipe.steps is None else self.inherited.step + self.recipe.steps,
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
             smoothing=0.05,
             disable=not leads,
         )
-        started, clock = self.seconds, time.monotonic()
-        logged_at, logged_step = time.monotonic(), self.step
+        earlier, training = self.seconds, Stopwatch()  # without measuring, which takes none of --minutes
+        logged_step, stepping = self.step, Stopwatch()  # since the last row, also without what is written
 
         def record() -> None:
             self.film.record(self.step, self.images, self.snapshot(), self.data.class_counts)
 
         def write(what: Callable[[], None]) -> None:
-            """Once a step; the speed that is told leaves its time out."""
-            nonlocal logged_at
+            """Once a step; the speed that is told leaves its time out, but not that of steps under way."""
             if leads and written.get(what) != self.step:
-                begun = time.monotonic()
-                what()
+                finish(self.device)
+                with stepping.paused():
+                    what()
                 written[what] = self.step
-                logged_at += time.monotonic() - begun
+
+        def agree() -> None:
+            """All processes go by the clock of the slowest, and leave by the same signal."""
+            signalled, self.seconds = self.processes.most(signals.first, earlier + training.seconds)
+            self.stopped_by = int(signalled) or None
+
+        def is_logged() -> bool:
+            leaving = self.progress == 1 or self.stopped_by is not None
+            return self.step % log_every == 0 or leaving or self._time_to_measure()
 
         def keep_if_best(figures: dict[str, float]) -> None:
             if self._is_best(next(iter(figures))):
@@ -161,27 +165,30 @@ class Trainer(Learner):
                         figures = self.measure(self.snapshot())
                         self._add_figures(figures)
                         keep_if_best(figures)
-                clock = logged_at = time.monotonic()
+                training.restart()
+                stepping.restart()
             while self.progress < 1 and self.stopped_by is None:
                 if is_moment(self.step):
                     write(record)
                 self.train_step()
-                seconds = started + time.monotonic() - clock
-                signalled, self.seconds = self.processes.most(self._signal, seconds)
-                self.stopped_by = int(signalled) or None
+                agree()
+                if logged := is_logged():
+                    finish(self.device)
+                    agree()  # on the time that the steps took, not on that in which they were launched
                 bar.update()
-                leaving = self.progress == 1 or self.stopped_by is not None
                 measuring = self._time_to_measure()
-                if self.step % log_every == 0 or leaving or measuring:
-                    paused = time.monotonic()
-                    speed = (self.step - logged_step) / (paused - logged_at)
+                if logged:
+                    speed = (self.step - logged_step) / stepping.seconds
                     figures = {}
-                    if measuring and leads:
-                        self.save()  # what was learned is worth more than its figures, which may take long
-                        figures = self.measure(self.snapshot())
-                    self._log(bar, speed * self.recipe.images_per_step, figures)
-                    logged_at, logged_step = time.monotonic(), self.step
-                    clock += logged_at - paused  # measuring takes none of --minutes
+                    with training.paused():
+                        if measuring and leads:
+                            self.save()  # what was learned is worth more than figures, which may take long
+                            figures = self.measure(self.snapshot())
+                        # The other processes wait for the leader's measuring in here, where the means of all
+                        # are taken: their clocks leave it out only because the pause holds this as well.
+                        self._log(bar, speed * self.recipe.images_per_step, figures)
+                    stepping.restart()
+                    logged_step = self.step
                 if leads and measuring:
                     keep_if_best(figures)
                 if self.step % sample_every == 0:
@@ -193,20 +200,7 @@ class Trainer(Learner):
             write(self.save)
         finally:
             bar.close()
-            if self.processes.count > 1 and sys.exc_info()[0] is not None:
-                # torchrun ends what is left of a run by SIGTERM; this process says first why it stopped.
-                handlers[signal.SIGTERM] = signal.SIG_IGN
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
         return self.progress == 1
-
-    def _remember(self, number: int, frame: object) -> None:
-        """First signal: leave after this step. Second: leave now (but a closing terminal may send two)."""
-        if not self._signal:
-            self._signal = number
-        elif number != signal.SIGHUP:
-            self.stopped_by = self._signal
-            raise KeyboardInterrupt
 
     def _time_to_measure(self) -> bool:
         """Whether this step completed another measure_kimg, or the run; a signal is not kept waiting."""
@@ -219,7 +213,7 @@ class Trainer(Learner):
     def _owes_figures(self) -> bool:
         """Whether the run was left at its end, or beyond another measure_kimg, and not measured there."""
         measured = (row.get("images", 0) for row in self.history if MEASURED in row)
-        latest, every = max([self.before["images"], *measured]), 1000 * self.measure_kimg
+        latest, every = max([self.inherited.images, *measured]), 1000 * self.measure_kimg
         return self.images // every > latest // every or (self.progress == 1 and self.images > latest)
 
     def _add_figures(self, figures: dict[str, float]) -> None:
@@ -241,9 +235,7 @@ class Trainer(Learner):
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
-        means = [float(total) / count for total, count in self._sums.values()]
-        means = dict(zip(self._sums, self.processes.mean(*means), strict=True))
-        self._sums.clear()
+        means = self.take_means()
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise self._diverged(bad[0])
@@ -254,7 +246,7 @@ class Trainer(Learner):
         }
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
-        row |= self._rates | {"images_per_second": round(images_per_second, 2)}
+        row |= self.rates | {"images_per_second": round(images_per_second, 2)}
         self.history.append(row)
         if not self.processes.leads:
             return
@@ -332,12 +324,7 @@ class Trainer(Learner):
 
     def _state(self) -> tuple[dict[str, Tensor], dict]:
         """All that resuming needs: tensors, and plain data."""
-        tensors = {}
-        for name, network in self._networks.items():
-            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
-        for name, optimizer in self._optimizers.items():
-            for index, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
+        tensors = self.state_dict()
         if not _finite(tensors.values()):
             raise self._diverged("a weight")
         info = {
@@ -347,7 +334,7 @@ class Trainer(Learner):
             "images": len(self.data),
             "fingerprint": self.data.fingerprint,
             "about": self.about,
-            "before": self.before,
+            "before": dataclasses.asdict(self.inherited),
         }
         return tensors, info
 
@@ -359,7 +346,7 @@ class Trainer(Learner):
                 self.snapshot(),
                 plain(self.discriminator),
                 self.history,
-                self.card(),
+                model_card(self, self.about),
                 raw_generator=plain(self.generator),
                 state=state,
                 companions={
@@ -392,32 +379,23 @@ class Trainer(Learner):
         has_raw = (folder / checkpoint.RAW_GENERATOR).is_file()
         raw = checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR) if has_raw else averaged
         sigmas = spectra.largest(folder, config)
-        revive(self.generator, raw, _under(sigmas, "generator"))
-        revive(self.averaged, averaged, _under(sigmas, "generator"))
+        revive(self.generator, raw, under(sigmas, "generator"))
+        revive(self.averaged, averaged, under(sigmas, "generator"))
         if config.d_spectral_norm == self.config.d_spectral_norm:
             discriminator = checkpoint.load_discriminator(folder)
-            revive(self.discriminator, discriminator, _under(sigmas, "discriminator"))
+            revive(self.discriminator, discriminator, under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
         film = Film.load(folder, self.config)
         counts = checkpoint.load_class_counts(folder), self.data.class_counts
         before, now = (learned_classes(self.config.num_classes, some) for some in counts)
         if film and before == now:  # of other classes its seeds would be other faces from here on
             self.film = film.going_on()
-        last = self.history[-1] if self.history else {}
-        shown = [last, *film.moments[-1:]] if film else [last]  # the film may end later than the history
-        step, images = (max(int(part.get(name, 0)) for part in shown) for name in ("step", "images"))
-        seconds = last.get("seconds", 0.0)
-        if (folder / checkpoint.STATE_INFO).is_file():  # saved since the last row of the history
-            info = read_state_info(folder)
-            step, seconds, earlier = info["step"], info["seconds"], info["before"]
-            a_step = info["recipe"]["batch_size"] * info["recipe"]["d_steps"]
-            images = earlier["images"] + (step - earlier["step"]) * a_step
+        inherited = where_it_stood(folder, source, self.history, film.moments if film else ())
         digits = int(made[:12], 16)  # as many as a float64 holds
         most, least = self.processes.most(digits, -digits)
         if checkpoint.generator_hash(folder) != made or most != -least:
             raise TrainingError(f"The run in '{folder}' saved its checkpoint meanwhile: start again.")
-        self.step, self.seconds = step, seconds
-        self.before = {"step": step, "images": images, "seconds": seconds, "source": source}
+        self.inherited, self.step, self.seconds = inherited, inherited.step, inherited.seconds
         self._snapshot = None
 
     def resume(self) -> None:
@@ -442,89 +420,19 @@ class Trainer(Learner):
             )
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)
         try:
-            for name, network in self._networks.items():
-                network.load_state_dict(_under(tensors, name))
-            for name, optimizer in self._optimizers.items():
-                load_optimizer(optimizer, _under(tensors, name))
+            self.load_state_dict(tensors)
         except (RuntimeError, ValueError, IndexError) as error:
             raise TrainingError(
                 f"'{folder}' cannot be resumed: {checkpoint.STATE} does not fit its networks. If it is of an "
                 "older version, a new run can begin with its weights: "
                 f"--start-from {shlex.quote(str(self.out))}."
             ) from error
-        self.step, self.seconds, self.before = info["step"], info["seconds"], info["before"]
+        self.step, self.seconds, self.inherited = info["step"], info["seconds"], info["before"]
         self._snapshot = None
         self.history = checkpoint.read_history(folder)
         if film := Film.load(folder, self.config):
             self.film = film.going_on()
         self._may_replace = True
-
-    @property
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator, "averaged": self.averaged}
-
-    @property
-    def _optimizers(self) -> dict[str, torch.optim.Adam]:
-        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
-
-    def describe(self) -> str:
-        """What is about to be trained, in two to five lines."""
-        sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in self._networks.values()]
-        precision = "bfloat16" if self.bf16 else "float32"
-        count = self.processes.count
-        together = f" in {count} processes" if count > 1 else ""
-        lines = [
-            f"{len(self.data):,} images of {self.config.image_size} px, {self.config.num_classes} classes",
-            f"{sizes[0]:.1f} M weights in G, {sizes[1]:.1f} M in D; {precision} on {self.device}{together}",
-        ]
-        if without := self.data.class_counts.count(0):
-            name = self.data.class_names[self.data.class_counts.index(0)]
-            lines.append(f"{without} classes have no image and will not be learned, for example '{name}'.")
-        if self.recipe.loss == "wgan-gp":
-            lines.append("Spectral norm in the discriminator is off: it fights wgan-gp's gradient penalty.")
-        if self.step > self.before["step"]:
-            lines.append(f"Going on from step {self.step}.")
-        elif self.before["source"]:
-            lines.append(f"Starting from '{self.before['source']}', {self.images:,} images shown before.")
-        return "\n".join(lines)
-
-    def card(self) -> str:
-        """The model card of this moment, in Markdown."""
-        size = self.config.image_size
-        named = (Path(source).absolute().name for source in self.about.get("data", ()))  # also of "."
-        sources = ", ".join(named) or "an unnamed source"
-        hardware = f"{describe_device(self.device)}, PyTorch {torch.__version__}"
-        if self.processes.count > 1:
-            hardware = f"{self.processes.count} processes, each on {hardware}"
-        classes = html.escape("; ".join(self.data.class_names), quote=False) or "none"
-        sides = {"generator": self.config.g_attention, "discriminator": self.config.d_attention}
-        attention = [
-            f"{' and '.join(map(layer_name, attending))} of the {network}"
-            for network, attending in sides.items()
-            if attending
-        ]
-        begun = ""
-        if self.before["source"]:
-            begun = f", of which '{self.before['source']}' had taken {self.before['step']:,} before"
-        return "\n".join(
-            [
-                f"# A {'Self-Attention ' if attention else ''}GAN for {size}x{size} images",
-                "",
-                f"- Data: {len(self.data):,} images from {sources}",
-                f"- Classes: {classes}",
-                f"- Attention: {', '.join(attention) or 'none'}",
-                f"- Images shown: {self.images:,} in {self.step:,} steps of batch {self.recipe.batch_size}"
-                f"{begun}",
-                f"- Time: {self.seconds / 3600:.2f} hours on {hardware}",
-                f"- Command: `{self.about.get('command', 'unknown')}`",
-                f"- Loss: {self.recipe.loss}; spectral norm in the discriminator: "
-                f"{'on' if self.config.d_spectral_norm else 'off, because it fights the gradient penalty'}",
-                "",
-                "Before you share it, say here what the images show, whose they are, under which licence,",
-                "and what the model must not be used for.",
-                "",
-            ]
-        )
 
 
 def check_size(config: SaganConfig) -> None:
@@ -542,9 +450,3 @@ def check_size(config: SaganConfig) -> None:
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _under(named: dict[str, Value], prefix: str) -> dict[str, Value]:
-    return {
-        key.removeprefix(f"{prefix}/"): value for key, value in named.items() if key.startswith(f"{prefix}/")
-    }

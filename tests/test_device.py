@@ -48,6 +48,14 @@ def test_images_live_on_a_gpu_that_has_room_for_them(monkeypatch):
     assert device.resident(images, gpu) == (images, {"device": gpu})
 
 
+def test_a_gpu_is_waited_for_and_a_cpu_has_nothing_left_to_do(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device.finish(torch.device("cpu"))
+    device.finish(torch.device("cuda:1"))
+    assert waited == [torch.device("cuda:1")]
+
+
 def test_each_gpu_is_asked_for_itself_whether_it_has_bf16(monkeypatch):
     current = []
 

@@ -36,7 +36,7 @@ def trained(out: Path, data: ImageSet, capture: bool, **recipe) -> tuple[Trainer
     for _ in range(STEPS):
         run.train_step()
     tensors = {}
-    for name, network in run._networks.items():
+    for name, network in run.networks.items():
         tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
     return run, tensors
 

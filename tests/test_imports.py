@@ -115,12 +115,12 @@ def test_the_parts_of_the_networks_know_nothing_of_the_rest():
 
 
 def test_a_step_of_training_knows_nothing_of_the_run_that_it_is_a_step_of():
-    run = {"trainer", "resuming", "checkpoint", "film", "pictures", "export"}
+    run = {"trainer", "resuming", "card", "checkpoint", "film", "pictures", "export"}
     assert not {f"sagan.{name}" for name in run} & reached("sagan.learner")
 
 
 def test_sampling_and_training_do_not_know_each_other():
-    training = {f"sagan.{name}" for name in ("trainer", "learner", "recipe", "resuming")}
+    training = {f"sagan.{name}" for name in ("trainer", "learner", "recipe", "resuming", "card")}
     assert not training & reached("sagan.sampler")
     assert "sagan.sampler" not in reached("sagan.trainer")
     assert not (training | {"sagan.pictures"}) & reached("app")  # which loads matplotlib

@@ -51,7 +51,7 @@ def make(data: dict, out: Path, team: Processes = ALONE, classes: int = 0, **rec
             for blocks in network.residual.values():
                 for block in blocks:
                     block.alpha.fill_(0.5)
-    for optimizer in run._optimizers.values():
+    for optimizer in run.optimizers.values():
         for group in optimizer.param_groups:
             group["eps"] = EPSILON
     return run
@@ -73,7 +73,7 @@ def two_steps(run: Trainer) -> dict[str, Tensor]:
         for _ in range(2):
             run.train_step()
     tensors = {}
-    for name, network in run._networks.items():
+    for name, network in run.networks.items():
         tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
     return {key: value for key, value in tensors.items() if "running" not in key and "batches" not in key}
 

@@ -30,7 +30,7 @@ import train
 from sagan import checkpoint, data, metrics, pictures, sample
 from sagan.data import ImageSet
 from sagan.latents import from_seed
-from sagan.learner import TrainingError
+from sagan.learner import Inherited, TrainingError
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
 from sagan.sampler import Sampler
@@ -178,15 +178,13 @@ def handed_on(monkeypatch) -> dict:
             seen.update(processes=processes)
             self.about = about
 
-        def describe(self) -> str:
-            return ""
-
         def train(self, log_every, sample_every, save_every) -> bool:
             seen.update(log_every=log_every, sample_every=sample_every, save_every=save_every)
             raise Seen
 
     monkeypatch.setattr(train, "load_images", load_images)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     return seen
 
 
@@ -787,14 +785,14 @@ def check_reference(known: list[float], floor: float, before: int = 0) -> None:
         {"step": step, "floor_frechet_distance": known_floor} for step, known_floor in enumerate(known, 1)
     ]
     measured = SimpleNamespace(floor={"frechet_distance": floor})
-    train._check_reference(SimpleNamespace(history=rows, before={"step": before}), measured)
+    train._check_reference(SimpleNamespace(history=rows, inherited=Inherited(before)), measured)
 
 
 def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
-    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], before={"step": 0})
+    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], inherited=Inherited())
     train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
     for known in ([1.0], [5.0, 1.0]):
         with pytest.raises(train.TrainingError):
@@ -1144,13 +1142,16 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
 def test_a_signal_that_ends_a_run_at_once_says_which_it_was(capsys, monkeypatch, make_images, number, code):
     class Trainer:
         about, stopped_by = dict(train.INTERVALS), number
-        __init__ = describe = lambda *_, **__: None
+
+        def __init__(self, *_, **__) -> None:
+            pass
 
         def train(self, **_) -> bool:
             raise KeyboardInterrupt
 
     make_images(4)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     assert start() == code
     assert complaint(capsys) == "Stopped at once; what was not saved yet is lost."
 
@@ -1197,7 +1198,9 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
 ):
     class Trainer:
         about, stopped_by = dict(train.INTERVALS), None
-        __init__ = describe = lambda *_, **__: None
+
+        def __init__(self, *_, **__) -> None:
+            pass
 
         def train(self, **_) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -1205,6 +1208,7 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
 
     make_images(4)
     monkeypatch.setattr(train, "Trainer", Trainer)
+    monkeypatch.setattr(train, "summary", lambda _: "")
     usual = signal.getsignal(signal.SIGTERM)
     try:
         assert start() == 2

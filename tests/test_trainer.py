@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from sagan import checkpoint, learner, pictures, spectra, trainer
+from sagan import checkpoint, learner, pictures, spectra, stopwatch, trainer
 from sagan.augment import augment
+from sagan.card import model_card, summary
 from sagan.checkpoint import CheckpointError
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, ship, shippable
@@ -115,13 +116,7 @@ def after_each_step(run: Trainer, work: Callable[[], None]) -> None:
 
 def learned(run: Trainer) -> dict[str, Tensor]:
     """All that training changes: both networks, the average, Adam's moments."""
-    tensors = {}
-    for name, network in run._networks.items():
-        tensors |= {f"{name} {key}": value.clone() for key, value in network.state_dict().items()}
-    for name, optimizer in run._optimizers.items():
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name} {index} {key}": value.clone() for key, value in moments.items()}
-    return tensors
+    return {name: value.clone() for name, value in run.state_dict().items()}
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -494,7 +489,7 @@ def test_rates_stay_and_then_fall_linearly_to_zero_at_the_end(tmp_path, lr_decay
 def clock(monkeypatch):
     """The trainer's clock, in seconds: it stands still unless `clock.now` is changed."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -538,7 +533,7 @@ def test_measuring_takes_none_of_the_minutes(tmp_path, clock, behind):
 def test_the_card_says_how_long_the_training_took(tmp_path):
     run = make(tmp_path)
     run.seconds = 9000
-    assert "2.50 hours" in run.card()
+    assert "2.50 hours" in model_card(run, run.about)
 
 
 def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
@@ -552,6 +547,53 @@ def test_speed_is_that_of_the_steps_without_pictures_and_saves(tmp_path, clock):
     assert run.train(log_every=2, sample_every=3, save_every=1)
     assert [row["images_per_second"] for row in run.history] == [0.4, 0.4, 0.4]
     assert run.history[-1]["seconds"] == 7 + 6 * 10 + 100 + 5 * 1000  # all but what comes after the last row
+
+
+@pytest.fixture
+def queue(clock, monkeypatch):
+    """What a device has still to do, in seconds, which pass where the trainer waits for it."""
+    queue = []
+
+    def drain(*_) -> None:
+        clock.now += sum(queue)
+        queue.clear()
+
+    def waiting(run: Trainer, name: str, seconds: float) -> None:
+        """Let a method wait for the device, whose results it reads, and take its own time then."""
+        method = getattr(run, name)
+
+        def work(*given) -> None:
+            drain()
+            clock.now += seconds
+            method(*given)
+
+        setattr(run, name, work)
+
+    monkeypatch.setattr(trainer, "finish", drain)
+    return SimpleNamespace(add=queue.append, waiting=waiting)
+
+
+def test_what_a_device_has_still_to_do_is_time_of_its_steps(tmp_path, queue):
+    run = without_files(make(tmp_path, steps=None, minutes=1))
+    after_each_step(run, lambda: queue.add(5))
+    for name, seconds in (("_log", 1000), ("draw", 10), ("save", 4)):
+        queue.waiting(run, name, seconds)
+    run.film.record = lambda *_: None
+    assert run.train(log_every=2, sample_every=3, save_every=5)
+    assert [row["step"] for row in run.history] == [2, 4, 6, 8]
+    assert [row["seconds"] for row in run.history] == [10, 20 + 10, 30 + 10 + 4, 40 + 20 + 4]
+    assert [row["images_per_second"] for row in run.history] == [0.8] * 4
+
+
+def test_a_run_that_a_signal_ends_has_a_last_row_with_the_time_of_all_steps(tmp_path, queue):
+    run = without_files(make(tmp_path))
+    after_each_step(run, lambda: queue.add(5))
+    after_each_step(run, lambda: run.step == 3 and signal.raise_signal(signal.SIGTERM))
+    queue.waiting(run, "_log", 1000)
+    assert not run.train(log_every=2)
+    assert [(row["step"], row["seconds"]) for row in run.history] == [(2, 10), (3, 15)]
+    assert [row["images_per_second"] for row in run.history] == [0.8] * 2
+    assert run.seconds == 15
 
 
 # The same run
@@ -631,6 +673,37 @@ def test_moments_come_back_in_the_memory_layout_of_their_parameters(tmp_path):
             assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
 
 
+def test_the_state_of_a_run_is_all_that_it_learned_in_the_names_that_are_on_disk(tmp_path):
+    run = without_files(make(tmp_path, random_images(22, 3), d_steps=2))
+    run.train_step()
+    expected = {}
+    for name in ("generator", "discriminator", "averaged"):
+        network = getattr(run, name)
+        expected |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for name in ("g_optimizer", "d_optimizer"):
+        optimizer = getattr(run, name)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for i, moments in enumerate(map(optimizer.state.get, parameters)):
+            assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"}
+            expected |= {f"{name}/{i}/{key}": value for key, value in moments.items()}
+    assert_same(run.state_dict(), expected)
+    Trainer.save(run)
+    assert_same(load_file(tmp_path / "checkpoint/state.safetensors"), expected)
+    other = make(tmp_path, run.data, d_steps=2, seed=1)
+    other.load_state_dict(run.state_dict())
+    assert_same(learned(other), learned(run))
+
+
+def test_means_are_those_of_the_steps_since_they_were_last_taken(tmp_path):
+    run = make(tmp_path)
+    for values in ((1.0, 4.0), (2.0, 6.0)):
+        run._note(dict(zip(("d_loss", "g_loss"), map(torch.tensor, values), strict=True)))
+    assert run.take_means() == {"d_loss": 1.5, "g_loss": 5.0}
+    run._note({"d_loss": torch.tensor(7.0)})
+    assert run.take_means() == {"d_loss": 7.0}
+    assert run.take_means() == {}
+
+
 def test_logging_sampling_saving_and_measuring_never_change_what_is_learned(tmp_path):
     data = random_images()
     often, never = make(tmp_path / "often", data, steps=3), make(tmp_path / "never", data, steps=3)
@@ -654,7 +727,7 @@ def test_a_run_depends_on_its_seed_and_on_no_other_random_numbers(tmp_path):
         run.train_step()
         runs.append(learned(run))
     assert_same(runs[0], runs[1])
-    assert not torch.equal(runs[0]["generator blocks.1.norm.bias"], runs[2]["generator blocks.1.norm.bias"])
+    assert not torch.equal(runs[0]["generator/blocks.1.norm.bias"], runs[2]["generator/blocks.1.norm.bias"])
 
 
 # What a run leaves behind
@@ -782,13 +855,13 @@ def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
     assert Sampler.load(tmp_path).class_names == CLASS_NAMES
-    assert "- Classes: dark; bright; red\n" in run.card()
+    assert "- Classes: dark; bright; red\n" in model_card(run, run.about)
 
 
 def test_the_card_shows_class_names_as_they_are(tmp_path):
     images = random_images(22, 3)
     run = make(tmp_path, ImageSet(images.images, images.labels, ("Is <red> & so on", "b", "c")), steps=1)
-    assert "- Classes: Is &lt;red&gt; &amp; so on; b; c\n" in run.card()
+    assert "- Classes: Is &lt;red&gt; &amp; so on; b; c\n" in model_card(run, run.about)
 
 
 @pytest.mark.parametrize(
@@ -802,8 +875,8 @@ def test_the_card_shows_class_names_as_they_are(tmp_path):
 def test_the_card_says_where_attention_is(tmp_path, g, d, heading, said):
     config = dataclasses.replace(CONFIG, g_attention=g, d_attention=d)
     run = Trainer(config, Recipe(batch_size=4, steps=1, precision="fp32"), random_images(), tmp_path, "cpu")
-    assert f"# A {heading} for 32x32 images\n" in run.card()
-    assert f"- Attention: {said}\n" in run.card()
+    assert f"# A {heading} for 32x32 images\n" in model_card(run, run.about)
+    assert f"- Attention: {said}\n" in model_card(run, run.about)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
@@ -814,7 +887,7 @@ def test_wgan_gp_trains_without_spectral_norm_in_the_discriminator_and_says_so(t
     assert checkpoint.load_config(tmp_path / "checkpoint")[0].d_spectral_norm is not off
     assert any("parametrizations" in name for name, _ in run.discriminator.named_parameters()) is not off
     assert any("parametrizations" in name for name, _ in run.generator.named_parameters())
-    assert ("Spectral norm in the discriminator is off" in run.describe()) is off
+    assert ("Spectral norm in the discriminator is off" in summary(run)) is off
     assert f"spectral norm in the discriminator: {'off' if off else 'on'}" in checkpoint.read_card(
         tmp_path / "checkpoint"
     )
@@ -825,11 +898,19 @@ def test_the_card_says_what_was_trained_on_and_how(tmp_path):
     data, here = random_images(), Path.cwd().name
     run = Trainer(CONFIG, Recipe(batch_size=4, steps=2, precision="fp32"), data, tmp_path, "cpu", about)
     without_files(run).train()
-    card = run.card()
+    card = model_card(run, run.about)
     assert "# A Self-Attention GAN for 32x32 images" in card
     assert f"- Data: 22 images from a.zip, b, {here}\n" in card
     assert "- Images shown: 8 in 2 steps of batch 4\n" in card
     assert "- Command: `python train.py --data a.zip`\n" in card
+
+
+def test_the_card_says_how_many_updates_of_the_discriminator_a_step_has_where_it_has_several(tmp_path):
+    run = make(tmp_path, d_steps=3)
+    run.train_step()
+    run.train_step()
+    card = model_card(run, run.about)
+    assert "- Images shown: 24 in 2 steps of batch 4 with 3 updates of the discriminator each\n" in card
 
 
 # Measuring
@@ -914,7 +995,7 @@ def test_a_run_starts_from_the_weights_the_history_and_the_film_of_another(tmp_p
     run = make(tmp_path / "second", data, steps=8, lr_decay=1.0, g_lr=1e-3, seed=1)
     run.start_from(folder, "first")
     assert (run.step, run.images, run.progress) == (20, 80, 0.0)
-    assert "Starting from 'first', 80 images shown before." in run.describe()
+    assert "Starting from 'first', 80 images shown before." in summary(run)
     pairs = [
         (plain(run.averaged), checkpoint.load_generator(folder)),
         (plain(run.generator), checkpoint.load_generator(folder, checkpoint.RAW_GENERATOR)),
@@ -1136,10 +1217,10 @@ def test_alphas_learn_ten_times_as_fast_as_the_rest(tmp_path):
     for group in (*run.g_optimizer.param_groups, *run.d_optimizer.param_groups):
         group["eps"] = 1e-30
     for left in (1.0, 0.75):
-        before = {name: copy.deepcopy(network) for name, network in run._networks.items()}
+        before = {name: copy.deepcopy(network) for name, network in run.networks.items()}
         run.train_step()
         for name, rate in (("generator", 1e-3), ("discriminator", 2e-3)):
-            for new, old in zip(run._networks[name].modules(), before[name].modules(), strict=True):
+            for new, old in zip(run.networks[name].modules(), before[name].modules(), strict=True):
                 if left == 1:  # Adam's first step is the rate itself, whatever the gradient
                     for scalar, faster in (("alpha", 10), ("gamma", 1)):
                         if hasattr(new, scalar):
@@ -1178,8 +1259,11 @@ def test_a_run_starts_from_where_a_checkpoint_was_saved_not_from_its_last_row(tm
     run = make(tmp_path / "second", data, steps=3)
     run.start_from(folder, "first")
     assert (run.step, run.images) == (5, 20)
-    assert run.seconds == json.loads((folder / "state.json").read_text())["seconds"]
+    seconds = json.loads((folder / "state.json").read_text())["seconds"]
+    assert run.seconds == seconds
     run.train()
+    before = json.loads((tmp_path / "second/checkpoint/state.json").read_text())["before"]
+    assert before == {"step": 5, "images": 20, "seconds": seconds, "source": "first"}
     again = make(tmp_path / "third", data, steps=3, batch_size=8)
     again.start_from(tmp_path / "second" / "checkpoint", "second")
     assert (again.step, again.images) == (8, 32)
@@ -1716,6 +1800,7 @@ def test_resuming_with_other_images_or_networks_is_refused(stopped):
 
 
 SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "about": {}}
+NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 DAMAGED = [
     {"step": None},
     {"seconds": "1.0"},
@@ -1726,7 +1811,7 @@ DAMAGED = [
     {"recipe": {"batch_size": "4"}},
     {"recipe": {"batch_size": 4, "d_steps": None}},
     {"before": {}},
-    *({"before": learner.NOTHING_BEFORE | {name: []}} for name in learner.NOTHING_BEFORE),
+    *({"before": NOTHING_BEFORE | {name: []}} for name in NOTHING_BEFORE),
 ]
 
 
