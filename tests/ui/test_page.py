@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted, translate
 
 from sagan import latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -764,6 +764,13 @@ def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
     np.testing.assert_array_equal(picture[68 : 68 + 64, 68 : 68 + 64], face_of(sampler, z))
 
 
+def test_a_face_is_called_the_same_where_the_browser_translates_the_page(page, sampler):
+    translate(page.locator("#face-view"), "ペンギン")
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+    assert download.value.suggested_filename == f"sagan-seed-{sampler.curated[0].seed}.png"
+
+
 @pytest.mark.one_page
 def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sampler):
     open_tab(page, "Walk")
@@ -865,6 +872,12 @@ def test_touching_the_slider_while_the_way_plays_stops_it_there(page, sampler):
     assert float(slider.input_value()) == page.evaluate("sagan.face.t") == 0.9
 
 
+def file_between(page) -> str:
+    """What the current face, one between two seeds, is called as a file."""
+    face = page.evaluate("sagan.face")
+    return f"sagan-seed-{face['seed_a']}-{face['seed_b']}-{round(100 * face['t'])}.png"
+
+
 @pytest.mark.one_page
 def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page):
     open_tab(page, "Walk")
@@ -872,7 +885,7 @@ def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page
     with page.expect_download() as download:
         page.locator("#face-view .download").click()
     t = page.evaluate("sagan.face.t")
-    assert t > 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    assert t > 0.05 and download.value.suggested_filename == file_between(page)
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
 
     play_a_while(page)
@@ -896,7 +909,7 @@ def test_download_and_link_right_after_a_pause_are_of_the_picture_on_screen(page
         page.locator("#header-view .link").click()
         requests.answer(0)
     t = page.evaluate("sagan.face.t")
-    assert t > before + 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    assert t > before + 0.05 and download.value.suggested_filename == file_between(page)
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
     page.wait_for_function("document.querySelector('#header-view output').textContent")
     assert f"&t={t:g}&" in page.evaluate("navigator.clipboard.readText()")
