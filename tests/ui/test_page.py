@@ -4,15 +4,16 @@ import base64
 import copy
 import re
 import threading
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted, translate
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, opening, painted, translate
 
-from sagan import latents
+from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import SESSIONS, build_app, controls, faces, texts, walk
@@ -1046,6 +1047,41 @@ def test_the_controls_of_the_face_lie_inside_their_boxes(new_page, address):
         for name in ("seed", "psi"):
             box, reset = (page.locator(f"#{name}{part}").bounding_box() for part in ("", " .reset-button"))
             assert reset["x"] + reset["width"] <= box["x"] + box["width"], (width, name)
+
+
+@pytest.fixture(scope="module")
+def replaced_colours(browser, address) -> Iterator:
+    """The page with two pins, on a system that replaces all colours."""
+    context = browser.new_context(forced_colors="active")
+    context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
+    with opening(context) as open_page:
+        page = open_page(address)
+        page.wait_for_selector("#attention-view [data-drawn]")
+        page.evaluate("sagan.lab.pin(20, 20); sagan.lab.pin(40, 50)")
+        page.wait_for_selector("#attention-view .card:nth-child(2)")
+        yield page
+    context.close()
+
+
+def style_of(part, name: str) -> str:
+    return part.evaluate("(part, name) => getComputedStyle(part)[name]", name)
+
+
+def test_where_a_system_replaces_all_colours_markers_and_pins_keep_theirs(replaced_colours):
+    page = replaced_colours
+    for marker in (".layers .query", ".layers .key:last-child", ".marks .query", ".marks .key"):
+        part = page.locator(f"#attention-view {marker}").first
+        assert style_of(part, "borderTopColor") == "rgb(255, 255, 255)", marker
+        assert "rgb(0, 0, 0)" in style_of(part, "boxShadow"), marker
+    cards = page.locator("#attention-view .card").all()
+    for colour, pin, card in zip(heatmaps.PIN_COLOURS, page.locator(".dots .pin").all(), cards, strict=False):
+        rgb = f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
+        assert style_of(pin, "backgroundColor") == rgb
+        assert style_of(card, "borderTopColor") == rgb
+        assert style_of(card.locator(".here").first, "borderTopColor") == rgb
+        words = [style_of(card.locator(part).first, "color") for part in ("b", ".says")]
+        assert set(words) == {style_of(page.locator("#face-view .name"), "color")}
+    assert [style_of(card.locator(".map").first, "outlineStyle") for card in cards] == ["none", "solid"]
 
 
 def test_opening_the_page_asks_nobody_but_this_server(browser, address):
