@@ -1084,6 +1084,20 @@ def test_where_a_system_replaces_all_colours_markers_and_pins_keep_theirs(replac
     assert [style_of(card.locator(".map").first, "outlineStyle") for card in cards] == ["none", "solid"]
 
 
+def test_where_a_system_replaces_all_colours_buttons_have_an_edge(replaced_colours):
+    page = replaced_colours
+    on_tabs = {
+        texts.WALK_TAB: (texts.DICE, texts.SEED_B_DICE, texts.SWAP),
+        texts.FACES_TAB: (texts.SHEET_DICE,),
+    }
+    for tab, names in on_tabs.items():
+        open_tab(page, tab)
+        for name in names:
+            button = page.get_by_role("button", name=name, exact=True)
+            edge = [style_of(button, f"borderBottom{what}") for what in ("Width", "Style")]
+            assert edge == ["1px", "solid"], name
+
+
 def test_opening_the_page_asks_nobody_but_this_server(browser, address):
     page = browser.new_page()
     requests = []
