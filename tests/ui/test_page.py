@@ -1049,6 +1049,16 @@ def test_the_controls_of_the_face_lie_inside_their_boxes(new_page, address):
             assert reset["x"] + reset["width"] <= box["x"] + box["width"], (width, name)
 
 
+def test_the_value_of_truncation_can_be_read_on_any_screen(new_page, address):
+    page = new_page(address, width=320)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    box = page.locator("#psi input[type=number]")
+    box.fill("0.88")
+    for width in (320, 340, 360, 361, 390, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), width
+
+
 @pytest.fixture(scope="module")
 def replaced_colours(browser, address) -> Iterator:
     """The page with two pins, on a system that replaces all colours."""
