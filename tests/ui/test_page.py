@@ -1108,6 +1108,34 @@ def test_where_a_system_replaces_all_colours_buttons_have_an_edge(replaced_colou
             assert edge == ["1px", "solid"], name
 
 
+PALE = r"""() => {
+    const linear = (byte) => (byte <= 10 ? byte / 3294.6 : ((byte / 255 + 0.055) / 1.055) ** 2.4);
+    const bright = (colour) => {
+        const [r, g, b] = colour.match(/[\d.]+/g).map(Number).map(linear);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), pale = [];
+    while (walker.nextNode()) {
+        const { data, parentElement: part } = walker.currentNode;
+        if (!data.trim() || !part.checkVisibility() || part.matches('.pin')) continue;
+        if (1.05 / (bright(getComputedStyle(part).color) + 0.05) < 4.5) pale.push(data.trim());
+    }
+    return pale;
+}"""
+
+
+def test_what_is_printed_from_the_dark_theme_can_be_read_on_white(new_page, address):
+    page = new_page(f"{address}?__theme=dark")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.lab.pin(20, 20)")
+    page.locator("#dials-view summary").click()
+    assert page.evaluate(PALE) != []
+    page.emulate_media(media="print")
+    for tab in (texts.ATTENTION_TAB, texts.WALK_TAB, texts.FACES_TAB, texts.INSIDE_TAB, texts.LESSON_TAB):
+        open_tab(page, tab)
+        assert page.evaluate(PALE) == [], tab
+
+
 def test_opening_the_page_asks_nobody_but_this_server(browser, address):
     page = browser.new_page()
     requests = []
