@@ -663,6 +663,18 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
         card(page, ".next").click()
 
 
+def test_on_a_phone_held_sideways_the_card_leaves_room_for_what_it_is_about(new_page, address):
+    page = new_page(address, width=844, height=390)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.emit('tour', 0)")
+    for index, step in enumerate(lesson.STEPS):
+        at(page, index)
+        page.wait_for_function(IN_SIGHT, arg=step.shows)
+        box = card(page).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] < 390 / 2
+        card(page, ".next").click()
+
+
 @pytest.mark.one_page
 def test_where_new_faces_are_asked_for_the_card_has_a_button_for_them(page):
     begin(page, 0)
