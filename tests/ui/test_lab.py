@@ -12,6 +12,7 @@ from sagan.ui import texts
 
 LAYERS = ("16x16", "32x32")
 SIZE = 64
+KINDS = ("query", "key")
 
 
 def picture(page, layer: str):
@@ -379,6 +380,23 @@ def test_the_lab_works_with_the_keyboard_alone(page, sampler):
     press(page, "Delete")
     assert pinned(page) == []
     assert page.evaluate("document.activeElement.matches('.picture')")
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize(("direction", "point", "best"), [("forward", *KINDS), ("backward", *KINDS[::-1])])
+def test_keys_are_answered_with_where_the_point_and_the_strongest_place_lie(page, direction, point, best):
+    switch(page, "direction", direction)
+    picture(page, "32x32").focus()
+    press(page, *draw.choices(("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"), k=9))
+    spoken = page.locator("#attention-view .spoken").text_content()
+    for name, side in {"16x16": 16, "32x32": 32, "combined": 32}.items():
+        title = texts.LAB["combined"] if name == "combined" else f"Layer {name}"
+        row, column = divmod(drawn_query(page, name), side)
+        best_row, best_column = divmod(int(drawn(page, name).argmax()), side)
+        assert (
+            f"{title}: {point} in column {column}, row {row}; "
+            f"strongest {best} in column {best_column}, row {best_row}, "
+        ) in spoken
 
 
 def drawn_query(page, layer: str) -> int:
