@@ -154,7 +154,7 @@ LAB = {
     "pin_most_of": "Pin the five places of layer {name} that receive most",
     "clear": "Clear all",
     "pin": "Pin {number}",
-    "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures",
+    "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures. {says}",
     "pin_remove": "Remove pin {number}",
     "pin_says": "{name}: {times} ×, {bits} bits",
 }

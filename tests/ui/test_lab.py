@@ -399,6 +399,23 @@ def test_keys_are_answered_with_where_the_point_and_the_strongest_place_lie(page
         ) in spoken
 
 
+@pytest.mark.one_page
+def test_a_pin_is_called_by_what_its_maps_say_and_choosing_it_is_spoken_of(page):
+    spoken = page.locator("#attention-view .spoken")
+    before = spoken.text_content()
+    (x, y), second = five_places()[:2]
+    click(page, "32x32", x, y)
+    click(page, "32x32", *second)
+    first = page.locator("#attention-view .card .maps").first
+    says = first.locator(".says").all_text_contents()
+    assert len(says) == 2
+    page.get_by_role("button", name="; ".join(says)).first.wait_for()
+    assert spoken.text_content() == before
+    first.press("Enter")
+    two_frames(page)
+    assert f"Layer 32x32: query in column {int(32 * x)}, row {int(32 * y)};" in spoken.text_content()
+
+
 def drawn_query(page, layer: str) -> int:
     return int(page.locator(f'#attention-view figure[data-layer="{layer}"]').get_attribute("data-query"))
 
