@@ -67,6 +67,7 @@ SEED_B_DICE = "New seed B"
 SWAP = "Swap A and B"
 
 ATTENTION_TAB = "Attention"
+PLACE = "column {column}, row {row}"
 ATTENTION = {
     "picture": "Attention layer {name}. Move with the arrow keys, pin with Enter, remove a pin with Delete.",
     "layer": "Layer {name}",
@@ -111,8 +112,11 @@ ATTENTION = {
     "largest": "max",
     "curated": "Where to look",
     "curated_seed": "Seed {seed}",
-    "spoken": "{name}: strongest key {times} times uniform, entropy {bits} of {most} bits.",
-    "spoken_backward": "{name}: strongest query {times} times uniform, entropy {bits} of {most} bits.",
+    "place": PLACE,
+    "spoken": "{name}: query in {here}; strongest key in {there}, {times} times uniform; entropy {bits} of "
+    "{most} bits.",
+    "spoken_backward": "{name}: key in {here}; strongest query in {there}, {times} times uniform; entropy "
+    "{bits} of {most} bits.",
 }
 LAB = {
     "combined": "Combined",
@@ -150,7 +154,7 @@ LAB = {
     "pin_most_of": "Pin the five places of layer {name} that receive most",
     "clear": "Clear all",
     "pin": "Pin {number}",
-    "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures",
+    "pin_show": "Pin {number}, pixel {x}, {y}: show it in the large pictures. {says}",
     "pin_remove": "Remove pin {number}",
     "pin_says": "{name}: {times} ×, {bits} bits",
 }
@@ -228,7 +232,7 @@ NUMBERS = {
     "title": "The numbers: how one point is computed",
     "layer": "Layer",
     "where": "Generator, layer {name}, cell in {place} (counted from 0), {width} channels",
-    "place": "column {column}, row {row}",
+    "place": PLACE,
     "formula": "y is x plus gamma times the sum over all keys of softmax of q times k, times v",
     "product": "q times k",
     "hint": "Choose a part of the formula: its numbers light up. For another point, pin it on a picture.",

@@ -58,6 +58,38 @@ def test_the_card_follows_a_window_that_is_scrolled(space):
         until(window, lambda: card_in_sight(window, page))
 
 
+COVERED = """() => {
+    const focused = document.activeElement, card = document.querySelector('#tour-view .card');
+    if (focused === document.body || card.contains(focused)) return '';
+    const part = focused.getBoundingClientRect(), over = card.getBoundingClientRect();
+    const under = part.left >= over.left && part.right <= over.right
+        && part.top >= over.top && part.bottom <= over.bottom;
+    const { above, below } = sagan.hidden;
+    const away = part.bottom <= above || part.top >= innerHeight - below;
+    return under || away ? focused.outerHTML.slice(0, 80) : '';
+}"""
+
+
+@pytest.mark.parametrize(("width", "height", "key"), [(640, 450, "Tab"), (1280, 800, "Shift+Tab")])
+def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, height, key):
+    window, page = in_space(new_page, address, width, height)
+    page.evaluate("sagan.emit('tour', 1)")
+    page.wait_for_selector('#tour-view .card[data-step="1"]')
+    window.wait_for_timeout(1500)  # the step has been scrolled to
+    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+
+    def in_sight():
+        assert page.evaluate(COVERED) == ""
+
+    met = set()
+    for _ in range(60):
+        window.keyboard.press(key)
+        window.wait_for_timeout(50)
+        until(window, in_sight)
+        met.add(page.evaluate("document.activeElement.outerHTML"))
+    assert len(met) > 40
+
+
 def test_a_frame_is_as_high_as_what_it_shows(space):
     window, page = space
     for tab in (texts.LESSON_TAB, texts.INSIDE_TAB, texts.ATTENTION_TAB):

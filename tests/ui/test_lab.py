@@ -12,6 +12,7 @@ from sagan.ui import texts
 
 LAYERS = ("16x16", "32x32")
 SIZE = 64
+KINDS = ("query", "key")
 
 
 def picture(page, layer: str):
@@ -379,6 +380,40 @@ def test_the_lab_works_with_the_keyboard_alone(page, sampler):
     press(page, "Delete")
     assert pinned(page) == []
     assert page.evaluate("document.activeElement.matches('.picture')")
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize(("direction", "point", "best"), [("forward", *KINDS), ("backward", *KINDS[::-1])])
+def test_keys_are_answered_with_where_the_point_and_the_strongest_place_lie(page, direction, point, best):
+    switch(page, "direction", direction)
+    picture(page, "32x32").focus()
+    press(page, *draw.choices(("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"), k=9))
+    spoken = page.locator("#attention-view .spoken").text_content()
+    for name, side in {"16x16": 16, "32x32": 32, "combined": 32}.items():
+        title = texts.LAB["combined"] if name == "combined" else f"Layer {name}"
+        row, column = divmod(drawn_query(page, name), side)
+        best_row, best_column = divmod(int(drawn(page, name).argmax()), side)
+        assert (
+            f"{title}: {point} in column {column}, row {row}; "
+            f"strongest {best} in column {best_column}, row {best_row}, "
+        ) in spoken
+
+
+@pytest.mark.one_page
+def test_a_pin_is_called_by_what_its_maps_say_and_choosing_it_is_spoken_of(page):
+    spoken = page.locator("#attention-view .spoken")
+    before = spoken.text_content()
+    (x, y), second = five_places()[:2]
+    click(page, "32x32", x, y)
+    click(page, "32x32", *second)
+    first = page.locator("#attention-view .card .maps").first
+    says = first.locator(".says").all_text_contents()
+    assert len(says) == 2
+    page.get_by_role("button", name="; ".join(says)).first.wait_for()
+    assert spoken.text_content() == before
+    first.press("Enter")
+    two_frames(page)
+    assert f"Layer 32x32: query in column {int(32 * x)}, row {int(32 * y)};" in spoken.text_content()
 
 
 def drawn_query(page, layer: str) -> int:

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from randomness import draw
-from screen import HeldRequests, gamma_text, painted
+from screen import HeldRequests, gamma_text, painted, translate
 
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -576,6 +576,13 @@ def test_the_view_is_saved_as_a_picture_without_a_request(page):
     page.wait_for_function("() => getComputedStyle(document.querySelector('.field')).opacity === '1'")
     heat = panel(Image.open(saved(page, "view").path()))
     assert (heat == panel(picture)).all(2).mean() < 0.2
+
+
+def test_a_view_is_saved_by_words_that_the_browser_translated(page):
+    translate(page.locator(f"{LAB} .save"), "penguin")
+    page.locator(f"{LAB} .save summary").click()
+    with page.expect_download():
+        page.locator(f'{LAB} [data-save="view"] font font').click()
 
 
 @pytest.mark.one_page

@@ -46,6 +46,10 @@ def begin(page, index: int = 0) -> None:
     at(page, index)
 
 
+def two_frames(page) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 @contextmanager
 def no_faces(sampler: Sampler) -> Iterator[None]:
     """Inside the block no face is made: whoever asks for one waits for its end."""
@@ -661,6 +665,57 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
         else:
             assert not card(page, ".score").is_visible()
         card(page, ".next").click()
+
+
+def test_on_a_phone_held_sideways_the_card_leaves_room_for_what_it_is_about(new_page, address):
+    page = new_page(address, width=844, height=390)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.emit('tour', 0)")
+    for index, step in enumerate(lesson.STEPS):
+        at(page, index)
+        page.wait_for_function(IN_SIGHT, arg=step.shows)
+        box = card(page).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] < 390 / 2
+        card(page, ".next").click()
+
+
+HIDDEN = """() => {
+    const focused = document.activeElement, card = document.querySelector('#tour-view .card');
+    if (focused === document.body || card.contains(focused)) return '';
+    const part = focused.getBoundingClientRect(), over = card.getBoundingClientRect();
+    const under = part.left >= over.left && part.right <= over.right
+        && part.top >= over.top && part.bottom <= over.bottom;
+    return under || part.bottom <= 0 || part.top >= innerHeight ? focused.outerHTML.slice(0, 80) : '';
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 450), (844, 390), (1280, 800)])
+def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, height):
+    page = new_page(address, width, height)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.emit('tour', 1)")
+    at(page, 1)
+    page.wait_for_timeout(500)  # the step has been scrolled to
+    for key in ("Tab", "Shift+Tab"):
+        met = set()
+        for _ in range(70):
+            page.keyboard.press(key)
+            two_frames(page)
+            assert page.evaluate(HIDDEN) == ""
+            met.add(page.evaluate("document.activeElement.outerHTML"))
+        assert len(met) > 40
+
+
+@pytest.mark.one_page
+def test_a_button_of_the_card_that_gets_the_focus_moves_nothing(page):
+    begin(page, 1)
+    card(page, ".next").focus()
+    page.wait_for_timeout(500)
+    before = page.evaluate("scrollY")
+    for key in ("Shift+Tab", "Shift+Tab", "Tab", "Tab"):
+        page.keyboard.press(key)
+        two_frames(page)
+        assert page.evaluate("scrollY") == before > 0
 
 
 @pytest.mark.one_page

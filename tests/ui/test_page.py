@@ -4,15 +4,16 @@ import base64
 import copy
 import re
 import threading
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, painted
+from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, opening, painted, translate
 
-from sagan import latents
+from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import SESSIONS, build_app, controls, faces, texts, walk
@@ -764,6 +765,13 @@ def test_a_face_and_a_sheet_can_be_downloaded_as_png(page, sampler):
     np.testing.assert_array_equal(picture[68 : 68 + 64, 68 : 68 + 64], face_of(sampler, z))
 
 
+def test_a_face_is_called_the_same_where_the_browser_translates_the_page(page, sampler):
+    translate(page.locator("#face-view"), "ペンギン")
+    with page.expect_download() as download:
+        page.locator("#face-view .download").click()
+    assert download.value.suggested_filename == f"sagan-seed-{sampler.curated[0].seed}.png"
+
+
 @pytest.mark.one_page
 def test_dragging_the_walk_slider_ends_on_the_face_under_its_last_value(page, sampler):
     open_tab(page, "Walk")
@@ -865,6 +873,12 @@ def test_touching_the_slider_while_the_way_plays_stops_it_there(page, sampler):
     assert float(slider.input_value()) == page.evaluate("sagan.face.t") == 0.9
 
 
+def file_between(page) -> str:
+    """What the current face, one between two seeds, is called as a file."""
+    face = page.evaluate("sagan.face")
+    return f"sagan-seed-{face['seed_a']}-{face['seed_b']}-{round(100 * face['t'])}.png"
+
+
 @pytest.mark.one_page
 def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page):
     open_tab(page, "Walk")
@@ -872,7 +886,7 @@ def test_download_and_link_while_the_way_plays_are_of_the_picture_on_screen(page
     with page.expect_download() as download:
         page.locator("#face-view .download").click()
     t = page.evaluate("sagan.face.t")
-    assert t > 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    assert t > 0.05 and download.value.suggested_filename == file_between(page)
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
 
     play_a_while(page)
@@ -896,7 +910,7 @@ def test_download_and_link_right_after_a_pause_are_of_the_picture_on_screen(page
         page.locator("#header-view .link").click()
         requests.answer(0)
     t = page.evaluate("sagan.face.t")
-    assert t > before + 0.05 and f"sagan-{round(100 * t)}-from" in download.value.suggested_filename
+    assert t > before + 0.05 and download.value.suggested_filename == file_between(page)
     np.testing.assert_array_equal(np.asarray(Image.open(download.value.path())), current_picture(page))
     page.wait_for_function("document.querySelector('#header-view output').textContent")
     assert f"&t={t:g}&" in page.evaluate("navigator.clipboard.readText()")
@@ -1033,6 +1047,93 @@ def test_the_controls_of_the_face_lie_inside_their_boxes(new_page, address):
         for name in ("seed", "psi"):
             box, reset = (page.locator(f"#{name}{part}").bounding_box() for part in ("", " .reset-button"))
             assert reset["x"] + reset["width"] <= box["x"] + box["width"], (width, name)
+
+
+def test_the_value_of_truncation_can_be_read_on_any_screen(new_page, address):
+    page = new_page(address, width=320)
+    page.wait_for_selector("#attention-view [data-drawn]")
+    box = page.locator("#psi input[type=number]")
+    box.fill("0.88")
+    for width in (320, 340, 360, 361, 390, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), width
+
+
+@pytest.fixture(scope="module")
+def replaced_colours(browser, address) -> Iterator:
+    """The page with two pins, on a system that replaces all colours."""
+    context = browser.new_context(forced_colors="active")
+    context.set_default_timeout(120_000)  # nothing of the page is in this context's cache
+    with opening(context) as open_page:
+        page = open_page(address)
+        page.wait_for_selector("#attention-view [data-drawn]")
+        page.evaluate("sagan.lab.pin(20, 20); sagan.lab.pin(40, 50)")
+        page.wait_for_selector("#attention-view .card:nth-child(2)")
+        yield page
+    context.close()
+
+
+def style_of(part, name: str) -> str:
+    return part.evaluate("(part, name) => getComputedStyle(part)[name]", name)
+
+
+def test_where_a_system_replaces_all_colours_markers_and_pins_keep_theirs(replaced_colours):
+    page = replaced_colours
+    for marker in (".layers .query", ".layers .key:last-child", ".marks .query", ".marks .key"):
+        part = page.locator(f"#attention-view {marker}").first
+        assert style_of(part, "borderTopColor") == "rgb(255, 255, 255)", marker
+        assert "rgb(0, 0, 0)" in style_of(part, "boxShadow"), marker
+    cards = page.locator("#attention-view .card").all()
+    for colour, pin, card in zip(heatmaps.PIN_COLOURS, page.locator(".dots .pin").all(), cards, strict=False):
+        rgb = f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
+        assert style_of(pin, "backgroundColor") == rgb
+        assert style_of(card, "borderTopColor") == rgb
+        assert style_of(card.locator(".here").first, "borderTopColor") == rgb
+        words = [style_of(card.locator(part).first, "color") for part in ("b", ".says")]
+        assert set(words) == {style_of(page.locator("#face-view .name"), "color")}
+    assert [style_of(card.locator(".map").first, "outlineStyle") for card in cards] == ["none", "solid"]
+
+
+def test_where_a_system_replaces_all_colours_buttons_have_an_edge(replaced_colours):
+    page = replaced_colours
+    on_tabs = {
+        texts.WALK_TAB: (texts.DICE, texts.SEED_B_DICE, texts.SWAP),
+        texts.FACES_TAB: (texts.SHEET_DICE,),
+    }
+    for tab, names in on_tabs.items():
+        open_tab(page, tab)
+        for name in names:
+            button = page.get_by_role("button", name=name, exact=True)
+            edge = [style_of(button, f"borderBottom{what}") for what in ("Width", "Style")]
+            assert edge == ["1px", "solid"], name
+
+
+PALE = r"""() => {
+    const linear = (byte) => (byte <= 10 ? byte / 3294.6 : ((byte / 255 + 0.055) / 1.055) ** 2.4);
+    const bright = (colour) => {
+        const [r, g, b] = colour.match(/[\d.]+/g).map(Number).map(linear);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), pale = [];
+    while (walker.nextNode()) {
+        const { data, parentElement: part } = walker.currentNode;
+        if (!data.trim() || !part.checkVisibility() || part.matches('.pin')) continue;
+        if (1.05 / (bright(getComputedStyle(part).color) + 0.05) < 4.5) pale.push(data.trim());
+    }
+    return pale;
+}"""
+
+
+def test_what_is_printed_from_the_dark_theme_can_be_read_on_white(new_page, address):
+    page = new_page(f"{address}?__theme=dark")
+    page.wait_for_selector("#attention-view [data-drawn]")
+    page.evaluate("sagan.lab.pin(20, 20)")
+    page.locator("#dials-view summary").click()
+    assert page.evaluate(PALE) != []
+    page.emulate_media(media="print")
+    for tab in (texts.ATTENTION_TAB, texts.WALK_TAB, texts.FACES_TAB, texts.INSIDE_TAB, texts.LESSON_TAB):
+        open_tab(page, tab)
+        assert page.evaluate(PALE) == [], tab
 
 
 def test_opening_the_page_asks_nobody_but_this_server(browser, address):

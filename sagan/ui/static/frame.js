@@ -4,6 +4,7 @@
 (() => {
   const root = document.documentElement;
   const STICKY = { '#tour-view': 8, '#training-view .transport': 0 }; // and how many pixels below the upper end
+  const GAP = 12; // pixels between the card of the tour and what has the focus
   const PATIENCE = 1000; // ms in which a frame has grown with what it shows
   let around = null; // the window, as it was told last
   let limited = false; // the frame does not grow, and so it scrolls
@@ -53,6 +54,17 @@
     if (follows() && Date.now() < wanted.until) parentIFrame.scrollToOffset(0, wanted.top);
   }
 
+  /** Browsers bring what has the focus into the window, but there the card of the tour may cover it. */
+  function uncover({ target }) {
+    const tour = document.querySelector('#tour-view');
+    if (!follows() || !tour?.offsetHeight || tour.contains(target) || !target.matches(':focus-visible')) return;
+    const card = tour.getBoundingClientRect(), part = target.getBoundingClientRect();
+    if (part.left >= card.right || part.right <= card.left || part.top >= card.bottom || part.bottom <= card.top) return;
+    const isAbove = card.top - upper() < around.clientHeight / 3;
+    const down = isAbove ? part.top - card.bottom - GAP : Math.min(part.bottom - card.top + GAP, part.top - upper());
+    parentIFrame.scrollToOffset(0, upper() + down);
+  }
+
   /** From a page that is scrolled in its frame, Gradio would conclude that the frame is high enough. */
   function scrolled() {
     if (!follows() || !scrollY) return;
@@ -74,6 +86,7 @@
   addEventListener('gradio:iframe-resizer-ready', begin, { once: true });
   addEventListener('resize', resized);
   addEventListener('scroll', scrolled);
+  addEventListener('focusin', uncover);
   document.addEventListener('fullscreenchange', follow);
   follow();
   begin();

@@ -42,6 +42,9 @@ sagan.panel = (() => {
 
       most: (weights) => weights[math.strongest(weights, 1)[0]],
 
+      /** A position in words, its column and row counted from 0. */
+      place: (position) => sagan.fill(texts.place, { column: position % side, row: Math.floor(position / side) }),
+
       /** A weight in words: times uniform. */
       times: (weight) => fixed(weight * n),
 
@@ -66,6 +69,7 @@ sagan.panel = (() => {
           name: layer.title, times: fixed(times[0]), bits: fixed(bits), most: Math.log2(n), total: fixed(total),
           share: percent(weights[best[0]]), next: times.slice(1).map(rough).join(' · '),
           distance: fixed(distance), outside: percent(outside), places: whole(2 ** bits), all: whole(n),
+          here: self.place(position), there: self.place(best[0]),
         };
         for (const name of MEASURES) said[name].textContent = sagan.fill(texts[`${name}_value`], values);
         share.textContent = sagan.fill(texts.share_value, values);

@@ -76,7 +76,7 @@ document.addEventListener('click', (event) => {
 element.querySelector('.download').addEventListener('click', async () => {
   if (!sagan.face) return;
   const face = await sagan.settled();
-  if (face) sagan.download(face.image, `sagan-${name.textContent.replace(/\W+/g, '-').toLowerCase()}${sagan.ofClass(face)}.png`);
+  if (face) sagan.download(face.image, `sagan-seed-${sagan.named(face)}${sagan.ofClass(face)}.png`);
 });
 
 watch('value', receive);

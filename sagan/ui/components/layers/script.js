@@ -239,6 +239,9 @@ const layers = (() => {
 
     pin: () => pick(null, point, 'keys'),
 
+    /** Say to screen readers what is drawn next. */
+    speak: () => { speak = true; },
+
     /** Light the query at `at`, [x, y] in shares of the picture, and say `text` of it, if there is any. */
     light(at, text) {
       lab.set({ place: pixel(at), chosen: null });

@@ -26,7 +26,10 @@ const pins = (() => {
       (next?.querySelector('.maps') ?? element.querySelector('.picture')).focus();
     };
     remove.addEventListener('click', gone);
-    maps.addEventListener('click', () => lab.set({ chosen: pin }));
+    maps.addEventListener('click', () => {
+      lab.set({ chosen: pin });
+      layers.speak();
+    });
     item.addEventListener('keydown', (event) => { if (['Delete', 'Backspace'].includes(event.key)) gone(); });
     return { item, number, name, remove, maps, drawn: [] };
   }
@@ -50,13 +53,13 @@ const pins = (() => {
     const values = { number: i + 1, x: pin.x, y: pin.y };
     number.textContent = i + 1;
     name.textContent = sagan.fill(texts.pin, values);
-    maps.setAttribute('aria-label', sagan.fill(texts.pin_show, values));
     remove.setAttribute('aria-label', sagan.fill(texts.pin_remove, values));
     item.classList.toggle('chosen', pin === lab.state.chosen);
     maps.setAttribute('aria-pressed', pin === lab.state.chosen);
     const place = layers.placeOf(pin), answers = layers.answers(place)?.filter(({ panel }) => !panel.combined);
     const shown = layers.panels.filter(({ combined, network }) => !combined && network === lab.state.network);
-    frames(cards.get(pin), shown.length).forEach(({ face, field, here, says }, at) => {
+    const drawn = frames(cards.get(pin), shown.length);
+    drawn.forEach(({ face, field, here, says }, at) => {
       const panel = shown[at], { side } = panel, position = saganAttention.position(...place, side);
       const weights = answers?.[at].weights ?? null; // to come, while the discriminator looks
       let [times, bits] = ['–', '–'];
@@ -70,6 +73,8 @@ const pins = (() => {
       says.textContent = sagan.fill(texts.pin_says, { name: panel.name, times, bits });
       field.weights = weights;
     });
+    values.says = drawn.map(({ says }) => says.textContent).join('; '); // a label hides what the button holds
+    maps.setAttribute('aria-label', sagan.fill(texts.pin_show, values));
   }
 
   function draw() {

@@ -32,7 +32,7 @@ const saving = (() => {
   }
 
   menu.addEventListener('click', ({ target }) => {
-    const kind = target.dataset.save;
+    const kind = target.closest('[data-save]')?.dataset.save; // translated words have tags of their own
     if (!kind || !sagan.face) return;
     menu.open = false;
     menu.querySelector('summary').focus();

@@ -47,6 +47,7 @@ function point(index) {
 function keepRoom() {
   if (shown === null) return;
   document.body.style.setProperty('--tour', `${card.offsetHeight}px`);
+  globalThis.parentIFrame?.size(); // the frame does not notice the room that is left for it
   point(shown);
 }
 
