@@ -247,6 +247,8 @@ class Trainer(Learner):
         row = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 1)}
         row |= {name: round(value, 6) for name, value in (means | learned).items()} | figures
         row |= self.rates | {"images_per_second": round(images_per_second, 2)}
+        if self.recipe.augment:  # the scores of this row are of pictures that were so changed
+            row["augment"] = self.recipe.augment
         self.history.append(row)
         if not self.processes.leads:
             return

@@ -254,6 +254,14 @@ def test_two_steps_with_augmentation_are_those_of_plain_autograd(tmp_path, class
     assert_two_steps_of_plain_autograd(tmp_path, classes, augment=0.6, **recipe)
 
 
+@pytest.mark.parametrize("probability", [0.25, 0.0])
+def test_a_row_says_with_which_probability_its_scores_are_of_changed_pictures(tmp_path, probability):
+    run = make(tmp_path, augment=probability, steps=1)
+    without_files(run).train()
+    assert run.history[0].get("augment", 0) == probability
+    assert ("augment" in run.history[0]) == bool(probability)
+
+
 def test_every_update_changes_real_and_generated_images_in_ways_of_its_own(tmp_path):
     run = make(tmp_path, augment=0.5)
     of_d, next_of_d, of_g = run._draw(0).changes, run._draw(1).changes, run._draws()[-1].changes

@@ -130,8 +130,8 @@ def score_sentence(history: list[dict[str, float]]) -> str:
     means = {name: last.get(f"d_{name}", math.nan) for name in ("real", "fake")}
     if not all(map(math.isfinite, means.values())):
         return texts.LAB["score"]
-    known = {name: signed(mean) for name, mean in means.items()}
-    return f"{texts.LAB['score']} {texts.LAB['score_known'].format(**known)}"
+    known = texts.LAB["score_known_changed" if last.get("augment", 0) > 0 else "score_known"]
+    return f"{texts.LAB['score']} {known.format(**{name: signed(mean) for name, mean in means.items()})}"
 
 
 def _answers(controls: Controls, attention: gr.HTML, layers: list[dict[str, Any]]) -> None:

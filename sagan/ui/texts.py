@@ -132,6 +132,8 @@ LAB = {
     "is no dividing line.",
     "score_known": "When these weights were saved, real pictures had {real} on average and generated ones "
     "{fake}.",
+    "score_known_changed": "When these weights were saved, real pictures had {real} on average and generated "
+    "ones {fake}, all of them changed at random as in training.",
     "failed": "No answer came. Try again.",
     "saving": "Making the file …",
     "view_forward": "what the marked point looks at",

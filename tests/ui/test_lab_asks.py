@@ -18,6 +18,7 @@ from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import save, texts
+from sagan.ui.attention import score_sentence
 from sagan.ui.current import CurrentFace, describe
 from sagan.ui.numbers import computed
 
@@ -124,6 +125,13 @@ def test_beside_a_score_stands_what_others_had_when_training_ended(new_page, ser
     if known:
         said += " " + texts.LAB["score_known"].format(real="−0.30", fake="−0.76")
     assert page.locator(f"{LAB} .status").text_content() == said
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.4, "score_known_changed"), (0, "score_known")])
+def test_scores_of_augmented_pictures_are_called_that(share, kind):
+    earlier = {"d_real": 1.0, "d_fake": -1.0, "augment": 0.4 - share}
+    said = score_sentence([earlier, {"d_real": 0.25, "d_fake": -0.5, "augment": share}])
+    assert said.endswith(texts.LAB[kind].format(real="0.25", fake="−0.50"))
 
 
 @pytest.mark.one_page
