@@ -298,8 +298,6 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     try:
         config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
         recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
-    except TypeError as error:  # text where a number belongs
-        raise TrainingError(f"The recipe of the run in '{options.out}' is damaged: {error}.") from error
     except ValueError as error:
         raise TrainingError(str(error)) from error
     if recipe.deterministic:
@@ -529,8 +527,11 @@ def _stored(out: Path) -> dict:
     for name in INTERVALS:
         if name in about and not (type(about[name]) is int and about[name] >= 1):
             raise TrainingError(f"The {name} of the run in '{out}' is damaged: it is {about[name]!r}.")
-    recipe = dataclasses.asdict(Recipe()) | info["recipe"]  # an older run trained with no newer option
-    return recipe | model | about
+    try:  # an older run trained with no newer option
+        recipe = Recipe(**{name: info["recipe"][name] for name in RECIPE_OPTIONS if name in info["recipe"]})
+    except ValueError as error:
+        raise TrainingError(f"The recipe of the run in '{out}' is damaged: {error}.") from error
+    return dataclasses.asdict(recipe) | model | about
 
 
 def _without_folders(words: Sequence[str]) -> Iterator[str]:

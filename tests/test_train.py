@@ -736,6 +736,19 @@ def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
+@pytest.mark.parametrize(("name", "value"), [("g_lr", "1e-4"), ("minutes", "5"), ("betas", None)])
+def test_a_recipe_with_text_for_a_number_is_one_line(capsys, stopped, name, value):
+    stopped["recipe"] |= {"steps": None} if name == "minutes" else {}
+    stopped["recipe"][name] = value
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
+    assert resume() == 2
+    verb = "are" if name == "betas" else "is"
+    sentence = (
+        f"train.py: The recipe of the run in 'runs/one' is damaged: {name} {verb} {value!r}, but must be "
+    )
+    assert complaint(capsys).startswith(sentence)
+
+
 def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
     for name in train.INTERVALS:
