@@ -17,11 +17,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -35,12 +35,16 @@ from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError,
 from sagan.networks import IMAGE_SIZES, SaganConfig, includes
 from sagan.parallel import Processes, processes
 from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Recipe
-from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
+from sagan.resuming import (
+    alone_in,
+    check_same_classes,
+    check_same_reference,
+    read_state_info,
+    refuse_checkpoint,
+    refuse_to_replace,
+)
 from sagan.trainer import INTERVALS, Trainer
 
-Made = TypeVar("Made")
-
-LOCK = ".lock"  # in the run folder, held while a run trains there
 RESIDUAL_OPTIONS = ("g_residual", "d_residual")
 MODEL_OPTIONS = (
     *("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention"),
@@ -280,13 +284,10 @@ def run(options: argparse.Namespace, team: Processes, device: str, received: Seq
 
 def start(options: argparse.Namespace, team: Processes, device: str, held: ExitStack) -> Trainer:
     """The trainer that the options describe, resumed where they say so; its folder is locked while `held`."""
-    if (options.out / checkpoint.CONFIG).is_file():
-        whole = options.out.resolve()
-        inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
-        instead = f"its run folder is '{whole.parent}'" if inside else "name another --out"
-        raise TrainingError(f"'{options.out}' is a checkpoint, not a run folder: {instead}.")
+    refuse_checkpoint(options.out)
     if not options.resume or options.out.is_dir():
-        held.enter_context(_alone_in(options.out, team))
+        refused = TrainingError(f"'{options.out}' is not for this run; the first process says why.")
+        team.by_leader(lambda: held.enter_context(alone_in(options.out)), refused)
     stored = _stored(options.out) if options.resume else {}
     if not options.resume:
         refuse_to_replace(options.out)
@@ -302,11 +303,8 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         raise TrainingError(str(error)) from error
     if recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
-    measurement = _by_leader(
-        team,
-        partial(_measurement, settings, config, options, device),
-        "The reference images cannot be used; the first process says why.",
-    )
+    refused = TrainingError("The reference images cannot be used; the first process says why.")
+    measurement = team.by_leader(lambda: _measurement(settings, config, options, device), refused)
     with team.leader_first():
         data = load_images(
             [Path(source) for source in settings["data"]],
@@ -338,8 +336,10 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     )
     if options.resume:
         trainer.resume()
-        refused = "The reference images are others than before, as the first process says."
-        _by_leader(team, partial(_check_reference, trainer, measurement), refused)
+        if "measure_every" in settings:
+            refused = TrainingError("The reference images are others than before, as the first process says.")
+            known = trainer.history, trainer.inherited
+            team.by_leader(lambda: check_same_reference(*known, measurement.floor), refused)
     elif source:
         named = Path(start_from).resolve().name if Path(start_from).exists() else start_from
         trainer.start_from(source, named)
@@ -445,74 +445,6 @@ def _measurement(
     sources = [Path(source) for source in settings["measure_reference"]]
     reference = load_images(sources, config.image_size, settings.get("crop"), workers=options.workers)
     return Measurement(features, reference.images, settings.get("measure_count"), device)
-
-
-def _by_leader(team: Processes, make: Callable[[], Made], refused: str) -> Made | None:
-    """What the first process makes; the others have None, and leave with this sentence where it fails."""
-    made = failure = None
-    if team.leads:
-        try:
-            made = make()
-        except Exception as error:
-            failure = error
-    if any(team.most(failure is not None)):
-        raise failure or TrainingError(refused)
-    return made
-
-
-@contextmanager
-def _alone_in(out: Path, team: Processes) -> Iterator[None]:
-    """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
-
-    The first process does it, and all of them learn how it went. New folders that stay empty are removed.
-    """
-    refused = f"'{out}' is not for this run; the first process says why."
-    with ExitStack() as held:
-        _by_leader(team, lambda: held.enter_context(_locked(out)), refused)
-        yield
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("a")
-    except OSError as error:
-        raise TrainingError(f"--out '{out}' cannot be a folder: {error.strerror}.") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with this process, however that ends
-        except BlockingIOError as error:
-            raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
-        except (OSError, ImportError):  # a system, or a file system, without such locks
-            pass
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # up to the first that holds something else
-                if new and [path.name for path in out.iterdir()] == [LOCK]:
-                    (out / LOCK).unlink()
-                    for folder in new:
-                        folder.rmdir()
-
-
-def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
-    """Refuse a reference of other images than the run was measured against: the best could not be told."""
-    own = (row for row in trainer.history if row.get("step", 0) > trainer.inherited.step)
-    floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
-    if measurement is None or not floors:
-        return
-    floor = measurement.floor["frechet_distance"]
-    comparable = math.isfinite(floor) and math.isfinite(floors[-1])
-    alike = math.isclose(floors[-1], floor, rel_tol=0.01, abs_tol=1e-6)  # devices differ by less
-    if comparable and not alike:
-        raise TrainingError(
-            "--measure-reference holds other images than this run was measured against: their two halves are "
-            f"{floor:.4g} apart, those were {floors[-1]:.4g}."
-        )
 
 
 def _stored(out: Path) -> dict:

@@ -17,7 +17,6 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +32,7 @@ from sagan.latents import from_seed
 from sagan.learner import Inherited, TrainingError
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
+from sagan.resuming import check_same_reference
 from sagan.sampler import Sampler
 
 PROGRAM = Path(train.__file__)
@@ -797,18 +797,17 @@ def check_reference(known: list[float], floor: float, before: int = 0) -> None:
     rows = [
         {"step": step, "floor_frechet_distance": known_floor} for step, known_floor in enumerate(known, 1)
     ]
-    measured = SimpleNamespace(floor={"frechet_distance": floor})
-    train._check_reference(SimpleNamespace(history=rows, inherited=Inherited(before)), measured)
+    check_same_reference(rows, Inherited(before), {"frechet_distance": floor})
 
 
 def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
-    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], inherited=Inherited())
-    train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
+    nowhere = [{"floor_frechet_distance": 5.0}]
+    check_same_reference(nowhere, Inherited(), {"frechet_distance": 1.0})
     for known in ([1.0], [5.0, 1.0]):
-        with pytest.raises(train.TrainingError):
+        with pytest.raises(TrainingError):
             check_reference(known, 1.05)
 
 
