@@ -163,7 +163,7 @@ def handed_on(monkeypatch) -> dict:
     seen = {}
 
     def load_images(sources, image_size, crop, labels=None, label_columns=(), workers=1) -> ImageSet:
-        if sources == [Path("held"), Path("out.zip")]:
+        if sources == (Path("held"), Path("out.zip")):
             seen.update(reference_crop=crop)
             return ImageSet(np.zeros((30, image_size, image_size, 3), np.uint8))
         seen.update(sources=sources, size=image_size, crop=crop, labels=labels, label_columns=label_columns)
@@ -176,7 +176,6 @@ def handed_on(monkeypatch) -> dict:
         def __init__(self, config, recipe, data, out, device, about, processes, **measuring) -> None:
             seen.update(vars(config) | vars(recipe), out=out, device=device, about=about, **measuring)
             seen.update(processes=processes)
-            self.about = about
 
         def train(self, log_every, sample_every, save_every) -> bool:
             seen.update(log_every=log_every, sample_every=sample_every, save_every=save_every)
@@ -198,7 +197,7 @@ def hand_on(*options: object) -> None:
     [
         (("--crop", 148), "crop", 148),
         (("--labels", "l.csv"), "labels", "l.csv"),
-        (("--label-columns", "Male, Smiling"), "label_columns", ["Male", "Smiling"]),
+        (("--label-columns", "Male, Smiling"), "label_columns", ("Male", "Smiling")),
         (("--workers", 3), "workers", 3),
         (("--image-size", 128), "image_size", 128),
         (("--image-size", 32), "size", 32),
@@ -236,7 +235,7 @@ def hand_on(*options: object) -> None:
         (("--preset", "tutorial"), "lr_decay", 0.0),
         (("--preset", "tutorial"), "flips", False),
         (("--preset", "tutorial", "--lr-decay", 0.5), "lr_decay", 0.5),
-        (("--data", "a", "b.zip"), "sources", [Path("a"), Path("b.zip")]),
+        (("--data", "a", "b.zip"), "sources", (Path("a"), Path("b.zip"))),
         (("--out", "elsewhere"), "out", Path("elsewhere")),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else str(value),
@@ -991,7 +990,8 @@ def test_other_classes_are_refused_before_the_images_are_read(
 
 def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     hand_on()
-    assert "measure" not in handed_on and not any("measure" in name for name in handed_on["about"])
+    assert handed_on["measure"] is handed_on["measure_kimg"] is None
+    assert not any("measure" in name for name in handed_on["about"])
     options = (
         *COLOURS,
         "--measure-every",
@@ -1004,7 +1004,7 @@ def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     )
     hand_on(*options, "--crop", 40)
     assert handed_on["measure_kimg"] == 2.5 and handed_on["measure"].func.count == 12
-    assert handed_on["reference_crop"] == 40 and handed_on["sources"] == [Path("images")]
+    assert handed_on["reference_crop"] == 40 and handed_on["sources"] == (Path("images"),)
     stored = {name: value for name, value in handed_on["about"].items() if "measure" in name}
     assert stored == {
         "measure_every": 2.5,
@@ -1153,7 +1153,7 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_that_ends_a_run_at_once_says_which_it_was(capsys, monkeypatch, make_images, number, code):
     class Trainer:
-        about, stopped_by = dict(train.INTERVALS), number
+        stopped_by = number
 
         def __init__(self, *_, **__) -> None:
             pass
@@ -1209,7 +1209,7 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
     capsys, monkeypatch, make_images
 ):
     class Trainer:
-        about, stopped_by = dict(train.INTERVALS), None
+        stopped_by = None
 
         def __init__(self, *_, **__) -> None:
             pass
