@@ -30,10 +30,10 @@ from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
 from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
-from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Recipe
+from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Intervals, Recipe
 from sagan.resuming import alone_in, check_same_reference, refuse_checkpoint, refuse_to_replace
 from sagan.settings import Plan, plan_run
-from sagan.trainer import INTERVALS, Trainer
+from sagan.trainer import Trainer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -151,11 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
 
     add = parser.add_argument_group("measuring").add_argument
-    every = (
+    often = (
         "compare so often with --measure-reference, and keep the best checkpoint in best/; 0, with --resume, "
         "ends it (default never)"
     )
-    add("--measure-every", type=_from_zero, metavar="KIMG", help=every)
+    add("--measure-every", type=_from_zero, metavar="KIMG", help=often)
     add(
         "--measure-reference",
         nargs="+",
@@ -189,10 +189,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode images (default all cores)",
     )
-    default = {name: f"(default {steps})" for name, steps in INTERVALS.items()}
-    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar {default['log_every']}")
-    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures {default['sample_every']}")
-    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint {default['save_every']}")
+    every = Intervals()
+    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar (default {every.log_every})")
+    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures (default {every.sample_every})")
+    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint (default {every.save_every})")
     return parser
 
 
@@ -248,7 +248,7 @@ def run(options: argparse.Namespace, team: Processes, device: str, received: Seq
             if received:  # Python drops what a handler raises while something is finalised
                 sys.exit(128 + received[0])
             say(summary(trainer))
-            complete = trainer.train(**plan.intervals)
+            complete = trainer.train(**vars(plan.intervals))
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 128 + ((trainer and trainer.stopped_by) or signal.SIGINT)

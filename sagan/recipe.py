@@ -1,4 +1,4 @@
-"""How a run trains, as numbers: what `train.py` is told, and what is saved with the run."""
+"""How a run trains and tells of it, as numbers: what `train.py` is told, and what is saved with the run."""
 
 import math
 from dataclasses import dataclass
@@ -79,6 +79,20 @@ class Recipe:
     def images_per_step(self) -> int:
         """Real images shown in one step, over all processes and all updates of D."""
         return self.batch_size * self.d_steps
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """After how many steps each a run is logged, drawn and saved. Raises ValueError for less than one."""
+
+    log_every: int = 50
+    sample_every: int = 500
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        log, sample, save = self.log_every, self.sample_every, self.save_every
+        if min(log, sample, save) < 1:
+            raise ValueError(f"intervals are {log}, {sample} and {save} steps, but must be at least 1")
 
 
 def _check_number(name: str, value: object) -> None:

@@ -14,9 +14,8 @@ from sagan.data import class_names, reads
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION
 from sagan.networks import SaganConfig, includes
-from sagan.recipe import PRESETS, Recipe
+from sagan.recipe import PRESETS, Intervals, Recipe
 from sagan.resuming import check_same_classes, read_state_info
-from sagan.trainer import INTERVALS
 
 Settings = dict[str, Any]  # by the names of the options; one that is not given is absent
 
@@ -27,12 +26,13 @@ MODEL_OPTIONS = (
 )
 DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
 RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
+INTERVAL_OPTIONS = tuple(field.name for field in dataclasses.fields(Intervals))
 WHETHER_MEASURED, HOW_MEASURED = ("measure_every", "measure_reference"), ("measure_features", "measure_count")
 MEASURE_OPTIONS = (*WHETHER_MEASURED, *HOW_MEASURED)
 PATH_OPTIONS = ("--data", "--out", "--labels", "--start-from", "--measure-reference")
-SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
+SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVAL_OPTIONS)
 # On --resume: the length, where the images lie, and what never changes what is learned.
-MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)
+MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVAL_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Plan:
     labels: str | None
     label_columns: tuple[str, ...]
     measuring: Measuring | None
-    intervals: dict[str, int]  # as `Trainer.train` takes them
+    intervals: Intervals
     start_from: tuple[Path, str] | None  # the checkpoint to begin with, and what the model card calls it
     about: Settings  # what the run's checkpoints keep for --resume, and the command for the model card
 
@@ -89,7 +89,7 @@ def plan_run(given: Mapping[str, Any]) -> Plan:
         raise TrainingError(str(error)) from error
     about = {"command": _command(given["words"], stored.get("command") or "")}
     about |= {name: settings.get(name) for name in DATA_OPTIONS}
-    about |= _some(settings, (*INTERVALS, *MEASURE_OPTIONS))
+    about |= _some(settings, (*INTERVAL_OPTIONS, *MEASURE_OPTIONS))
     return Plan(
         config,
         recipe,
@@ -98,7 +98,7 @@ def plan_run(given: Mapping[str, Any]) -> Plan:
         labels=settings.get("labels"),
         label_columns=columns,
         measuring=_measuring(given, settings),
-        intervals=_some(settings, INTERVALS),
+        intervals=Intervals(**_some(settings, INTERVAL_OPTIONS)),
         start_from=start_from,
         about=about,
     )
@@ -111,8 +111,8 @@ def _stored(out: Path) -> Settings:
     config, _ = checkpoint.load_config(folder)
     about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
     # A run that never measured has nothing stored of it, and may begin; one from Python may lack intervals.
-    about |= _some(info["about"], (*MEASURE_OPTIONS, *INTERVALS))
-    for name, steps in _some(about, INTERVALS).items():
+    about |= _some(info["about"], (*MEASURE_OPTIONS, *INTERVAL_OPTIONS))
+    for name, steps in _some(about, INTERVAL_OPTIONS).items():
         if type(steps) is not int or steps < 1:
             raise TrainingError(f"The {name} of the run in '{out}' is damaged: it is {steps!r}.")
     try:
@@ -139,7 +139,7 @@ def _settings(given: Mapping[str, Any], stored: Settings) -> Settings:
     if settings.get("measure_every") == 0:
         del settings["measure_every"]
         stored = {name: value for name, value in stored.items() if name not in WHETHER_MEASURED}
-    settings = PRESETS["sagan"] | INTERVALS | stored | settings
+    settings = PRESETS["sagan"] | dataclasses.asdict(Intervals()) | stored | settings
     if settings.keys() & {*MEASURE_OPTIONS}:
         settings = {"measure_features": INCEPTION} | settings
     if not settings.get("data"):

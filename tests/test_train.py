@@ -31,7 +31,7 @@ from sagan.data import ImageSet
 from sagan.latents import from_seed
 from sagan.learner import Inherited, TrainingError
 from sagan.networks import SaganConfig
-from sagan.recipe import Recipe
+from sagan.recipe import Intervals, Recipe
 from sagan.resuming import check_same_reference
 from sagan.sampler import Sampler
 
@@ -149,7 +149,7 @@ def test_help_names_the_defaults_that_are_used():
             ), option
     assert "default 0.0,0.9" in actions()["--betas"].help
     assert "default 8,4" in actions()["--d-attention"].help
-    for name, steps in train.INTERVALS.items():
+    for name, steps in vars(Intervals()).items():
         assert f"(default {steps})" in actions()[f"--{name.replace('_', '-')}"].help
 
 
@@ -750,11 +750,11 @@ def test_a_recipe_with_text_for_a_number_is_one_line(capsys, stopped, name, valu
 
 def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
-    for name in train.INTERVALS:
+    for name in vars(Intervals()):
         del stopped["about"][name]
     state.write_text(json.dumps(stopped))
     assert resume("--steps", 2) == 0
-    assert json.loads(state.read_text())["about"].items() >= train.INTERVALS.items()
+    assert json.loads(state.read_text())["about"].items() >= vars(Intervals()).items()
 
 
 def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_images):
