@@ -10,50 +10,30 @@ curves.png and history.csv. Ctrl-C, or closing the terminal, saves and leaves; a
 """
 
 import argparse
-import dataclasses
-import json
 import math
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
 from sagan import checkpoint
 from sagan.card import summary
 from sagan.commands import Unheard, refusal
-from sagan.data import DataError, class_names, load_images, reads
+from sagan.data import DataError, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
-from sagan.networks import IMAGE_SIZES, SaganConfig, includes
+from sagan.networks import IMAGE_SIZES, SaganConfig
 from sagan.parallel import Processes, processes
-from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Recipe
-from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace
-from sagan.trainer import INTERVALS, Trainer
-
-Made = TypeVar("Made")
-
-LOCK = ".lock"  # in the run folder, held while a run trains there
-RESIDUAL_OPTIONS = ("g_residual", "d_residual")
-MODEL_OPTIONS = (
-    *("image_size", "z_dim", "g_width", "d_width", "g_attention", "d_attention"),
-    *RESIDUAL_OPTIONS,
-)
-DATA_OPTIONS = ("data", "crop", "labels", "label_columns")
-RECIPE_OPTIONS = tuple(field.name for field in dataclasses.fields(Recipe))
-WHETHER_MEASURED, HOW_MEASURED = ("measure_every", "measure_reference"), ("measure_features", "measure_count")
-MEASURE_OPTIONS = (*WHETHER_MEASURED, *HOW_MEASURED)
-PATH_OPTIONS = ("--data", "--out", "--labels", "--start-from", "--measure-reference")
-SETTINGS = (*MODEL_OPTIONS, *RECIPE_OPTIONS, *DATA_OPTIONS, *MEASURE_OPTIONS, *INTERVALS)
-# On --resume: the length, where the images lie, and what never changes what is learned.
-MAY_CHANGE = ("steps", "minutes", "data", "labels", "measure_every", "measure_reference", *INTERVALS)
+from sagan.recipe import LOSSES, PRECISIONS, PRESETS, Intervals, Recipe
+from sagan.resuming import alone_in, check_same_reference, refuse_checkpoint, refuse_to_replace
+from sagan.settings import Plan, plan_run
+from sagan.trainer import Trainer
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -171,11 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="a GPU repeats itself bit for bit; slower")
 
     add = parser.add_argument_group("measuring").add_argument
-    every = (
+    often = (
         "compare so often with --measure-reference, and keep the best checkpoint in best/; 0, with --resume, "
         "ends it (default never)"
     )
-    add("--measure-every", type=_from_zero, metavar="KIMG", help=every)
+    add("--measure-every", type=_from_zero, metavar="KIMG", help=often)
     add(
         "--measure-reference",
         nargs="+",
@@ -209,10 +189,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode images (default all cores)",
     )
-    default = {name: f"(default {steps})" for name, steps in INTERVALS.items()}
-    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar {default['log_every']}")
-    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures {default['sample_every']}")
-    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint {default['save_every']}")
+    every = Intervals()
+    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar (default {every.log_every})")
+    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures (default {every.sample_every})")
+    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint (default {every.save_every})")
     return parser
 
 
@@ -264,11 +244,11 @@ def run(options: argparse.Namespace, team: Processes, device: str, received: Seq
     trainer = None
     try:
         with ExitStack() as held:
-            trainer = start(options, team, device, held)
+            trainer, plan = start(options, team, device, held)
             if received:  # Python drops what a handler raises while something is finalised
                 sys.exit(128 + received[0])
             say(summary(trainer))
-            complete = trainer.train(**{name: trainer.about[name] for name in INTERVALS})
+            complete = trainer.train(**vars(plan.intervals))
     except KeyboardInterrupt:
         say("Stopped at once; what was not saved yet is lost.", file=sys.stderr)
         return 128 + ((trainer and trainer.stopped_by) or signal.SIGINT)
@@ -278,276 +258,53 @@ def run(options: argparse.Namespace, team: Processes, device: str, received: Seq
     return 0 if complete else 128 + trainer.stopped_by
 
 
-def start(options: argparse.Namespace, team: Processes, device: str, held: ExitStack) -> Trainer:
-    """The trainer that the options describe, resumed where they say so; its folder is locked while `held`."""
-    if (options.out / checkpoint.CONFIG).is_file():
-        whole = options.out.resolve()
-        inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
-        instead = f"its run folder is '{whole.parent}'" if inside else "name another --out"
-        raise TrainingError(f"'{options.out}' is a checkpoint, not a run folder: {instead}.")
+def start(options: argparse.Namespace, team: Processes, device: str, held: ExitStack) -> tuple[Trainer, Plan]:
+    """The trainer that the options describe, and their plan; its folder is locked while `held`."""
+    refuse_checkpoint(options.out)
     if not options.resume or options.out.is_dir():
-        held.enter_context(_alone_in(options.out, team))
-    stored = _stored(options.out) if options.resume else {}
+        refused = TrainingError(f"'{options.out}' is not for this run; the first process says why.")
+        team.by_leader(lambda: held.enter_context(alone_in(options.out)), refused)
     if not options.resume:
         refuse_to_replace(options.out)
-    settings = _settings(options, stored)
-    start_from = vars(options).get("start_from")
-    source, networks = _source(start_from, options, settings)
-    settings |= networks
-    _check_place(options.out, settings)
-    try:
-        config = SaganConfig(**{name: settings[name] for name in MODEL_OPTIONS if name in settings})
-        recipe = Recipe(**{name: settings[name] for name in RECIPE_OPTIONS if name in settings})
-    except TypeError as error:  # text where a number belongs
-        raise TrainingError(f"The recipe of the run in '{options.out}' is damaged: {error}.") from error
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-    if recipe.deterministic:
+    plan = plan_run(vars(options))
+    if plan.recipe.deterministic:
         make_deterministic()  # before the first matrix product, which may be one of measuring
-    measurement = _by_leader(
-        team,
-        partial(_measurement, settings, config, options, device),
-        "The reference images cannot be used; the first process says why.",
-    )
+    refused = TrainingError("The reference images cannot be used; the first process says why.")
+    measurement = team.by_leader(lambda: _measurement(plan, device, options.workers), refused)
+    labels = plan.labels, plan.label_columns
     with team.leader_first():
-        data = load_images(
-            [Path(source) for source in settings["data"]],
-            config.image_size,
-            settings.get("crop"),
-            settings.get("labels"),
-            _label_columns(settings),
-            options.workers,
-        )
-    about = {"command": _command(options.words, stored)}
-    about |= {name: settings.get(name) for name in (*DATA_OPTIONS, *INTERVALS)}
-    about |= {name: settings[name] for name in MEASURE_OPTIONS if name in settings}
-    measuring = {}
-    if "measure_every" in settings:
-        measuring["measure_kimg"] = settings["measure_every"]
-    if measurement is not None:
-        about["measure_count"] = measurement.count
-        measuring["measure"] = partial(measurement, class_counts=data.class_counts)
+        data = load_images(plan.data, plan.config.image_size, plan.crop, *labels, options.workers)
     trainer = Trainer(
-        config,
-        recipe,
+        plan.config,
+        plan.recipe,
         data,
         options.out,
         device,
-        about,
+        plan.about | ({"measure_count": measurement.count} if measurement else {}),
         team,
+        measure=measurement and partial(measurement, class_counts=data.class_counts),
+        measure_kimg=plan.measuring and plan.measuring.kimg,
         capture=options.capture,
-        **measuring,
     )
+    if plan.start_from:
+        trainer.start_from(*plan.start_from)
     if options.resume:
         trainer.resume()
-        refused = "The reference images are others than before, as the first process says."
-        _by_leader(team, partial(_check_reference, trainer, measurement), refused)
-    elif source:
-        named = Path(start_from).resolve().name if Path(start_from).exists() else start_from
-        trainer.start_from(source, named)
-    return trainer
+        if plan.measuring:
+            refused = TrainingError("The reference images are others than before, as the first process says.")
+            known = trainer.history, trainer.inherited
+            team.by_leader(lambda: check_same_reference(*known, measurement.floor), refused)
+    return trainer, plan
 
 
-def _settings(options: argparse.Namespace, stored: dict) -> dict[str, Any]:
-    """All settings: as the command line has them, else its --preset, else as `stored`, else by default."""
-    given = vars(options)
-    settings = PRESETS[given["preset"]] if "preset" in given else {}
-    settings = settings | {name: given[name] for name in SETTINGS if name in given}
-    for name, value in settings.items():
-        if name in stored and name not in MAY_CHANGE and json.dumps(value) != json.dumps(stored[name]):
-            before = "its default" if stored[name] is None else stored[name]
-            by = "" if name in given else f" by --preset {given['preset']}"
-            raise TrainingError(
-                f"--{name.replace('_', '-')} is {value} now{by}, but the run in '{options.out}' was started "
-                f"with {before}: leave it out, or start a new run."
-            )
-    if "minutes" in given or "steps" in given:
-        settings = {"steps": None, "minutes": None} | settings
-    if settings.get("measure_every") == 0:
-        del settings["measure_every"]
-        stored = {name: value for name, value in stored.items() if name not in WHETHER_MEASURED}
-    settings = PRESETS["sagan"] | INTERVALS | stored | settings
-    if settings.keys() & {*MEASURE_OPTIONS}:
-        settings = {"measure_features": INCEPTION} | settings
-    if not settings.get("data"):
-        raise TrainingError("Say which images to train on: --data FOLDER_OR_ZIP.")
-    return settings
-
-
-def _check_place(out: Path, settings: dict) -> None:
-    """Refuse a run folder that could not be read again, or whose pictures would be taken for data."""
-    try:
-        str(out.resolve()).encode()
-    except UnicodeEncodeError as error:
-        raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
-    for source in map(Path, [*settings["data"], *(settings.get("measure_reference") or ())]):
-        if reads(source, out):
-            raise TrainingError(
-                f"The run folder '{out}' is inside '{source}', where its pictures would be taken for data: "
-                "let it be elsewhere."
-            )
-
-
-def _label_columns(settings: dict) -> list[str]:
-    return [name.strip() for name in (settings.get("label_columns") or "").split(",") if name.strip()]
-
-
-def _command(words: Sequence[str], stored: dict) -> str:
-    """This command after those that the run had before, for the model card; a repeated one stands once."""
-    program = Path(__file__).name
-    command, earlier = shlex.join(["python", program, *_without_folders(words)]), stored.get("command") or ""
-    if command in earlier.split(" && "):
-        return earlier
-    return f"{earlier} && {command}" if earlier else command
-
-
-def _source(
-    given: str | None, options: argparse.Namespace, settings: dict
-) -> tuple[Path | None, dict[str, Any]]:
-    """The checkpoint folder of --start-from, and the settings of its networks that are not given."""
-    if given is None:
-        return None, {}
-    if options.resume:
-        raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
-    folder = checkpoint.find(given)
-    config, classes = checkpoint.load_config(folder)
-    check_same_classes(folder, classes, class_names(settings.get("labels"), _label_columns(settings)))
-    networks = {}
-    for name in MODEL_OPTIONS:
-        value = getattr(config, name)
-        if name in RESIDUAL_OPTIONS and name in settings:
-            if not includes(settings[name], value):
-                raise TrainingError(
-                    f"--{name.replace('_', '-')} is {_named(settings[name])}, but must name all that "
-                    f"'{given}' was trained with, {_named(value)}, before any more."
-                )
-            continue
-        if name in settings and settings[name] != value:
-            raise TrainingError(
-                f"--{name.replace('_', '-')} is {settings[name]}, but '{given}' was trained with {value}: "
-                "leave it out."
-            )
-        networks[name] = value
-    return folder, networks
-
-
-def _measurement(
-    settings: dict, config: SaganConfig, options: argparse.Namespace, device_name: str
-) -> Measurement | None:
+def _measurement(plan: Plan, device_name: str, workers: int) -> Measurement | None:
     """What the run is measured against; None: nothing."""
-    # A run that is no longer measured keeps the features and the count, for when it is again.
-    if not settings.keys() & {*WHETHER_MEASURED} and not vars(options).keys() & {*HOW_MEASURED}:
+    if plan.measuring is None:
         return None
-    if "measure_every" not in settings or "measure_reference" not in settings:
-        raise TrainingError(
-            "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."
-        )
     device = pick_device(device_name)
-    features = load_features(settings["measure_features"], device)
-    sources = [Path(source) for source in settings["measure_reference"]]
-    reference = load_images(sources, config.image_size, settings.get("crop"), workers=options.workers)
-    return Measurement(features, reference.images, settings.get("measure_count"), device)
-
-
-def _by_leader(team: Processes, make: Callable[[], Made], refused: str) -> Made | None:
-    """What the first process makes; the others have None, and leave with this sentence where it fails."""
-    made = failure = None
-    if team.leads:
-        try:
-            made = make()
-        except Exception as error:
-            failure = error
-    if any(team.most(failure is not None)):
-        raise failure or TrainingError(refused)
-    return made
-
-
-@contextmanager
-def _alone_in(out: Path, team: Processes) -> Iterator[None]:
-    """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
-
-    The first process does it, and all of them learn how it went. New folders that stay empty are removed.
-    """
-    refused = f"'{out}' is not for this run; the first process says why."
-    with ExitStack() as held:
-        _by_leader(team, lambda: held.enter_context(_locked(out)), refused)
-        yield
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("a")
-    except OSError as error:
-        raise TrainingError(f"--out '{out}' cannot be a folder: {error.strerror}.") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with this process, however that ends
-        except BlockingIOError as error:
-            raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
-        except (OSError, ImportError):  # a system, or a file system, without such locks
-            pass
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # up to the first that holds something else
-                if new and [path.name for path in out.iterdir()] == [LOCK]:
-                    (out / LOCK).unlink()
-                    for folder in new:
-                        folder.rmdir()
-
-
-def _check_reference(trainer: Trainer, measurement: Measurement | None) -> None:
-    """Refuse a reference of other images than the run was measured against: the best could not be told."""
-    own = (row for row in trainer.history if row.get("step", 0) > trainer.inherited.step)
-    floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
-    if measurement is None or not floors:
-        return
-    floor = measurement.floor["frechet_distance"]
-    comparable = math.isfinite(floor) and math.isfinite(floors[-1])
-    alike = math.isclose(floors[-1], floor, rel_tol=0.01, abs_tol=1e-6)  # devices differ by less
-    if comparable and not alike:
-        raise TrainingError(
-            "--measure-reference holds other images than this run was measured against: their two halves are "
-            f"{floor:.4g} apart, those were {floors[-1]:.4g}."
-        )
-
-
-def _stored(out: Path) -> dict:
-    """The settings with which the run in `out` was started."""
-    folder = checkpoint.find(out.absolute())  # never a Hub id
-    info = read_state_info(folder)
-    config, _ = checkpoint.load_config(folder)
-    model = {name: getattr(config, name) for name in MODEL_OPTIONS}
-    about = {name: info["about"].get(name) for name in (*DATA_OPTIONS, "command")}
-    # A run that never measured has nothing stored of it, and may begin; one from Python may lack intervals.
-    about |= {name: info["about"][name] for name in (*MEASURE_OPTIONS, *INTERVALS) if name in info["about"]}
-    for name in INTERVALS:
-        if name in about and not (type(about[name]) is int and about[name] >= 1):
-            raise TrainingError(f"The {name} of the run in '{out}' is damaged: it is {about[name]!r}.")
-    recipe = dataclasses.asdict(Recipe()) | info["recipe"]  # an older run trained with no newer option
-    return recipe | model | about
-
-
-def _without_folders(words: Sequence[str]) -> Iterator[str]:
-    """--out=/somewhere/run -> --out=run: a model card names no places of this machine.
-
-    Only what stands at an option that takes a path, and is one there, is shortened.
-    """
-    named = ""
-    for word in words:
-        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        named = option or named
-        is_place = any(path.startswith(named) for path in PATH_OPTIONS) and os.sep in value  # "--measure-r"
-        yield f"{option}{equals}{_last_part(value) if is_place and Path(value).exists() else value}"
-
-
-def _last_part(path: str) -> str:
-    return Path(os.path.abspath(path)).name or path  # noqa: PTH100 - what a link is called, not what it leads to
+    features = load_features(plan.measuring.features, device)
+    reference = load_images(plan.measuring.reference, plan.config.image_size, plan.crop, workers=workers)
+    return Measurement(features, reference.images, plan.measuring.count, device)
 
 
 def _count(text: str) -> int:
@@ -567,11 +324,6 @@ def _from_zero(text: str) -> float:
 
 def _sides(text: str) -> tuple[int, ...]:
     return tuple(sorted(set(_integers(text))))
-
-
-def _named(sides: Iterable[int]) -> str:
-    """As an option takes them: (8, 16, 16) -> "8,16,16"."""
-    return ",".join(map(str, sides)) or "''"
 
 
 def _integers(text: str) -> tuple[int, ...]:

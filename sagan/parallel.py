@@ -2,10 +2,11 @@
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sagan.device import DeviceError
+
+Made = TypeVar("Made")
 
 PATIENCE = timedelta(hours=2)  # the first process decodes the images while the others wait
 
@@ -72,6 +75,18 @@ class Processes:
         finally:
             if self.leads and self.count > 1:
                 dist.barrier(self.gloo)
+
+    def by_leader(self, make: Callable[[], Made], refused: Exception) -> Made | None:
+        """What the leader makes, and None for the others, which raise `refused` where the leader fails."""
+        made = failure = None
+        if self.leads:
+            try:
+                made = make()
+            except Exception as error:
+                failure = error
+        if any(self.most(failure is not None)):
+            raise failure or refused
+        return made
 
 
 ALONE = Processes()

@@ -1,4 +1,4 @@
-"""How a run trains, as numbers: what `train.py` is told, and what is saved with the run."""
+"""How a run trains and tells of it, as numbers: what `train.py` is told, and what is saved with the run."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Recipe:
 
     Together with the SaganConfig and the data it determines the result, for one number of processes on one
     kind of hardware, which also decides what precision "auto" means; of a run of so many minutes, the clock
-    has its part too.
+    has its part too. Raises ValueError for values that make no sense.
     """
 
     batch_size: int = 64  # over all processes
@@ -35,7 +35,6 @@ class Recipe:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
         for name, low, high in (
             ("batch_size", 1, 65_536),
             ("d_steps", 1, 1000),
@@ -48,6 +47,7 @@ class Recipe:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
+            _check_number(name, value)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, but must be from {low} to {high}")
         for name in ("batch_size", "d_steps", "seed", "steps"):
@@ -58,13 +58,18 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, but must be true or false")
-        if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
-            raise ValueError(f"betas are {self.betas}, but must be two numbers from 0 to below 1")
+        betas = self.betas if isinstance(self.betas, list | tuple) else ()
+        if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas are {self.betas!r}, but must be two numbers from 0 to below 1")
+        object.__setattr__(self, "betas", tuple(betas))
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("a run is as long as either steps or minutes says: give one of them")
         for name in ("steps", "minutes", "ema_kimg"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is None:
+                continue
+            _check_number(name, value)
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, but must be more than 0")
         for name, allowed in (("loss", LOSSES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
@@ -74,6 +79,25 @@ class Recipe:
     def images_per_step(self) -> int:
         """Real images shown in one step, over all processes and all updates of D."""
         return self.batch_size * self.d_steps
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """After how many steps each a run is logged, drawn and saved. Raises ValueError for less than one."""
+
+    log_every: int = 50
+    sample_every: int = 500
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        log, sample, save = self.log_every, self.sample_every, self.save_every
+        if min(log, sample, save) < 1:
+            raise ValueError(f"intervals are {log}, {sample} and {save} steps, but must be at least 1")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r}, but must be a number")
 
 
 # What the presets set in the Recipe. The tutorial's code defaults to WGAN-GP with spectral norm, which fight

@@ -1,12 +1,16 @@
-"""What a run folder says of the run in it, and whether another one may go on with it."""
+"""What a run folder says of the run in it, whether another one may go on with it, and that only one does."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sagan import checkpoint
 from sagan.film import Moment
 from sagan.learner import Inherited, TrainingError
+
+LOCK = ".lock"  # in the run folder, held while a run trains there
 
 # What state.json must hold.
 Kind = type | tuple[type, ...] | dict[str, "Kind"]
@@ -18,6 +22,46 @@ STATE_KINDS: dict[str, Kind] = {
     "about": dict,
     "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
 }
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Make the run folder if it is missing, and keep other runs out: they would replace each other's files.
+
+    New folders that stay empty are removed. Raises TrainingError where another run is in there.
+    """
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / LOCK).open("a")
+    except OSError as error:
+        raise TrainingError(f"--out '{out}' cannot be a folder: {error.strerror}.") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with this process, however that ends
+        except BlockingIOError as error:
+            raise TrainingError(f"Another process is training in '{out}': name another --out.") from error
+        except (OSError, ImportError):  # a system, or a file system, without such locks
+            pass
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # up to the first that holds something else
+                if new and [path.name for path in out.iterdir()] == [LOCK]:
+                    (out / LOCK).unlink()
+                    for folder in new:
+                        folder.rmdir()
+
+
+def refuse_checkpoint(out: Path) -> None:
+    """Raise TrainingError where the folder is a checkpoint, of a run or a shipped one."""
+    if (out / checkpoint.CONFIG).is_file():
+        whole = out.resolve()
+        inside = whole.name in (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
+        instead = f"its run folder is '{whole.parent}'" if inside else "name another --out"
+        raise TrainingError(f"'{out}' is a checkpoint, not a run folder: {instead}.")
 
 
 def refuse_to_replace(out: Path) -> None:
@@ -39,6 +83,27 @@ def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) 
         raise TrainingError(
             f"The classes in '{folder}' are not those of this run, for example '{pair[0]}' instead of "
             f"'{pair[1]}': give the same --label-columns."
+        )
+
+
+def check_same_reference(
+    history: Sequence[dict[str, float]], inherited: Inherited, floor: Mapping[str, float]
+) -> None:
+    """Raise TrainingError where the run was measured against other images: the best could not be told.
+
+    floor: the figures of the reference's two halves, with which those in the run's own history are compared.
+    """
+    own = (row for row in history if row.get("step", 0) > inherited.step)
+    floors = [row["floor_frechet_distance"] for row in own if "floor_frechet_distance" in row]
+    if not floors:
+        return
+    now, before = floor["frechet_distance"], floors[-1]
+    comparable = math.isfinite(now) and math.isfinite(before)
+    alike = math.isclose(before, now, rel_tol=0.01, abs_tol=1e-6)  # devices differ by less
+    if comparable and not alike:
+        raise TrainingError(
+            "--measure-reference holds other images than this run was measured against: their two halves are "
+            f"{now:.4g} apart, those were {before:.4g}."
         )
 
 

@@ -21,13 +21,12 @@ from sagan.film import Film, is_moment
 from sagan.learner import Learner, TrainingError, under
 from sagan.networks import Discriminator, Generator, SaganConfig, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
-from sagan.recipe import Recipe
+from sagan.recipe import Intervals, Recipe
 from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
 from sagan.seeds import learned_classes
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
 
-INTERVALS = {"log_every": 50, "sample_every": 500, "save_every": 500}  # in steps
 MEASURED = "frechet_distance"  # which only the rows of the history have that were measured
 
 
@@ -53,7 +52,8 @@ class Trainer(Learner):
         measure_kimg: float | None = None,
         capture: bool | None = None,
     ) -> None:
-        """about: plain data for the model card (command, sources, crop).
+        """about: plain data that every checkpoint keeps: the settings that train.py --resume goes by, and the
+        command; of it the model card tells "command" and "data", the sources.
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
         the run; returns figures by name, the first of them better when lower. What a signal or a crash left
@@ -79,9 +79,9 @@ class Trainer(Learner):
 
     def train(
         self,
-        log_every: int = INTERVALS["log_every"],
-        sample_every: int = INTERVALS["sample_every"],
-        save_every: int = INTERVALS["save_every"],
+        log_every: int = Intervals.log_every,
+        sample_every: int = Intervals.sample_every,
+        save_every: int = Intervals.save_every,
     ) -> bool:
         """Train to the end of the recipe, or until SIGINT, SIGTERM or SIGHUP; the run is saved in all cases.
 
@@ -89,10 +89,7 @@ class Trainer(Learner):
         TrainingError where there is another run in the folder that was not resumed, a loss is no longer
         finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
         """
-        if min(log_every, sample_every, save_every) < 1:
-            raise ValueError(
-                f"intervals are {log_every}, {sample_every} and {save_every} steps, but must be at least 1"
-            )
+        intervals = Intervals(log_every, sample_every, save_every)
         if not self._may_replace:
             refuse_to_replace(self.out)
         self._may_replace = True
@@ -101,7 +98,7 @@ class Trainer(Learner):
         self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
             with signals:
-                return self._train(signals, log_every, sample_every, save_every)
+                return self._train(signals, intervals)
         except KeyboardInterrupt:
             self.stopped_by = signals.first or None  # at once, without asking the other processes
             raise
@@ -118,7 +115,7 @@ class Trainer(Learner):
                 f"({str(error).splitlines()[0]}); {self._kept()}. Go on with --resume."
             ) from error
 
-    def _train(self, signals: Signals, log_every: int, sample_every: int, save_every: int) -> bool:
+    def _train(self, signals: Signals, intervals: Intervals) -> bool:
         leads = self.processes.leads
         written: dict[Callable[[], None], int] = {}  # the step at which each was last
         bar = tqdm(
@@ -150,7 +147,7 @@ class Trainer(Learner):
 
         def is_logged() -> bool:
             leaving = self.progress == 1 or self.stopped_by is not None
-            return self.step % log_every == 0 or leaving or self._time_to_measure()
+            return self.step % intervals.log_every == 0 or leaving or self._time_to_measure()
 
         def keep_if_best(figures: dict[str, float]) -> None:
             if self._is_best(next(iter(figures))):
@@ -191,9 +188,9 @@ class Trainer(Learner):
                     logged_step = self.step
                 if leads and measuring:
                     keep_if_best(figures)
-                if self.step % sample_every == 0:
+                if self.step % intervals.sample_every == 0:
                     write(self.draw)
-                if self.step % save_every == 0:
+                if self.step % intervals.save_every == 0:
                     write(self.save)
             if self.stopped_by is None:
                 write(self.draw)

@@ -91,6 +91,7 @@ def test_no_module_imports_itself_through_others(name):
         ("recipe", "learner", "trainer", "train"),
         ("networks", "learner", "trainer", "train"),
         ("checkpoint", "trainer", "train"),
+        ("recipe", "resuming", "settings", "train"),
         ("checkpoint", "metrics", "train"),
         ("device", "trainer", "train"),
         ("latents", "sampler"),
@@ -120,7 +121,7 @@ def test_a_step_of_training_knows_nothing_of_the_run_that_it_is_a_step_of():
 
 
 def test_sampling_and_training_do_not_know_each_other():
-    training = {f"sagan.{name}" for name in ("trainer", "learner", "recipe", "resuming", "card")}
+    training = {f"sagan.{name}" for name in ("trainer", "learner", "recipe", "resuming", "card", "settings")}
     assert not training & reached("sagan.sampler")
     assert "sagan.sampler" not in reached("sagan.trainer")
     assert not (training | {"sagan.pictures"}) & reached("app")  # which loads matplotlib

@@ -99,6 +99,11 @@ def in_one_of_two(rank: int, folder: Path, port: int) -> None:
             if team.leads:
                 time.sleep(0.5)
                 (folder / "led").touch()
+        found["made"] = team.by_leader(lambda: "by the leader", TrainingError("refused"))
+        try:
+            team.by_leader(lambda: int("many"), TrainingError("refused"))
+        except ValueError as error:
+            found["failure"] = str(error)
     torch.save(found, folder / f"{rank}.pt")
 
 
@@ -169,6 +174,12 @@ def test_processes_agree_on_the_most_and_the_mean_and_let_the_leader_go_first(tw
         assert (one["most"], one["mean"]) == ([1, 0], [0.5, 5])
         assert one["digits"] == [(1 << 48) + 1]  # as many as `Trainer.start_from` compares
     assert [one["leader was first"] for one in found] == [False, True]
+
+
+def test_what_the_leader_alone_makes_fails_for_all_and_only_the_leader_knows_why(two):
+    _, found = two
+    assert [one["made"] for one in found] == ["by the leader", None]
+    assert [one["failure"] for one in found] == ["invalid literal for int() with base 10: 'many'", "refused"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):

@@ -17,7 +17,6 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +31,8 @@ from sagan.data import ImageSet
 from sagan.latents import from_seed
 from sagan.learner import Inherited, TrainingError
 from sagan.networks import SaganConfig
-from sagan.recipe import Recipe
+from sagan.recipe import Intervals, Recipe
+from sagan.resuming import check_same_reference
 from sagan.sampler import Sampler
 
 PROGRAM = Path(train.__file__)
@@ -149,7 +149,7 @@ def test_help_names_the_defaults_that_are_used():
             ), option
     assert "default 0.0,0.9" in actions()["--betas"].help
     assert "default 8,4" in actions()["--d-attention"].help
-    for name, steps in train.INTERVALS.items():
+    for name, steps in vars(Intervals()).items():
         assert f"(default {steps})" in actions()[f"--{name.replace('_', '-')}"].help
 
 
@@ -163,7 +163,7 @@ def handed_on(monkeypatch) -> dict:
     seen = {}
 
     def load_images(sources, image_size, crop, labels=None, label_columns=(), workers=1) -> ImageSet:
-        if sources == [Path("held"), Path("out.zip")]:
+        if sources == (Path("held"), Path("out.zip")):
             seen.update(reference_crop=crop)
             return ImageSet(np.zeros((30, image_size, image_size, 3), np.uint8))
         seen.update(sources=sources, size=image_size, crop=crop, labels=labels, label_columns=label_columns)
@@ -176,7 +176,6 @@ def handed_on(monkeypatch) -> dict:
         def __init__(self, config, recipe, data, out, device, about, processes, **measuring) -> None:
             seen.update(vars(config) | vars(recipe), out=out, device=device, about=about, **measuring)
             seen.update(processes=processes)
-            self.about = about
 
         def train(self, log_every, sample_every, save_every) -> bool:
             seen.update(log_every=log_every, sample_every=sample_every, save_every=save_every)
@@ -198,7 +197,7 @@ def hand_on(*options: object) -> None:
     [
         (("--crop", 148), "crop", 148),
         (("--labels", "l.csv"), "labels", "l.csv"),
-        (("--label-columns", "Male, Smiling"), "label_columns", ["Male", "Smiling"]),
+        (("--label-columns", "Male, Smiling"), "label_columns", ("Male", "Smiling")),
         (("--workers", 3), "workers", 3),
         (("--image-size", 128), "image_size", 128),
         (("--image-size", 32), "size", 32),
@@ -236,7 +235,7 @@ def hand_on(*options: object) -> None:
         (("--preset", "tutorial"), "lr_decay", 0.0),
         (("--preset", "tutorial"), "flips", False),
         (("--preset", "tutorial", "--lr-decay", 0.5), "lr_decay", 0.5),
-        (("--data", "a", "b.zip"), "sources", [Path("a"), Path("b.zip")]),
+        (("--data", "a", "b.zip"), "sources", (Path("a"), Path("b.zip"))),
         (("--out", "elsewhere"), "out", Path("elsewhere")),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else str(value),
@@ -736,13 +735,26 @@ def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
+@pytest.mark.parametrize(("name", "value"), [("g_lr", "1e-4"), ("minutes", "5"), ("betas", None)])
+def test_a_recipe_with_text_for_a_number_is_one_line(capsys, stopped, name, value):
+    stopped["recipe"] |= {"steps": None} if name == "minutes" else {}
+    stopped["recipe"][name] = value
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
+    assert resume() == 2
+    verb = "are" if name == "betas" else "is"
+    sentence = (
+        f"train.py: The recipe of the run in 'runs/one' is damaged: {name} {verb} {value!r}, but must be "
+    )
+    assert complaint(capsys).startswith(sentence)
+
+
 def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
-    for name in train.INTERVALS:
+    for name in vars(Intervals()):
         del stopped["about"][name]
     state.write_text(json.dumps(stopped))
     assert resume("--steps", 2) == 0
-    assert json.loads(state.read_text())["about"].items() >= train.INTERVALS.items()
+    assert json.loads(state.read_text())["about"].items() >= vars(Intervals()).items()
 
 
 def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_images):
@@ -784,18 +796,17 @@ def check_reference(known: list[float], floor: float, before: int = 0) -> None:
     rows = [
         {"step": step, "floor_frechet_distance": known_floor} for step, known_floor in enumerate(known, 1)
     ]
-    measured = SimpleNamespace(floor={"frechet_distance": floor})
-    train._check_reference(SimpleNamespace(history=rows, inherited=Inherited(before)), measured)
+    check_same_reference(rows, Inherited(before), {"frechet_distance": floor})
 
 
 def test_what_counts_as_the_same_reference():
     check_reference([1.0], 1.005)
     check_reference([math.nan], 1.0)
     check_reference([5.0], 1.0, before=1)
-    nowhere = SimpleNamespace(history=[{"floor_frechet_distance": 5.0}], inherited=Inherited())
-    train._check_reference(nowhere, SimpleNamespace(floor={"frechet_distance": 1.0}))
+    nowhere = [{"floor_frechet_distance": 5.0}]
+    check_same_reference(nowhere, Inherited(), {"frechet_distance": 1.0})
     for known in ([1.0], [5.0, 1.0]):
-        with pytest.raises(train.TrainingError):
+        with pytest.raises(TrainingError):
             check_reference(known, 1.05)
 
 
@@ -979,7 +990,8 @@ def test_other_classes_are_refused_before_the_images_are_read(
 
 def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     hand_on()
-    assert "measure" not in handed_on and not any("measure" in name for name in handed_on["about"])
+    assert handed_on["measure"] is handed_on["measure_kimg"] is None
+    assert not any("measure" in name for name in handed_on["about"])
     options = (
         *COLOURS,
         "--measure-every",
@@ -992,7 +1004,7 @@ def test_measuring_is_handed_on_with_the_crop_of_the_training_images(handed_on):
     )
     hand_on(*options, "--crop", 40)
     assert handed_on["measure_kimg"] == 2.5 and handed_on["measure"].func.count == 12
-    assert handed_on["reference_crop"] == 40 and handed_on["sources"] == [Path("images")]
+    assert handed_on["reference_crop"] == 40 and handed_on["sources"] == (Path("images"),)
     stored = {name: value for name, value in handed_on["about"].items() if "measure" in name}
     assert stored == {
         "measure_every": 2.5,
@@ -1141,7 +1153,7 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_that_ends_a_run_at_once_says_which_it_was(capsys, monkeypatch, make_images, number, code):
     class Trainer:
-        about, stopped_by = dict(train.INTERVALS), number
+        stopped_by = number
 
         def __init__(self, *_, **__) -> None:
             pass
@@ -1197,7 +1209,7 @@ def test_a_run_that_ignores_sigterm_until_it_has_said_why_it_ends_goes_on_doing_
     capsys, monkeypatch, make_images
 ):
     class Trainer:
-        about, stopped_by = dict(train.INTERVALS), None
+        stopped_by = None
 
         def __init__(self, *_, **__) -> None:
             pass

@@ -1927,6 +1927,12 @@ def test_resuming_where_there_is_no_run_never_asks_the_hub(tmp_path, monkeypatch
         ({"sync_batch_norm": 1}, "sync_batch_norm is 1, but must be true or false"),
         ({"deterministic": None}, "deterministic is None, but must be true or false"),
         ({"precision": "fp8"}, "precision is 'fp8', but must be one of ('auto', 'fp32', 'bf16')"),
+        ({"g_lr": "1e-4"}, "g_lr is '1e-4', but must be a number"),
+        ({"batch_size": None}, "batch_size is None, but must be a number"),
+        ({"steps": None, "minutes": "5"}, "minutes is '5', but must be a number"),
+        ({"ema_kimg": [5]}, "ema_kimg is [5], but must be a number"),
+        ({"betas": None}, "betas are None, but must be two numbers from 0 to below 1"),
+        ({"betas": ("0", 0.9)}, "betas are ('0', 0.9), but must be two numbers from 0 to below 1"),
     ],
     ids=str,
 )
