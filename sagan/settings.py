@@ -81,10 +81,8 @@ def plan_run(given: Mapping[str, Any]) -> Plan:
         start_from = folder, Path(named).resolve().name if Path(named).exists() else named
     _check_place(given["out"], settings)
     try:
-        config, recipe = (
-            SaganConfig(**_some(settings, MODEL_OPTIONS)),
-            Recipe(**_some(settings, RECIPE_OPTIONS)),
-        )
+        config = SaganConfig(**_some(settings, MODEL_OPTIONS))
+        recipe = Recipe(**_some(settings, RECIPE_OPTIONS))
     except ValueError as error:
         raise TrainingError(str(error)) from error
     about = {"command": _command(given["words"], stored.get("command") or "")}
