@@ -411,7 +411,7 @@ def _source(
         raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
     folder = checkpoint.find(given)
     config, classes = checkpoint.load_config(folder)
-    check_same_classes(folder, classes, class_names(settings.get("labels"), _label_columns(settings)))
+    check_same_classes(folder, classes.names, class_names(settings.get("labels"), _label_columns(settings)))
     networks = {}
     for name in MODEL_OPTIONS:
         value = getattr(config, name)

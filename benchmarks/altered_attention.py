@@ -265,7 +265,7 @@ def run(options: argparse.Namespace) -> None:
     generator = checkpoint.load_generator(folder).to(device)
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
-    counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
+    counts, seeds = checkpoint.load_config(folder)[1].counts, range(COMPARED)
     if options.crop is not None and not options.reference:
         raise ValueError("--crop says how to read the images of --reference: name them.")
     measurement = measuring(options, generator.config.image_size)

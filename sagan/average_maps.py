@@ -107,7 +107,7 @@ def write(folder: Path, count: int = COUNT) -> Path:
         raise ValueError(f"--count must be at least 1, but was {count}.")
     sha = checkpoint.generator_hash(folder)
     generator, discriminator = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
-    class_counts = checkpoint.load_class_counts(folder)
+    class_counts = checkpoint.load_config(folder)[1].counts
     if not generator.attention and not discriminator.attention:
         raise ValueError(f"The networks in '{folder}' have no attention layers.")
     with closing(tqdm(range(count), unit=" faces", desc="Averaging")) as seeds:

@@ -366,7 +366,7 @@ def run(options: argparse.Namespace) -> dict:
     picture = _private_folder(folder) / PICTURE if options.neighbours else None
     device = pick_device(options.device)
     generator = _load_generator(folder, options.weights).to(device)
-    class_counts = checkpoint.load_class_counts(folder)
+    class_counts = checkpoint.load_config(folder)[1].counts
     truncate(np.zeros(1), options.truncation)  # refused now rather than after the reference was described
     features = load_features(options.features, device)
     size = generator.config.image_size

@@ -30,6 +30,7 @@ from benchmarks.altered_attention import (
     without_main,
 )
 from sagan import average_maps, checkpoint
+from sagan.classes import Classes
 from sagan.export import measure_batch_norm
 from sagan.layers import Override, SelfAttention
 from sagan.metrics import attention_figures
@@ -278,8 +279,8 @@ class Means(nn.Module):
 
 def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) -> Path:
     pair = sharp(Generator(config, spectral=False)), sharp(Discriminator(config, spectral=False))
-    names = tuple("abc"[: config.num_classes])
-    checkpoint.save(folder, names, *pair, [], "", class_counts=class_counts)
+    classes = Classes(tuple("abc"[: config.num_classes]), class_counts)
+    checkpoint.save(folder, classes, *pair, [], "")
     return folder
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from sagan import average_maps, checkpoint
 from sagan.average_maps import average, decode, encode, main, read
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -36,9 +37,9 @@ def random_networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
     return tuple(network.eval().requires_grad_(False) for network in pair)
 
 
-def save(folder: Path, config: SaganConfig, **options) -> Path:
-    names = tuple(map(str, range(config.num_classes)))
-    checkpoint.save(folder, names, *random_networks(config), [], "", **options)
+def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = (), **options) -> Path:
+    classes = Classes(tuple(map(str, range(config.num_classes))), class_counts)
+    checkpoint.save(folder, classes, *random_networks(config), [], "", **options)
     return folder
 
 

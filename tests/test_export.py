@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from sagan import checkpoint, export
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.export import measure_batch_norm, plain, ship, shippable
 from sagan.layers import ConditionalBatchNorm2d
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -210,7 +211,7 @@ def run(tmp_path: Path) -> Path:
     parts = (shippable(generator), plain(discriminator), [{"step": 1}], "# A card\n", plain(generator), state)
     names = ("film.safetensors", "spectra.safetensors", "average_maps.safetensors")
     companions = {name: {"x": torch.randn(3)} for name in names}
-    checkpoint.save(tmp_path / "run/checkpoint", (), *parts, companions=companions)
+    checkpoint.save(tmp_path / "run/checkpoint", Classes(), *parts, companions=companions)
     curated = {"generator_sha256": checkpoint.generator_hash(tmp_path / "run/checkpoint"), "faces": []}
     (tmp_path / "run/checkpoint/curated.json").write_text(json.dumps(curated))
     return tmp_path / "run"
@@ -257,7 +258,9 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
         if source.name == "generator.safetensors":
             generator = shippable(in_training(Generator, PLAIN))
             discriminator = plain(in_training(Discriminator, PLAIN))
-            checkpoint.save(run / "checkpoint", (), generator, discriminator, [{"step": 2}], "# Card\n")
+            checkpoint.save(
+                run / "checkpoint", Classes(), generator, discriminator, [{"step": 2}], "# Card\n"
+            )
 
     monkeypatch.setattr(shutil, "copyfile", saving)
     with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):

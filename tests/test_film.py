@@ -16,6 +16,7 @@ from torch import nn
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.data import to_uint8
 from sagan.film import Film, is_moment, most_moments, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -181,7 +182,7 @@ def save(folder: Path, config: SaganConfig = PLAIN, steps: tuple[int, ...] = (0,
     tensors = film.ending_with(steps[-1], 64 * steps[-1], generator)
     names = tuple(map(str, range(config.num_classes)))
     networks = generator, Discriminator(config, spectral=False)
-    checkpoint.save(folder, names, *networks, [], "", companions={"film.safetensors": tensors})
+    checkpoint.save(folder, Classes(names), *networks, [], "", companions={"film.safetensors": tensors})
     return film
 
 
@@ -249,7 +250,7 @@ def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_p
     last = sampler.film.steps[-1]
     later, discriminator = random_generator(PLAIN), Discriminator(PLAIN, spectral=False)
     film = {checkpoint.FILM: Film(PLAIN).ending_with(last + 1, 1000, later)}
-    checkpoint.save(folder, (), later, discriminator, [], "", companions=film)
+    checkpoint.save(folder, Classes(), later, discriminator, [], "", companions=film)
     assert Sampler.load(folder).film.steps == [last + 1]
     assert sampler.film.steps[-1] == last and sampler.files == {"film.safetensors": before}
 

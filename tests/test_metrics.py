@@ -20,6 +20,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan import checkpoint, metrics
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.metrics import (
     Measurement,
@@ -81,12 +82,14 @@ def make_generator(config: SaganConfig) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def make_run(folder: str = "runs/one", config: SaganConfig = PLAIN, **saved) -> Path:
+def make_run(
+    folder: str = "runs/one", config: SaganConfig = PLAIN, class_counts: tuple[int, ...] = (), **saved
+) -> Path:
     """A run folder with two different generators in its checkpoint."""
-    run, names = Path(folder), ("dark", "bright", "red")[: config.num_classes]
+    run, classes = Path(folder), Classes(("dark", "bright", "red")[: config.num_classes], class_counts)
     networks = make_generator(config), Discriminator(config, spectral=False)
     raw = make_generator(config)
-    checkpoint.save(run / "checkpoint", names, *networks, [], "", raw_generator=raw, **saved)
+    checkpoint.save(run / "checkpoint", classes, *networks, [], "", raw_generator=raw, **saved)
     checkpoint.write_history(run / "history.csv", [{"step": 1}])
     return run
 
@@ -188,7 +191,7 @@ def test_generated_images_are_the_faces_of_the_seeds(monkeypatch):
     monkeypatch.setattr(metrics, "BATCH", 4)
     for config, labels in ((PLAIN, None), (CONDITIONAL, [1, 2, 0, 1, 2, 0, 1])):
         generator, discriminator = make_generator(config), Discriminator(config, spectral=False)
-        sampler = Sampler(generator, discriminator, ["a", "b", "c"][: config.num_classes])
+        sampler = Sampler(generator, discriminator)
         seeds = list(range(100, 107))
         latents = np.stack([from_seed(seed, 12) for seed in seeds]) * np.float32(0.7)
         expected = sampler.faces(latents, labels)

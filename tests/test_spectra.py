@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan import checkpoint, spectra
+from sagan.classes import Classes
 from sagan.export import plain, ship, shippable
 from sagan.layers import singular_values
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -43,7 +44,7 @@ def save(folder: Path, generator: Generator, discriminator: Discriminator, keep:
     companions = {"spectra.safetensors": spectra.measure(generator, discriminator)} if keep else None
     names = tuple(map(str, range(config.num_classes)))
     networks = shippable(generator), plain(discriminator)
-    checkpoint.save(folder, names, *networks, [], "", companions=companions)
+    checkpoint.save(folder, Classes(names), *networks, [], "", companions=companions)
     return folder
 
 

@@ -854,7 +854,7 @@ def test_a_generator_with_classes_is_shipped_with_the_statistics_of_the_mixture_
 def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
-    assert Sampler.load(tmp_path).class_names == CLASS_NAMES
+    assert Sampler.load(tmp_path).classes.names == CLASS_NAMES
     assert "- Classes: dark; bright; red\n" in model_card(run, run.about)
 
 
