@@ -27,6 +27,7 @@ import torch
 
 from sagan import checkpoint
 from sagan.card import summary
+from sagan.classes import Classes
 from sagan.commands import Unheard, refusal
 from sagan.data import DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
@@ -326,7 +327,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         measuring["measure_kimg"] = settings["measure_every"]
     if measurement is not None:
         about["measure_count"] = measurement.count
-        measuring["measure"] = partial(measurement, class_counts=data.class_counts)
+        measuring["measure"] = partial(measurement, classes=Classes(data.class_names, data.class_counts))
     trainer = Trainer(
         config,
         recipe,

@@ -134,7 +134,7 @@ class Trainer(Learner):
         logged_step, stepping = self.step, Stopwatch()  # since the last row, also without what is written
 
         def record() -> None:
-            self.film.record(self.step, self.images, self.snapshot(), self.classes.counts)
+            self.film.record(self.step, self.images, self.snapshot(), self.classes)
 
         def write(what: Callable[[], None]) -> None:
             """Once a step; the speed that is told leaves its time out, but not that of steps under way."""
@@ -286,16 +286,16 @@ class Trainer(Learner):
         if self._snapshot is None or self._snapshot[0] != self.step:
             if not _finite(self.averaged.parameters()):
                 raise self._diverged("a weight")
-            self._snapshot = self.step, shippable(self.averaged, self.classes.counts)
+            self._snapshot = self.step, shippable(self.averaged, self.classes)
         return self._snapshot[1]
 
     def draw(self) -> None:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
-        name, samples, counts = f"{self.step:06d}.png", self.out / "samples", self.classes.counts
+        name, samples = f"{self.step:06d}.png", self.out / "samples"
         with self._writing("The pictures"):
-            pictures.faces(generator, samples / f"faces-{name}", counts)
-            pictures.attention(generator, samples / f"attention-{name}", counts)
+            pictures.faces(generator, samples / f"faces-{name}", self.classes)
+            pictures.attention(generator, samples / f"attention-{name}", self.classes)
             if self.history:
                 pictures.curves(self.history, self.out / "curves.png")
 
@@ -352,7 +352,7 @@ class Trainer(Learner):
                 state=state,
                 companions={
                     checkpoint.FILM: self.film.ending_with(
-                        self.step, self.images, self.snapshot(), self.classes.counts
+                        self.step, self.images, self.snapshot(), self.classes
                     ),
                     checkpoint.SPECTRA: spectra.measure(self.averaged, self.discriminator),
                 },

@@ -161,7 +161,7 @@ def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
     assert list(table[0]) == columns and table[2]["gamma_8x8"] == ""
     for row, name in zip(table, ("generator", "generator_raw"), strict=False):
         generator = checkpoint.load_generator(tmp_path / "one/checkpoint", f"{name}.safetensors")
-        expected = metrics.attention_figures(generator, range(64))
+        expected = metrics.attention_figures(generator, range(64), None)
         assert {key: float(row[key]) for key in expected} == expected
         assert float(row["gamma_8x8"]) == round(generator.attention["8x8"].gamma.item(), 3)
     for name in ("one", "one-raw", "none"):

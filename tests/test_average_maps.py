@@ -125,7 +125,7 @@ def test_classes_without_training_images_are_left_out_of_the_average(tmp_path):
 
 
 def test_every_row_of_an_average_sums_to_1():
-    for layer, mean in average(*random_networks(CONDITIONAL), range(4)).items():
+    for layer, mean in average(*random_networks(CONDITIONAL), range(4), Classes(tuple("abc"))).items():
         assert mean.dtype == np.float64
         np.testing.assert_allclose(mean.sum(1), 1, atol=1e-5, err_msg=layer)
 
@@ -138,7 +138,7 @@ def test_more_faces_take_no_more_memory():
         maps.append(weakref.ref(out[1]))
 
     networks[0].attention["16x16"].register_forward_hook(count_those_alive)
-    average(*networks, range(12))
+    average(*networks, range(12), Classes())
     assert len(alive) == 12 and max(alive) <= 1
 
 

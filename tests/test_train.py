@@ -509,7 +509,7 @@ def test_a_measured_run_generates_its_classes_as_often_as_they_are(monkeypatch, 
     write_labels([f"000{i}.png,{int(i == 0)}" for i in range(5)], "name,Male")
     shown = []
     generate = metrics.generate
-    monkeypatch.setattr(metrics, "generate", lambda *given: shown.append(given[3]) or generate(*given))
+    monkeypatch.setattr(metrics, "generate", lambda *given: shown.append(given[2]) or generate(*given))
     options = ("--labels", "labels.csv", "--label-columns", "Male", *MEASURE, *COLOURS)
     assert start("--steps", 1, *options) == 0
     assert [np.bincount(labels).tolist() for labels in shown] == [[8, 2]]

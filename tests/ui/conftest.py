@@ -42,7 +42,7 @@ def random_sampler(*names: str, counts: tuple[int, ...] = ()) -> Sampler:
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
     with torch.no_grad(), pytest.MonkeyPatch.context() as quick:
         quick.setattr(export, "CALIBRATION_IMAGES", 64)
-        export.measure_batch_norm(generator, classes.counts)
+        export.measure_batch_norm(generator, classes)
         for name, layer in generator.attention.items():
             layer.gamma.copy_(torch.empty(()).uniform_(1, 2) * (torch.randint(2, ()) * 2 - 1))
             labels = torch.zeros(1, dtype=int) if names else None

@@ -61,8 +61,9 @@ def filmed(tmp_path_factory) -> Sampler:
     """A checkpoint with a film of other networks at each of five moments, and a history of 20 rows."""
     folder = tmp_path_factory.mktemp("filmed") / "model"
     generators = [random_generator() for _ in STEPS]
-    film = Film(CONFIG, [shoot(g, s, s * BATCH) for s, g in zip(STEPS[:-1], generators, strict=False)])
-    tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1])
+    earlier = zip(STEPS[:-1], generators, strict=False)
+    film = Film(CONFIG, [shoot(g, s, s * BATCH, Classes()) for s, g in earlier])
+    tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1], Classes())
     rng = fresh_rng()
     history = [
         {"step": step, "images": step * BATCH, "d_loss": float(rng.normal()), "g_loss": float(rng.normal())}
@@ -451,8 +452,9 @@ def with_labels(tmp_path) -> Sampler:
     """A checkpoint of three classes, without attention in the generator, and its film."""
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=3, g_attention=())
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0])}
-    checkpoint.save(tmp_path / "model", Classes(("a", "b", "c")), *networks, [], "", companions=film)
+    classes = Classes(("a", "b", "c"))
+    film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0], classes)}
+    checkpoint.save(tmp_path / "model", classes, *networks, [], "", companions=film)
     return Sampler.load(tmp_path / "model")
 
 
@@ -737,7 +739,7 @@ def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, fi
     folder = shutil.copytree(filmed.source, tmp_path / "model")
     page = new_page(serve(Sampler.load(folder)))
     later, networks = random_generator(), Discriminator(CONFIG, spectral=False)
-    film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later)}
+    film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later, Classes())}
     checkpoint.save(folder, Classes(), later, networks, [], "# Later", companions=film)
     assert Sampler.load(folder).film.steps == [99]
     open_training(page)
