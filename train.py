@@ -23,6 +23,7 @@ import torch
 
 from sagan import checkpoint
 from sagan.card import summary
+from sagan.classes import Classes
 from sagan.commands import Unheard, refusal
 from sagan.data import DataError, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
@@ -282,7 +283,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
         device,
         plan.about | ({"measure_count": measurement.count} if measurement else {}),
         team,
-        measure=measurement and partial(measurement, class_counts=data.class_counts),
+        measure=measurement and partial(measurement, classes=Classes(data.class_names, data.class_counts)),
         measure_kimg=plan.measuring and plan.measuring.kimg,
         capture=options.capture,
     )

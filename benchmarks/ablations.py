@@ -24,6 +24,7 @@ import torch
 import train
 from benchmarks.common import add_measuring, elapsed, measuring, random_images
 from sagan import checkpoint, heatmaps
+from sagan.classes import Classes
 from sagan.commands import refusal
 from sagan.data import ImageSet
 from sagan.device import pick_device
@@ -151,10 +152,13 @@ def compare(
             known |= {
                 f"gamma_{layer}": round(gamma.item(), 3) for layer, gamma in learned_gammas(generator).items()
             }
-            figures = measurement(generator) if measurement else attention_figures(generator, SEEDS)
+            if measurement:
+                figures = measurement(generator, Classes())  # no variant has any
+            else:
+                figures = attention_figures(generator, SEEDS, None)
             rows.append(known | figures)
             print(rows[-1], flush=True)
-            faces = torch.cat(list(generate(generator, range(FACES)))).permute(0, 2, 3, 1).numpy()
+            faces = torch.cat(list(generate(generator, range(FACES), None))).permute(0, 2, 3, 1).numpy()
             picture = variant.name + ("-raw" if weights == "raw" else "")
             heatmaps.sheet(faces, columns=FACES // 2).save(options.out / f"{picture}.png")
     checkpoint.write_history(options.out / "table.csv", rows)

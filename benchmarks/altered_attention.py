@@ -23,12 +23,12 @@ from torch.utils.hooks import RemovableHandle
 
 from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
+from sagan.classes import Classes
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.layers import SMALLEST, Override, SelfAttention
 from sagan.metrics import generate
 from sagan.networks import Generator
-from sagan.seeds import labels_in_proportion
 
 Change = Callable[[Tensor], Tensor]  # the maps of a batch, (B, H*W, H*W), -> as many others
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation of each channel, (C, 1, 1)
@@ -157,27 +157,26 @@ def alter_all(
     generator: Generator,
     changes: Mapping[str, Change],
     learned: Mapping[str, Moments],
-    class_counts: Sequence[int] = (),
+    classes: Classes,
 ) -> list[RemovableHandle]:
     """Alter layers of a generator in eval mode and let each give numbers as large as before; batch norm too.
 
-    learned: the `moments` of the unaltered generator. class_counts: how many training images each class had;
-    where it is not given, all are equally frequent. The handles undo the alterations, not what was measured
+    learned: the `moments` of the unaltered generator. The handles undo the alterations, not what was measured
     of batch norm.
     """
     handles = []
     for name in (name for name in generator.attention if name in changes):  # as data meets them
         altered, handle = alter(generator.attention[name], changes[name])
         handles.append(handle)
-        (mean, std), (now_mean, now_std) = learned[name], moments(generator, class_counts)[name]
+        (mean, std), (now_mean, now_std) = learned[name], moments(generator, classes)[name]
         varies = now_std > NOTHING * std
         altered.scale = torch.where(varies, std / now_std.where(varies, 1), 1)
         altered.shift = mean - altered.scale * now_mean
-        measure_batch_norm(generator, class_counts)
+        measure_batch_norm(generator, classes)
     return handles
 
 
-def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, Moments]:
+def moments(generator: Generator, classes: Classes) -> dict[str, Moments]:
     """The mean and the standard deviation of what each attention layer puts out, (C, 1, 1), over faces."""
     sums: dict[str, Tensor] = {}
 
@@ -190,10 +189,8 @@ def moments(generator: Generator, class_counts: Sequence[int] = ()) -> dict[str,
         layer.register_forward_hook(lambda _, __, y, name=name: note(name, y))
         for name, layer in generator.attention.items()
     ]
-    classes = generator.config.num_classes
-    labels = labels_in_proportion(classes, MATCHED, class_counts) if classes else None
     try:
-        for _ in generate(generator, range(MATCHED), labels=labels):
+        for _ in generate(generator, range(MATCHED), classes.in_proportion(MATCHED)):
             pass
     finally:
         for hook in hooks:
@@ -265,21 +262,21 @@ def run(options: argparse.Namespace) -> None:
     generator = checkpoint.load_generator(folder).to(device)
     if not generator.attention:
         raise ValueError(f"The generator in '{folder}' has no attention to alter.")
-    counts, seeds = checkpoint.load_class_counts(folder), range(COMPARED)
+    (_, classes), seeds = checkpoint.load_config(folder), range(COMPARED)
     if options.crop is not None and not options.reference:
         raise ValueError("--crop says how to read the images of --reference: name them.")
     measurement = measuring(options, generator.config.image_size)
     options.out.mkdir(parents=True, exist_ok=True)
     state = {key: value.clone() for key, value in generator.state_dict().items()}
-    learned = moments(generator, counts)
-    places = average_maps.average(generator, None, range(AVERAGED), counts)
+    learned = moments(generator, classes)
+    places = average_maps.average(generator, None, range(AVERAGED), classes)
     pictures, table = {}, []
     for name, changes in rows(list(generator.attention), places).items():
-        handles = alter_all(generator, changes, learned, counts)
-        pictures[name] = torch.cat(list(generate(generator, seeds, class_counts=counts)))
+        handles = alter_all(generator, changes, learned, classes)
+        pictures[name] = torch.cat(list(generate(generator, seeds, classes.in_turn(seeds))))
         figures = against(pictures[name], pictures["as learned"])
         if measurement:
-            measured = measurement(generator, counts)
+            measured = measurement(generator, classes)
             # Those of attention are taken one face at a time, which has no other beside it, and of what a
             # layer adds to its input, which scale and shift change.
             figures |= {k: v for k, v in measured.items() if not (changes and k.startswith(OF_ATTENTION))}

@@ -9,13 +9,13 @@ the discriminator as it sees the same faces. Row i is query position i; a code s
     2 ** (LOW + code * (HIGH - LOW) / 255) times uniform
 
 at most 2.2 percent off, code 0 for anything less and code 255 for anything more. The header gives the count
-of faces: those of the seeds from 0 on; with classes, these go through them in turn (`seeds.inputs`).
+of faces: those of the seeds from 0 on; with classes, these go through them in turn (`Classes.in_turn`).
 """
 
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
+from sagan.classes import Classes
 from sagan.commands import add_checkpoint
 from sagan.data import to_batch, to_uint8
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
@@ -53,7 +54,7 @@ def average(
     generator: Generator,
     discriminator: Discriminator | None,
     seeds: Iterable[int],
-    class_counts: Sequence[int] = (),
+    classes: Classes,
 ) -> dict[str, np.ndarray]:
     """The mean attention over the faces of these seeds, float64 (n*n, n*n) by layer, from plain networks.
 
@@ -63,7 +64,7 @@ def average(
     sums: dict[str, Tensor] = {}
     count = 0
     for count, seed in enumerate(seeds, 1):  # noqa: B007
-        z, label = inputs(generator, [seed], class_counts=class_counts)
+        z, label = inputs(generator, [seed], classes.in_turn([seed]))
         images, maps = generator(z, label, extras="maps")
         if discriminator is not None:
             seen = to_batch(to_uint8(images))  # as on the page
@@ -107,11 +108,11 @@ def write(folder: Path, count: int = COUNT) -> Path:
         raise ValueError(f"--count must be at least 1, but was {count}.")
     sha = checkpoint.generator_hash(folder)
     generator, discriminator = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
-    class_counts = checkpoint.load_class_counts(folder)
+    _, classes = checkpoint.load_config(folder)
     if not generator.attention and not discriminator.attention:
         raise ValueError(f"The networks in '{folder}' have no attention layers.")
     with closing(tqdm(range(count), unit=" faces", desc="Averaging")) as seeds:
-        maps = average(generator, discriminator, seeds, class_counts)
+        maps = average(generator, discriminator, seeds, classes)
     for layer, weights in maps.items():
         if not np.isfinite(weights).all():
             raise CheckpointError(f"The attention of '{layer}' in '{folder}' is not made of finite numbers.")

@@ -24,7 +24,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 
 FORMAT_VERSION = 1
@@ -128,8 +129,8 @@ def _check_on_hub(name: str, wanted: Collection[str]) -> None:
 # Reading
 
 
-def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
-    """The configuration and the class names (empty for an unconditional model). Raises CheckpointError."""
+def load_config(folder: Path) -> tuple[SaganConfig, Classes]:
+    """The configuration and the classes. Raises CheckpointError."""
     path = folder / CONFIG
     stored = _read_config(path)
     try:
@@ -141,20 +142,13 @@ def load_config(folder: Path) -> tuple[SaganConfig, tuple[str, ...]]:
         raise CheckpointError(
             f"'{path}' must name the classes of the model in a list of {config.num_classes}, as class_names."
         )
-    return config, tuple(str(name) for name in names)
-
-
-def load_class_counts(folder: Path) -> tuple[int, ...]:
-    """How many training images each class had; () for an unconditional model, or where nobody noted it."""
-    path = folder / CONFIG
-    counts = _read_config(path).get("class_counts", [])
-    _, names = load_config(folder)
+    counts = stored.get("class_counts", [])
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
     if not whole or (counts and not (len(counts) == len(names) and sum(counts))):
         raise CheckpointError(
             f"'{path}' must give a number of images for each of its {len(names)} classes, as class_counts."
         )
-    return tuple(counts)
+    return config, Classes(tuple(str(name) for name in names), tuple(counts))
 
 
 def _read_config(path: Path) -> dict:
@@ -385,7 +379,7 @@ def add_companion(
 
 def save(
     folder: Path,
-    class_names: tuple[str, ...],
+    classes: Classes,
     generator: Generator,
     discriminator: Discriminator,
     history: list[dict[str, float]],
@@ -393,20 +387,18 @@ def save(
     raw_generator: Generator | None = None,
     state: tuple[dict[str, Tensor], dict] | None = None,
     companions: Mapping[str, dict[str, Tensor]] | None = None,
-    class_counts: Sequence[int] = (),
 ) -> None:
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
-    class_counts says how many training images each class had. state adds what a run needs to go on: tensors
-    for state.safetensors and JSON data for state.json.
+    state adds what a run needs to go on: tensors for state.safetensors and JSON data for state.json.
     companions are the tensors of companion files by name; each receives the hash of this generator.
     Raises OSError where the disk refuses; what was there before stays.
     """
     with replacing_folder(folder) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
-        described["class_names"] = list(class_names)
-        if class_counts:
-            described["class_counts"] = list(class_counts)
+        described["class_names"] = list(classes.names)
+        if classes.counts:
+            described["class_counts"] = list(classes.counts)
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
         for name, network in networks.items():

@@ -9,16 +9,15 @@ import argparse
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from sagan import checkpoint
+from sagan.classes import Classes
 from sagan.layers import estimate_anew, exact_weight, normalised
 from sagan.networks import Discriminator, Generator
-from sagan.seeds import labels_in_proportion
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64
@@ -60,12 +59,11 @@ def revive(
 
 
 @torch.no_grad()
-def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = ()) -> None:
+def measure_batch_norm(generator: Generator, classes: Classes) -> None:
     """Replace the batch-norm statistics in place by averages over the same 512 latents each time.
 
     Averaged weights never saw the statistics that were collected in training. All classes share them, so
-    these must be of images in which each class is as frequent as in training: class_counts says how many
-    each had there; where it is not given, all are equally frequent.
+    these must be of images in which each class is as frequent as in training.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -75,8 +73,7 @@ def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = ()) -
     config, device = generator.config, next(generator.parameters()).device
     noise = torch.Generator("cpu").manual_seed(0)
     labels = [None] * (CALIBRATION_IMAGES // CALIBRATION_BATCH)
-    if config.num_classes:
-        drawn = labels_in_proportion(config.num_classes, CALIBRATION_IMAGES, class_counts)
+    if (drawn := classes.in_proportion(CALIBRATION_IMAGES)) is not None:
         labels = torch.from_numpy(drawn).to(device).split(CALIBRATION_BATCH)
     generator.train()
     for of_batch in labels:
@@ -87,10 +84,10 @@ def measure_batch_norm(generator: Generator, class_counts: Sequence[int] = ()) -
         norm.momentum = momentum
 
 
-def shippable(generator: Generator, class_counts: Sequence[int] = ()) -> Generator:
+def shippable(generator: Generator, classes: Classes) -> Generator:
     """The generator as it is shipped and sampled: `plain`, with batch norm measured anew."""
     twin = plain(generator)
-    measure_batch_norm(twin, class_counts)
+    measure_batch_norm(twin, classes)
     return twin
 
 

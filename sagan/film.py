@@ -3,7 +3,7 @@
 `film.safetensors` in the checkpoint folder, a companion file of its generator, holds of M moments
 
     step, images        int64 (M,)
-    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; classes in turn (`seeds.inputs`)
+    faces               uint8 (M, 8, S, S, 3), of the seeds 0 to 7; classes in turn (`Classes.in_turn`)
     LAYER/q, LAYER/k    float16 (M, 8, n*n, d) of each attention layer of the generator, as in "16x16/q"
     LAYER/gamma         float32 (M,)
     other_run           uint8 (M,), 1 where the moment is of another run of the same recipe; where this is
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.data import to_uint8
 from sagan.networks import Generator, SaganConfig, layer_name, learned_gammas
 from sagan.seeds import inputs
@@ -55,17 +56,17 @@ class Film:
             folder, checkpoint.FILM, "The film is", lambda path: cls(config, _read(path, config))
         )
 
-    def record(self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()) -> None:
+    def record(self, step: int, images: int, generator: Generator, classes: Classes) -> None:
         """Add the moment of this step, if it is one, from a plain generator in eval mode."""
         if is_moment(step) and step not in self.steps:
-            self.moments.append(shoot(generator, step, images, class_counts))
+            self.moments.append(shoot(generator, step, images, classes))
             self._thin()
 
     def ending_with(
-        self, step: int, images: int, generator: Generator, class_counts: Sequence[int] = ()
+        self, step: int, images: int, generator: Generator, classes: Classes
     ) -> dict[str, Tensor]:
         """The tensors of film.safetensors, with this step as its last moment; the film stays as it is."""
-        last = [] if step in self.steps else [shoot(generator, step, images, class_counts)]
+        last = [] if step in self.steps else [shoot(generator, step, images, classes)]
         moments = [*self.moments, *last]
         stacked = {name: np.stack([moment[name] for moment in moments]) for name in moments[0]}
         return {name: torch.from_numpy(array).contiguous() for name, array in stacked.items()}
@@ -101,9 +102,9 @@ def most_moments(config: SaganConfig) -> int:
 
 
 @torch.inference_mode()
-def shoot(generator: Generator, step: int, images: int, class_counts: Sequence[int] = ()) -> Moment:
+def shoot(generator: Generator, step: int, images: int, classes: Classes) -> Moment:
     """One moment of a plain generator in eval mode, after `step` updates and `images` real images shown."""
-    shown = inputs(generator, SEEDS, class_counts=class_counts)
+    shown = inputs(generator, SEEDS, classes.in_turn(SEEDS))
     faces, queries_keys = generator(*shown, extras="queries_keys")
     moment = {
         "step": np.array(step),

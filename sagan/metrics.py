@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
+from sagan.classes import Classes
 from sagan.commands import add_checkpoint, refusal
 from sagan.data import load_images, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator, side_of
-from sagan.seeds import inputs, labels_in_proportion
+from sagan.seeds import inputs
 
 INCEPTION = "inception"
 BATCH = 100
@@ -211,20 +212,16 @@ def _batches(images: np.ndarray, indices: np.ndarray) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def generate(
-    generator: Generator,
-    seeds: Sequence[int],
-    truncation: float = 1.0,
-    labels: Sequence[int] | None = None,
-    class_counts: Sequence[int] = (),
+    generator: Generator, seeds: Sequence[int], labels: Sequence[int] | None, truncation: float = 1.0
 ) -> Iterator[Tensor]:
     """Yield the faces of these seeds, as uint8 (B, 3, S, S). Eval mode is expected.
 
-    labels and class_counts are those of `inputs`.
+    labels are those of `inputs`.
     """
     for start in range(0, len(seeds), BATCH):
         part = slice(start, start + BATCH)
         of_part = None if labels is None else labels[part]
-        faces = to_uint8(generator(*inputs(generator, seeds[part], truncation, of_part, class_counts)))
+        faces = to_uint8(generator(*inputs(generator, seeds[part], of_part, truncation)))
         yield torch.from_numpy(faces).permute(0, 3, 1, 2)
 
 
@@ -268,32 +265,27 @@ class Measurement:
         )
         self.floor = compare(self._real, other)
 
-    def __call__(self, generator: Generator, class_counts: Sequence[int] = ()) -> dict[str, float]:
+    def __call__(self, generator: Generator, classes: Classes) -> dict[str, float]:
         """{figure: value} and {floor_figure: value}, the Frechet distance first, and `attention_figures`.
 
-        class_counts: how often each class is generated, relatively; by default all equally often.
+        Each class is generated as often as in training.
         """
-        labels = None
-        if classes := generator.config.num_classes:
-            labels = labels_in_proportion(classes, self.count, class_counts)
-        faces = generate(generator, self.seeds, self.truncation, labels)
+        labels = classes.in_proportion(self.count)
+        faces = generate(generator, self.seeds, labels, self.truncation)
         fake = describe(self._features, faces, self.count, self._device, "Generated images")
         figures = compare(self._real, fake) | {f"floor_{name}": value for name, value in self.floor.items()}
         some = slice(ATTENTION_FACES)
         of_some = None if labels is None else labels[some]
-        return figures | attention_figures(generator, self.seeds[some], self.truncation, of_some)
+        return figures | attention_figures(generator, self.seeds[some], of_some, self.truncation)
 
 
 @torch.inference_mode()
 def attention_figures(
-    generator: Generator,
-    seeds: Sequence[int],
-    truncation: float = 1.0,
-    labels: Sequence[int] | None = None,
+    generator: Generator, seeds: Sequence[int], labels: Sequence[int] | None, truncation: float = 1.0
 ) -> dict[str, float]:
     """How strong and how sharp each attention layer of a generator in eval mode is, over faces of `seeds`.
 
-    labels are as in `inputs`.
+    labels are those of `inputs`.
 
     strength_LAYER: the median over positions and faces of |gamma * attended| / |x|, the lengths over channels
     of what the layer adds and of what it adds to. entropy_LAYER: the median entropy of a row, in bits.
@@ -313,7 +305,7 @@ def attention_figures(
     try:
         for i, seed in enumerate(seeds):  # one at a time: at 64x64 a map takes 64 MiB
             label = None if labels is None else labels[i : i + 1]
-            generator(*inputs(generator, [seed], truncation, label), extras="maps")
+            generator(*inputs(generator, [seed], label, truncation), extras="maps")
     finally:
         for hook in hooks:
             hook.remove()
@@ -366,7 +358,7 @@ def run(options: argparse.Namespace) -> dict:
     picture = _private_folder(folder) / PICTURE if options.neighbours else None
     device = pick_device(options.device)
     generator = _load_generator(folder, options.weights).to(device)
-    class_counts = checkpoint.load_class_counts(folder)
+    _, classes = checkpoint.load_config(folder)
     truncate(np.zeros(1), options.truncation)  # refused now rather than after the reference was described
     features = load_features(options.features, device)
     size = generator.config.image_size
@@ -375,7 +367,7 @@ def run(options: argparse.Namespace) -> dict:
     measurement = Measurement(features, reference, options.count, device, options.seed, options.truncation)
     if picture:  # before the figures, which a disk that refuses it would take along
         seeds = sheet_seeds(options.seed, COPIED_FACES)
-        faces = next(generate(generator, seeds, options.truncation, class_counts=class_counts))
+        faces = next(generate(generator, seeds, classes.in_turn(seeds), options.truncation))
         image = neighbours(features, faces.permute(0, 2, 3, 1).numpy(), training, device)
         try:
             checkpoint.replace_file(picture, image.save)
@@ -388,7 +380,7 @@ def run(options: argparse.Namespace) -> dict:
         "seed": options.seed,
         "count": measurement.count,
         "features": options.features,
-        **measurement(generator, class_counts),
+        **measurement(generator, classes),
     }
     if picture:
         result["neighbours"] = str(picture)

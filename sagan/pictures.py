@@ -1,6 +1,5 @@
 """The pictures that a run leaves behind: faces from fixed noise, what they attend to, and its curves."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 
 from sagan import heatmaps
 from sagan.checkpoint import replace_file
+from sagan.classes import Classes
 from sagan.data import to_uint8
 from sagan.losses import PENALTIES
 from sagan.networks import Generator, side_of
@@ -20,19 +20,19 @@ ATTENTION_FACES = 8
 
 
 @torch.inference_mode()
-def faces(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
+def faces(generator: Generator, path: Path, classes: Classes) -> None:
     """Save 64 faces, from seeds 0 to 63, as one picture. The generator is in eval mode."""
-    shown = (inputs(generator, [seed], class_counts=class_counts) for seed in range(FACES))
+    shown = (inputs(generator, [seed], classes.in_turn([seed])) for seed in range(FACES))
     images = torch.cat([generator(*one) for one in shown])
     _save(heatmaps.sheet(to_uint8(images), columns=8), path)
 
 
 @torch.inference_mode()
-def attention(generator: Generator, path: Path, class_counts: Sequence[int] = ()) -> None:
+def attention(generator: Generator, path: Path, classes: Classes) -> None:
     """Save the first 8 of those faces: plain, then a row for each attention layer, its map of one query."""
     columns = []
     for seed in range(ATTENTION_FACES):  # one at a time: at 64x64 a map takes 64 MiB
-        images, maps = generator(*inputs(generator, [seed], class_counts=class_counts), extras="maps")
+        images, maps = generator(*inputs(generator, [seed], classes.in_turn([seed])), extras="maps")
         (face,) = to_uint8(images)
         column = [heatmaps.enlarge(face, 128)]
         for layer, (weights,) in maps.items():  # (n*n, n*n)

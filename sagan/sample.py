@@ -17,7 +17,6 @@ from sagan.commands import add_checkpoint
 from sagan.heatmaps import sheet
 from sagan.latents import from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
-from sagan.seeds import labels_in_turn
 
 CHUNK = 16  # faces asked for at once
 
@@ -82,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _labels(sampler: Sampler, seeds: list[int], chosen: str | None) -> np.ndarray | None:
     """The label of every seed: the chosen class, by name or index, or else those learned, in turn."""
-    names = sampler.class_names
+    names = sampler.classes.names
     if not names:
         if chosen is not None:
             raise ValueError(f"There is no class '{chosen}': this model has none; leave --class out.")
         return None
     if chosen is None:
-        return np.array(labels_in_turn(seeds, sampler.classes))
+        return np.array(sampler.classes.in_turn(seeds))
     if chosen in names:
         return np.full(len(seeds), names.index(chosen))
     if chosen in map(str, range(len(names))):

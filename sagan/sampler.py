@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sagan import average_maps, checkpoint, inside, spectra
+from sagan.classes import Classes
 from sagan.data import to_batch, to_uint8
 from sagan.film import Film
 from sagan.inside import Computation
@@ -28,7 +29,6 @@ from sagan.networks import (
     learned_gammas,
     side_of,
 )
-from sagan.seeds import learned_classes
 from sagan.workers import each
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
@@ -54,8 +54,7 @@ class Sampler:
     What cannot be answered raises ValueError, in a sentence that says what was given and what is allowed.
 
     config         what the networks are
-    class_names    names of the classes, () for an unconditional model
-    classes        those that training had images of, lowest first: all of them where nobody counted
+    classes        the names of the classes, and which of them were learned
     layers         names of the generator's attention layers, for example ("16x16", "32x32")
     gammas         the learned gamma of each of them
     source         the checkpoint folder, None if there is none
@@ -73,20 +72,18 @@ class Sampler:
         self,
         generator: Generator,
         discriminator: Discriminator,
-        class_names: Sequence[str] = (),
-        class_counts: Sequence[int] = (),
+        classes: Classes | None = None,
     ) -> None:
         """A sampler over copies of two plain (`spectral=False`) networks, with nothing beside them.
 
-        class_counts says how many training images each class had, () where nobody counted.
+        Unless classes are given, those of the networks are called by their numbers, and all were learned.
         """
         self._generator, self._discriminator = (
             copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
             for network in (generator, discriminator)
         )
         self.config = generator.config
-        self.class_names = tuple(class_names)
-        self.classes = learned_classes(self.config.num_classes, class_counts)
+        self.classes = classes or Classes(tuple(map(str, range(self.config.num_classes))))
         self.layers = tuple(generator.attention)
         self.gammas = {layer: gamma.item() for layer, gamma in learned_gammas(self._generator).items()}
         self.discriminator_layers = tuple(layer_name(side) for side in reversed(self.config.d_attention))
@@ -112,18 +109,18 @@ class Sampler:
         """
         folder = checkpoint.find(source)
         sha256 = checkpoint.generator_hash(folder)
-        _, class_names = checkpoint.load_config(folder)
+        _, classes = checkpoint.load_config(folder)
         networks = checkpoint.load_generator(folder), checkpoint.load_discriminator(folder)
         anew = f"'{folder}' was saved anew while it was read: open it again."
         try:
-            sampler = cls(*networks, class_names, checkpoint.load_class_counts(folder))
+            sampler = cls(*networks, classes)
             sampler._take_along(folder)
         except FileNotFoundError as error:
             raise checkpoint.CheckpointError(anew) from error
         if sampler.sha256 != sha256:  # it is read last
             raise checkpoint.CheckpointError(anew)
         try:
-            sampler.faces([from_seed(0, sampler.config.z_dim)], sampler.classes[:1] or None)
+            sampler.faces([from_seed(0, sampler.config.z_dim)], sampler.classes.in_turn([0]))
         except ValueError as error:
             sentence = f"'{folder}' makes no pictures: its weights are too large to compute with."
             raise checkpoint.CheckpointError(sentence) from error

@@ -76,7 +76,7 @@ def plan_run(given: Mapping[str, Any]) -> Plan:
             raise TrainingError("--resume goes on with the weights of the run: leave out --start-from.")
         folder = checkpoint.find(named)
         config, classes = checkpoint.load_config(folder)
-        check_same_classes(folder, classes, class_names(settings.get("labels"), columns))
+        check_same_classes(folder, classes.names, class_names(settings.get("labels"), columns))
         settings |= _networks_of(config, named, settings)
         start_from = folder, Path(named).resolve().name if Path(named).exists() else named
     _check_place(given["out"], settings)

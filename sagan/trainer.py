@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint, pictures, spectra
 from sagan.card import model_card
+from sagan.classes import Classes
 from sagan.data import ImageSet
 from sagan.device import finish, is_lack_of_memory
 from sagan.export import plain, revive, shippable
@@ -23,7 +24,6 @@ from sagan.networks import Discriminator, Generator, SaganConfig, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Intervals, Recipe
 from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
-from sagan.seeds import learned_classes
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
 
@@ -69,6 +69,7 @@ class Trainer(Learner):
         check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
         super().__init__(config, recipe, data, device, processes, capture)
         self.out, self.about = out, about or {}
+        self.classes = Classes(data.class_names, data.class_counts)
         self.measure, self.measure_kimg = measure, measure_kimg
         self.history: list[dict[str, float]] = []
         self._columns: list[str] = []  # of the history that this trainer wrote
@@ -130,7 +131,7 @@ class Trainer(Learner):
         logged_step, stepping = self.step, Stopwatch()  # since the last row, also without what is written
 
         def record() -> None:
-            self.film.record(self.step, self.images, self.snapshot(), self.data.class_counts)
+            self.film.record(self.step, self.images, self.snapshot(), self.classes)
 
         def write(what: Callable[[], None]) -> None:
             """Once a step; the speed that is told leaves its time out, but not that of steps under way."""
@@ -284,16 +285,16 @@ class Trainer(Learner):
         if self._snapshot is None or self._snapshot[0] != self.step:
             if not _finite(self.averaged.parameters()):
                 raise self._diverged("a weight")
-            self._snapshot = self.step, shippable(self.averaged, self.data.class_counts)
+            self._snapshot = self.step, shippable(self.averaged, self.classes)
         return self._snapshot[1]
 
     def draw(self) -> None:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
-        name, samples, counts = f"{self.step:06d}.png", self.out / "samples", self.data.class_counts
+        name, samples = f"{self.step:06d}.png", self.out / "samples"
         with self._writing("The pictures"):
-            pictures.faces(generator, samples / f"faces-{name}", counts)
-            pictures.attention(generator, samples / f"attention-{name}", counts)
+            pictures.faces(generator, samples / f"faces-{name}", self.classes)
+            pictures.attention(generator, samples / f"attention-{name}", self.classes)
             if self.history:
                 pictures.curves(self.history, self.out / "curves.png")
 
@@ -341,7 +342,7 @@ class Trainer(Learner):
         with self._writing(what):
             checkpoint.save(
                 self.out / name,
-                self.data.class_names,
+                self.classes,
                 self.snapshot(),
                 plain(self.discriminator),
                 self.history,
@@ -350,11 +351,10 @@ class Trainer(Learner):
                 state=state,
                 companions={
                     checkpoint.FILM: self.film.ending_with(
-                        self.step, self.images, self.snapshot(), self.data.class_counts
+                        self.step, self.images, self.snapshot(), self.classes
                     ),
                     checkpoint.SPECTRA: spectra.measure(self.averaged, self.discriminator),
                 },
-                class_counts=self.data.class_counts,
             )
 
     def start_from(self, folder: Path, source: str) -> None:
@@ -368,8 +368,8 @@ class Trainer(Learner):
         are other ones, or a run saved meanwhile.
         """
         made = checkpoint.generator_hash(folder)
-        config, class_names = checkpoint.load_config(folder)
-        check_same_classes(folder, class_names, self.data.class_names)
+        config, classes = checkpoint.load_config(folder)
+        check_same_classes(folder, classes.names, self.data.class_names)
         if not config.can_become(self.config):
             raise TrainingError(
                 f"The networks in '{folder}' are {config}, but this run is set up as {self.config}."
@@ -385,9 +385,8 @@ class Trainer(Learner):
             revive(self.discriminator, discriminator, under(sigmas, "discriminator"))
         self.history = checkpoint.read_history(folder)
         film = Film.load(folder, self.config)
-        counts = checkpoint.load_class_counts(folder), self.data.class_counts
-        before, now = (learned_classes(self.config.num_classes, some) for some in counts)
-        if film and before == now:  # of other classes its seeds would be other faces from here on
+        same = classes.learned == self.classes.learned
+        if film and same:  # of other classes its seeds would be other faces from here on
             self.film = film.going_on()
         inherited = where_it_stood(folder, source, self.history, film.moments if film else ())
         digits = int(made[:12], 16)  # as many as a float64 holds

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks import ablations, common
 from sagan import checkpoint, metrics
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.recipe import Recipe
 
@@ -146,7 +147,7 @@ def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
         generator, discriminator, raw = networks
         folder = tmp_path / variant.name / "checkpoint"
         rows = [{"step": 1, "images": 64}]
-        checkpoint.save(folder, (), generator, discriminator, rows, "# Card", raw_generator=raw)
+        checkpoint.save(folder, Classes(), generator, discriminator, rows, "# Card", raw_generator=raw)
     monkeypatch.setattr(ablations, "relative_times", lambda *_: {"one": 1.5, "none": 1.0})
     ablations.compare(variants, SimpleNamespace(out=tmp_path, device="cpu"))
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -160,7 +161,7 @@ def test_the_table_holds_gammas_and_what_attention_does_as_measuring_has_them(
     assert list(table[0]) == columns and table[2]["gamma_8x8"] == ""
     for row, name in zip(table, ("generator", "generator_raw"), strict=False):
         generator = checkpoint.load_generator(tmp_path / "one/checkpoint", f"{name}.safetensors")
-        expected = metrics.attention_figures(generator, range(64))
+        expected = metrics.attention_figures(generator, range(64), None)
         assert {key: float(row[key]) for key in expected} == expected
         assert float(row["gamma_8x8"]) == round(generator.attention["8x8"].gamma.item(), 3)
     for name in ("one", "one-raw", "none"):

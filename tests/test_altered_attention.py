@@ -30,6 +30,7 @@ from benchmarks.altered_attention import (
     without_main,
 )
 from sagan import average_maps, checkpoint
+from sagan.classes import Classes
 from sagan.export import measure_batch_norm
 from sagan.layers import Override, SelfAttention
 from sagan.metrics import attention_figures
@@ -210,14 +211,14 @@ def fewer(monkeypatch: pytest.MonkeyPatch, exported_quickly: None) -> None:
 @pytest.fixture
 def generator(fewer: None) -> Generator:
     generator = sharp(Generator(CONFIG, spectral=False))
-    measure_batch_norm(generator)
+    measure_batch_norm(generator, Classes())
     return generator
 
 
 def test_altered_layers_spread_as_before(generator: Generator) -> None:
-    before = moments(generator)
-    handles = alter_all(generator, dict.fromkeys(generator.attention, none), before)
-    after = moments(generator)
+    before = moments(generator, Classes())
+    handles = alter_all(generator, dict.fromkeys(generator.attention, none), before, Classes())
+    after = moments(generator, Classes())
     for layer, (mean, std) in before.items():
         varied = after[layer][1] > 1e-6  # a channel that ReLU left empty has nothing to spread
         assert varied.sum() > len(varied) / 2
@@ -225,22 +226,23 @@ def test_altered_layers_spread_as_before(generator: Generator) -> None:
         torch.testing.assert_close(after[layer][1][varied], std[varied], rtol=0.01, atol=0.01)
     for handle in handles:
         handle.remove()
-    assert not torch.allclose(moments(generator)["16x16"][1], before["16x16"][1], rtol=0.01)  # batch norm
+    _, std = moments(generator, Classes())["16x16"]
+    assert not torch.allclose(std, before["16x16"][1], rtol=0.01)  # batch norm
 
 
 def test_batch_norm_behind_is_measured_with_the_alteration(generator: Generator) -> None:
     behind = generator.blocks[-1].norm
     learned = behind.running_var.clone()
-    alter_all(generator, {"8x8": itself}, moments(generator))
+    alter_all(generator, {"8x8": itself}, moments(generator, Classes()), Classes())
     measured = behind.running_var.clone()
-    measure_batch_norm(generator)  # of the same latents, altered as before
+    measure_batch_norm(generator, Classes())  # of the same latents, altered as before
     torch.testing.assert_close(behind.running_var, measured)
     assert not torch.allclose(measured, learned, rtol=0.01)
 
 
 def test_the_map_by_place_is_the_mean_over_faces(generator: Generator) -> None:
-    _, maps = generator(*inputs(generator, range(7)), extras="maps")
-    for layer, place in average_maps.average(generator, None, range(7)).items():
+    _, maps = generator(*inputs(generator, range(7), None), extras="maps")
+    for layer, place in average_maps.average(generator, None, range(7), Classes()).items():
         torch.testing.assert_close(torch.from_numpy(place).float(), maps[layer].mean(0), rtol=1e-3, atol=1e-6)
 
 
@@ -278,8 +280,8 @@ class Means(nn.Module):
 
 def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = ()) -> Path:
     pair = sharp(Generator(config, spectral=False)), sharp(Discriminator(config, spectral=False))
-    names = tuple("abc"[: config.num_classes])
-    checkpoint.save(folder, names, *pair, [], "", class_counts=class_counts)
+    classes = Classes(tuple("abc"[: config.num_classes]), class_counts)
+    checkpoint.save(folder, classes, *pair, [], "")
     return folder
 
 
@@ -365,7 +367,7 @@ def test_only_the_unaltered_row_has_figures_of_attention(
     )
     reference = ("--reference", make_images(30, size=32), "--features", f"{__name__}:Means")
     table = run(model, tmp_path / "out", *reference, "--count", 12)
-    expected = attention_figures(checkpoint.load_generator(model), range(12))
+    expected = attention_figures(checkpoint.load_generator(model), range(12), None)
     assert len(expected) == 4
     assert {name: table["as learned"].pop(name) for name in expected} == pytest.approx(expected, rel=1e-4)
     assert table["altered"].keys() == table["altered at 8x8"].keys() == table["as learned"].keys()

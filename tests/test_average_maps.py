@@ -15,6 +15,7 @@ from torch import nn
 from sagan import average_maps, checkpoint
 from sagan.average_maps import average, decode, encode, main, read
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -36,9 +37,9 @@ def random_networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
     return tuple(network.eval().requires_grad_(False) for network in pair)
 
 
-def save(folder: Path, config: SaganConfig, **options) -> Path:
-    names = tuple(map(str, range(config.num_classes)))
-    checkpoint.save(folder, names, *random_networks(config), [], "", **options)
+def save(folder: Path, config: SaganConfig, class_counts: tuple[int, ...] = (), **options) -> Path:
+    classes = Classes(tuple(map(str, range(config.num_classes))), class_counts)
+    checkpoint.save(folder, classes, *random_networks(config), [], "", **options)
     return folder
 
 
@@ -124,7 +125,7 @@ def test_classes_without_training_images_are_left_out_of_the_average(tmp_path):
 
 
 def test_every_row_of_an_average_sums_to_1():
-    for layer, mean in average(*random_networks(CONDITIONAL), range(4)).items():
+    for layer, mean in average(*random_networks(CONDITIONAL), range(4), Classes(tuple("abc"))).items():
         assert mean.dtype == np.float64
         np.testing.assert_allclose(mean.sum(1), 1, atol=1e-5, err_msg=layer)
 
@@ -137,7 +138,7 @@ def test_more_faces_take_no_more_memory():
         maps.append(weakref.ref(out[1]))
 
     networks[0].attention["16x16"].register_forward_hook(count_those_alive)
-    average(*networks, range(12))
+    average(*networks, range(12), Classes())
     assert len(alive) == 12 and max(alive) <= 1
 
 

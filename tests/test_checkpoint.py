@@ -30,6 +30,7 @@ from torch import nn
 
 from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 
 PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
@@ -54,9 +55,11 @@ def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
     return pair
 
 
-def save(folder: Path, config: SaganConfig = PLAIN, **extras) -> tuple[Generator, Discriminator]:
+def save(
+    folder: Path, config: SaganConfig = PLAIN, counts: tuple[int, ...] = (), **extras
+) -> tuple[Generator, Discriminator]:
     pair = networks(config)
-    checkpoint.save(folder, NAMES[config], *pair, HISTORY, "# A card, été\n", **extras)
+    checkpoint.save(folder, Classes(NAMES[config], counts), *pair, HISTORY, "# A card, été\n", **extras)
     return pair
 
 
@@ -132,7 +135,7 @@ def test_loaded_networks_answer_as_the_saved_ones_to_the_precision_of_fp16(tmp_p
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 def test_the_config_and_the_class_names_come_back_exactly(tmp_path, config):
     save(tmp_path / "model", config)
-    assert checkpoint.load_config(tmp_path / "model") == (config, NAMES[config])
+    assert checkpoint.load_config(tmp_path / "model") == (config, Classes(NAMES[config]))
     stored = json.loads((tmp_path / "model/config.json").read_text())
     assert stored["format_version"] == 1
     assert set(stored["model"]) == {field.name for field in dataclasses.fields(SaganConfig)}
@@ -159,7 +162,7 @@ def test_a_checkpoint_without_history_and_card_has_empty_ones(folder):
 
 def test_a_card_may_name_files_that_are_not_valid_text(tmp_path):
     name = os.fsdecode(b"caf\xe9.zip")
-    checkpoint.save(tmp_path / "model", (), *networks(PLAIN), [], f"Data: {name}")
+    checkpoint.save(tmp_path / "model", Classes(), *networks(PLAIN), [], f"Data: {name}")
     assert checkpoint.read_card(tmp_path / "model") == "Data: caf?.zip"
 
 
@@ -198,7 +201,7 @@ def test_raw_weights_and_state_are_written_only_where_they_are_given(tmp_path):
 def test_the_shipped_generator_at_64_pixels_stays_under_10_megabytes(tmp_path):
     config = SaganConfig()
     pair = Generator(config, spectral=False), Discriminator(config, spectral=False)
-    checkpoint.save(tmp_path / "model", (), *pair, [], "")
+    checkpoint.save(tmp_path / "model", Classes(), *pair, [], "")
     for name in ("generator", "discriminator"):
         assert (tmp_path / f"model/{name}.safetensors").stat().st_size < 10_000_000
 
@@ -567,11 +570,11 @@ def test_class_names_that_are_not_one_for_each_class_are_refused(tmp_path, names
 
 
 def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp_path):
-    save(tmp_path / "known", CONDITIONAL, class_counts=(5, 0, 7))
-    assert checkpoint.load_class_counts(tmp_path / "known") == (5, 0, 7)
+    save(tmp_path / "known", CONDITIONAL, (5, 0, 7))
+    assert checkpoint.load_config(tmp_path / "known")[1].counts == (5, 0, 7)
     for config in (PLAIN, CONDITIONAL):
         save(tmp_path / "unknown", config)
-        assert checkpoint.load_class_counts(tmp_path / "unknown") == ()
+        assert checkpoint.load_config(tmp_path / "unknown")[1].counts == ()
 
 
 @pytest.mark.parametrize(
@@ -582,7 +585,7 @@ def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp
 def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts):
     save(tmp_path / "model", CONDITIONAL)
     change_config(tmp_path / "model", class_counts=counts)
-    sentence = refusal(checkpoint.load_class_counts, tmp_path / "model")
+    sentence = refusal(checkpoint.load_config, tmp_path / "model")
     assert (
         sentence.startswith(f"'{tmp_path / 'model/config.json'}' must give")
         and "of its 3 classes" in sentence
@@ -591,7 +594,7 @@ def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts
 
 def test_a_plain_model_may_go_without_class_names(folder):
     change_config(folder, class_names=...)
-    assert checkpoint.load_config(folder) == (PLAIN, ())
+    assert checkpoint.load_config(folder) == (PLAIN, Classes())
 
 
 def test_the_largest_networks_a_config_allows_take_no_memory_when_the_weights_do_not_fit(folder):
@@ -816,14 +819,14 @@ def save_version(folder: Path, version: int) -> None:
         nn.init.constant_(parameter, version)
     state = {"x": torch.full((300, 300), float(version))}, {"step": version}
     history = [{"step": version}]
-    checkpoint.save(folder, (str(version),), *pair, history, str(version), pair[0], state)
+    checkpoint.save(folder, Classes((str(version),)), *pair, history, str(version), pair[0], state)
 
 
 def load_version(folder: Path) -> int:
     """Which version there is; fails where files of two versions stand together, or one is not whole."""
     place = checkpoint.find(folder)
-    _, (name,) = checkpoint.load_config(place)
-    version = int(name)
+    _, classes = checkpoint.load_config(place)
+    version = int(*classes.names)
     for network in (
         checkpoint.load_generator(place),
         checkpoint.load_generator(place, "generator_raw.safetensors"),

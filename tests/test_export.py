@@ -17,13 +17,14 @@ from torch.nn.utils import parametrize
 
 from sagan import checkpoint, export
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.export import measure_batch_norm, plain, ship, shippable
 from sagan.layers import ConditionalBatchNorm2d
 from sagan.networks import Discriminator, Generator, SaganConfig
-from sagan.seeds import labels_in_proportion
 
 PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
+NAMES = ("dark", "bright", "red")
 both_kinds = pytest.mark.parametrize("kind", [Generator, Discriminator])
 both_configs = pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 
@@ -131,9 +132,7 @@ def test_the_copy_is_for_reading_and_shares_no_memory_with_the_network(kind, con
 # Batch norm
 
 
-def statistics_by_hand(
-    generator: Generator, class_counts: tuple[int, ...]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistics_by_hand(generator: Generator, classes: Classes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and unbiased variance of what each batch norm sees, averaged over 8 batches of 64, in float64."""
     network = copy.deepcopy(generator).double().train()
     seen: dict[str, list] = {}
@@ -142,12 +141,11 @@ def statistics_by_hand(
             seen[name] = []
             module.register_forward_pre_hook(lambda _, x, into=seen[name]: into.append(x[0].numpy()))
     noise = torch.Generator().manual_seed(0)
-    classes = generator.config.num_classes
-    drawn = labels_in_proportion(classes, 512, class_counts) if classes else None
+    drawn = classes.in_proportion(512)
     with torch.no_grad():
         for batch in range(8):
             z = torch.randn(64, generator.config.z_dim, generator=noise)
-            labels = drawn[64 * batch : 64 * (batch + 1)] if classes else None
+            labels = None if drawn is None else drawn[64 * batch : 64 * (batch + 1)]
             network(z.double(), None if labels is None else torch.tensor(labels))
 
     def average(batches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +157,11 @@ def statistics_by_hand(
 
 @pytest.mark.parametrize(
     ("config", "given", "frequent"),
-    [(PLAIN, (), ()), (CONDITIONAL, (), (1, 1, 1)), (CONDITIONAL, (900, 0, 100), (900, 0, 100))],
+    [
+        (PLAIN, Classes(), Classes()),
+        (CONDITIONAL, Classes(NAMES), Classes(NAMES, (1, 1, 1))),
+        (CONDITIONAL, Classes(NAMES, (900, 0, 100)), Classes(NAMES, (900, 0, 100))),
+    ],
     ids=["plain", "equally frequent classes", "as frequent as they were"],
 )
 def test_batch_norm_statistics_are_those_of_512_fixed_latents(config, given, frequent):
@@ -178,12 +180,12 @@ def test_batch_norm_statistics_are_those_of_512_fixed_latents(config, given, fre
 def test_what_batch_norm_knew_before_does_not_matter():
     """Averaged weights carry statistics of their start, which must leave no trace."""
     generator = in_training(Generator, PLAIN)
-    first = shippable(generator).state_dict()
+    first = shippable(generator, Classes()).state_dict()
     for module in generator.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.fill_(7)
             module.num_batches_tracked.fill_(1000)
-    for name, value in shippable(generator).state_dict().items():
+    for name, value in shippable(generator, Classes()).state_dict().items():
         assert torch.equal(value, first[name]), name
 
 
@@ -192,7 +194,7 @@ def test_exporting_changes_neither_the_network_nor_the_global_random_numbers(con
     generator, discriminator = in_training(Generator, config), in_training(Discriminator, config)
     before = [copy.deepcopy(network.state_dict()) for network in (generator, discriminator)]
     random_numbers = torch.get_rng_state()
-    shippable(generator), plain(discriminator)
+    shippable(generator, Classes(NAMES[: config.num_classes])), plain(discriminator)
     assert torch.equal(torch.get_rng_state(), random_numbers)
     for network, state in zip((generator, discriminator), before, strict=True):
         assert network.training
@@ -207,10 +209,11 @@ def run(tmp_path: Path) -> Path:
     """A run folder with all that a run keeps."""
     generator, discriminator = in_training(Generator, PLAIN), in_training(Discriminator, PLAIN)
     state = ({"x": torch.zeros(3)}, {"step": 1})
-    parts = (shippable(generator), plain(discriminator), [{"step": 1}], "# A card\n", plain(generator), state)
+    networks = shippable(generator, Classes()), plain(discriminator)
+    parts = (*networks, [{"step": 1}], "# A card\n", plain(generator), state)
     names = ("film.safetensors", "spectra.safetensors", "average_maps.safetensors")
     companions = {name: {"x": torch.randn(3)} for name in names}
-    checkpoint.save(tmp_path / "run/checkpoint", (), *parts, companions=companions)
+    checkpoint.save(tmp_path / "run/checkpoint", Classes(), *parts, companions=companions)
     curated = {"generator_sha256": checkpoint.generator_hash(tmp_path / "run/checkpoint"), "faces": []}
     (tmp_path / "run/checkpoint/curated.json").write_text(json.dumps(curated))
     return tmp_path / "run"
@@ -255,9 +258,11 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     def saving(source: Path, target: Path) -> None:
         copyfile(source, target)
         if source.name == "generator.safetensors":
-            generator = shippable(in_training(Generator, PLAIN))
+            generator = shippable(in_training(Generator, PLAIN), Classes())
             discriminator = plain(in_training(Discriminator, PLAIN))
-            checkpoint.save(run / "checkpoint", (), generator, discriminator, [{"step": 2}], "# Card\n")
+            checkpoint.save(
+                run / "checkpoint", Classes(), generator, discriminator, [{"step": 2}], "# Card\n"
+            )
 
     monkeypatch.setattr(shutil, "copyfile", saving)
     with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):

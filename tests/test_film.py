@@ -16,6 +16,7 @@ from torch import nn
 
 from sagan import checkpoint, latents
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.data import to_uint8
 from sagan.film import Film, is_moment, most_moments, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -39,6 +40,10 @@ def random_generator(config: SaganConfig) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
+def classes_of(config: SaganConfig) -> Classes:
+    return Classes(tuple(map(str, range(config.num_classes))))
+
+
 CANDIDATES = sorted({0, *(16 * 2**i for i in range(17)), *(24 * 2**i for i in range(17))})
 
 
@@ -56,7 +61,7 @@ def steps_after(length: int, config: SaganConfig = PLAIN, stops: set[int] = froz
             film = Film(config, saved).going_on()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("sagan.film.shoot", lambda generator, step, *_: moment(step))
-            film.record(step, 0, None)
+            film.record(step, 0, None, Classes())
     return film.steps if length in film.steps else [*film.steps, length]
 
 
@@ -104,8 +109,9 @@ def test_what_is_kept_does_not_depend_on_when_the_run_was_saved_and_resumed():
 def test_at_64_pixels_a_film_of_20_moments_stays_under_10_megabytes(tmp_path):
     config = SaganConfig()
     assert most_moments(config) == 20
-    film = Film(config, [shoot(Generator(config, spectral=False).eval(), 0, 0)] * 20)
-    save_file(film.ending_with(0, 0, None), tmp_path / "film.safetensors", {"generator_sha256": "0" * 64})
+    film = Film(config, [shoot(Generator(config, spectral=False).eval(), 0, 0, Classes())] * 20)
+    tensors = film.ending_with(0, 0, None, Classes())
+    save_file(tensors, tmp_path / "film.safetensors", {"generator_sha256": "0" * 64})
     assert 9_000_000 < (tmp_path / "film.safetensors").stat().st_size < 10_000_000
 
 
@@ -121,7 +127,7 @@ def test_wider_networks_and_larger_images_have_fewer_moments():
 @both_configs
 def test_a_moment_holds_the_faces_queries_keys_and_gammas_of_its_generator(config):
     generator = random_generator(config)
-    moment = shoot(generator, 48, 3072)
+    moment = shoot(generator, 48, 3072, classes_of(config))
     assert (moment["step"], moment["images"]) == (48, 3072)
     for seed in range(8):
         z = torch.from_numpy(latents.from_seed(seed, config.z_dim))[None]
@@ -144,10 +150,11 @@ def test_classes_without_training_images_are_not_filmed():
     z = np.stack([latents.from_seed(seed, CONDITIONAL.z_dim) for seed in range(8)])
     images = generator(torch.from_numpy(z), torch.tensor([1, 2] * 4))
     faces = to_uint8(images)
-    np.testing.assert_array_equal(shoot(generator, 0, 0, (0, 7, 1))["faces"], faces)
+    classes = Classes(tuple("abc"), (0, 7, 1))
+    np.testing.assert_array_equal(shoot(generator, 0, 0, classes)["faces"], faces)
     film = Film(CONDITIONAL)
-    film.record(0, 0, generator, (0, 7, 1))
-    ended = film.ending_with(1, 4, generator, (0, 7, 1))
+    film.record(0, 0, generator, classes)
+    ended = film.ending_with(1, 4, generator, classes)
     assert ended["step"].tolist() == [0, 1]
     for moment in ended["faces"].numpy():
         np.testing.assert_array_equal(moment, faces)
@@ -156,17 +163,17 @@ def test_classes_without_training_images_are_not_filmed():
 def test_vectors_too_large_for_half_precision_become_its_largest_number():
     generator = random_generator(PLAIN)
     generator.attention["8x8"].query.bias.copy_(torch.tensor([1e6, -1e6]))
-    queries = shoot(generator, 0, 0)["8x8/q"]
+    queries = shoot(generator, 0, 0, Classes())["8x8/q"]
     assert (queries == np.array([65504, -65504], np.float16)).all()
 
 
 def test_filming_a_step_twice_leaves_one_moment():
     film, generator = Film(PLAIN), random_generator(PLAIN)
     for step in (0, 0, 5, 16, 16, 17):
-        film.record(step, 4 * step, generator)
+        film.record(step, 4 * step, generator, Classes())
     assert film.steps == [0, 16]
-    assert film.ending_with(17, 68, generator)["step"].tolist() == [0, 16, 17]
-    assert film.ending_with(16, 64, generator)["step"].tolist() == [0, 16]
+    assert film.ending_with(17, 68, generator, Classes())["step"].tolist() == [0, 16, 17]
+    assert film.ending_with(16, 64, generator, Classes())["step"].tolist() == [0, 16]
     assert film.steps == [0, 16]
 
 
@@ -175,13 +182,12 @@ def test_filming_a_step_twice_leaves_one_moment():
 
 def save(folder: Path, config: SaganConfig = PLAIN, steps: tuple[int, ...] = (0, 16, 20)) -> Film:
     """A checkpoint with a film, saved at the last of these steps; returns the run's film."""
-    generator, film = random_generator(config), Film(config)
+    generator, film, classes = random_generator(config), Film(config), classes_of(config)
     for step in steps:
-        film.record(step, 64 * step, random_generator(config))
-    tensors = film.ending_with(steps[-1], 64 * steps[-1], generator)
-    names = tuple(map(str, range(config.num_classes)))
+        film.record(step, 64 * step, random_generator(config), classes)
+    tensors = film.ending_with(steps[-1], 64 * steps[-1], generator, classes)
     networks = generator, Discriminator(config, spectral=False)
-    checkpoint.save(folder, names, *networks, [], "", companions={"film.safetensors": tensors})
+    checkpoint.save(folder, classes, *networks, [], "", companions={"film.safetensors": tensors})
     return film
 
 
@@ -222,7 +228,7 @@ def test_moments_of_another_run_stay_marked_when_a_run_goes_on(tmp_path):
     assert load_file(tmp_path / "model/film.safetensors")["other_run"].tolist() == [0, 0, 0]
     edit(tmp_path / "model", lambda t: t["other_run"][:2].fill_(1))
     film = Film.load(tmp_path / "model", PLAIN).going_on()
-    assert film.ending_with(24, 1536, random_generator(PLAIN))["other_run"].tolist() == [1, 1, 0]
+    assert film.ending_with(24, 1536, random_generator(PLAIN), Classes())["other_run"].tolist() == [1, 1, 0]
 
 
 def test_a_film_from_before_runs_were_marked_is_of_one_run(tmp_path):
@@ -248,8 +254,8 @@ def test_a_sampler_keeps_the_film_of_its_generator_when_the_run_saves_anew(tmp_p
     sampler, before = Sampler.load(folder), (folder / "film.safetensors").read_bytes()
     last = sampler.film.steps[-1]
     later, discriminator = random_generator(PLAIN), Discriminator(PLAIN, spectral=False)
-    film = {checkpoint.FILM: Film(PLAIN).ending_with(last + 1, 1000, later)}
-    checkpoint.save(folder, (), later, discriminator, [], "", companions=film)
+    film = {checkpoint.FILM: Film(PLAIN).ending_with(last + 1, 1000, later, Classes())}
+    checkpoint.save(folder, Classes(), later, discriminator, [], "", companions=film)
     assert Sampler.load(folder).film.steps == [last + 1]
     assert sampler.film.steps[-1] == last and sampler.files == {"film.safetensors": before}
 

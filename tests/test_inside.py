@@ -36,7 +36,7 @@ def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
 
 
 def make_sampler(config: SaganConfig = PLAIN) -> Sampler:
-    return Sampler(*networks(config), [str(i) for i in range(config.num_classes)])
+    return Sampler(*networks(config))
 
 
 def random_latent(config: SaganConfig = PLAIN) -> np.ndarray:

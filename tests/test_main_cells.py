@@ -24,6 +24,7 @@ from benchmarks.main_cells import (
     toward,
 )
 from sagan import checkpoint
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 
@@ -180,7 +181,7 @@ def test_the_command_writes_figures_and_pictures(
     monkeypatch.setattr(main_cells, "LITTLE", 0.04)
     monkeypatch.setattr(main_cells, "FEWEST", 1)
     model = tmp_path / "model"
-    checkpoint.save(model, (), *networks(CONFIG), [], "# Test")
+    checkpoint.save(model, Classes(), *networks(CONFIG), [], "# Test")
     main(["--checkpoint", str(model), "--out", str(tmp_path / "new" / "out")])
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "new" / "out" / "figures.json").read_text())
@@ -212,7 +213,7 @@ def test_a_model_that_this_is_not_for_is_refused_in_a_sentence(
 ) -> None:
     config = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, **change)
     names = ("a", "b")[: config.num_classes]
-    checkpoint.save(tmp_path / "model", names, *networks(config), [], "# Test")
+    checkpoint.save(tmp_path / "model", Classes(names), *networks(config), [], "# Test")
     with pytest.raises(SystemExit):
         main(["--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().err

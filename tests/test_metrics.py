@@ -20,6 +20,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from sagan import checkpoint, metrics
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.metrics import (
     Measurement,
@@ -81,12 +82,14 @@ def make_generator(config: SaganConfig) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def make_run(folder: str = "runs/one", config: SaganConfig = PLAIN, **saved) -> Path:
+def make_run(
+    folder: str = "runs/one", config: SaganConfig = PLAIN, class_counts: tuple[int, ...] = (), **saved
+) -> Path:
     """A run folder with two different generators in its checkpoint."""
-    run, names = Path(folder), ("dark", "bright", "red")[: config.num_classes]
+    run, classes = Path(folder), Classes(("dark", "bright", "red")[: config.num_classes], class_counts)
     networks = make_generator(config), Discriminator(config, spectral=False)
     raw = make_generator(config)
-    checkpoint.save(run / "checkpoint", names, *networks, [], "", raw_generator=raw, **saved)
+    checkpoint.save(run / "checkpoint", classes, *networks, [], "", raw_generator=raw, **saved)
     checkpoint.write_history(run / "history.csv", [{"step": 1}])
     return run
 
@@ -188,11 +191,12 @@ def test_generated_images_are_the_faces_of_the_seeds(monkeypatch):
     monkeypatch.setattr(metrics, "BATCH", 4)
     for config, labels in ((PLAIN, None), (CONDITIONAL, [1, 2, 0, 1, 2, 0, 1])):
         generator, discriminator = make_generator(config), Discriminator(config, spectral=False)
-        sampler = Sampler(generator, discriminator, ["a", "b", "c"][: config.num_classes])
+        classes = Classes(("a", "b", "c")[: config.num_classes])
+        sampler = Sampler(generator, discriminator, classes)
         seeds = list(range(100, 107))
         latents = np.stack([from_seed(seed, 12) for seed in seeds]) * np.float32(0.7)
         expected = sampler.faces(latents, labels)
-        batches = list(generate(generator, seeds, 0.7))
+        batches = list(generate(generator, seeds, classes.in_turn(seeds), 0.7))
         assert [len(batch) for batch in batches] == [4, 3]
         faces = torch.cat(batches).permute(0, 2, 3, 1).numpy()
         assert faces.dtype == np.uint8 and len(np.unique(faces, axis=0)) == 7
@@ -328,14 +332,14 @@ def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoi
         return Means().eval()(batch)
 
     generator = make_generator(PLAIN)
-    figures = Measurement(features, images, 20, seed=7, truncation=0.8)(generator)
+    figures = Measurement(features, images, 20, seed=7, truncation=0.8)(generator, Classes())
     real, other, fake = seen
     pool = {image.tobytes() for image in images}
     halves = [{image.tobytes() for image in half} for half in (real, other)]
     assert [len(half) for half in halves] == [20, 20]
     assert halves[0] | halves[1] <= pool and not halves[0] & halves[1]
     np.testing.assert_array_equal(
-        fake, torch.cat(list(generate(generator, range(7, 27), 0.8))).permute(0, 2, 3, 1)
+        fake, torch.cat(list(generate(generator, range(7, 27), None, 0.8))).permute(0, 2, 3, 1)
     )
 
     x, y, z = means(real), means(fake), means(other)
@@ -344,7 +348,7 @@ def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoi
         values = (loops_frechet(x, others), loops_kernel(x, others))
         values += (loops_share(others, x, 3), loops_share(x, others, 3))
         expected |= {f"{prefix}{name}": value for name, value in zip(FIGURES, values, strict=True)}
-    expected |= attention_figures(generator, range(7, 27), 0.8)
+    expected |= attention_figures(generator, range(7, 27), None, 0.8)
     assert figures == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert list(figures) == list(expected)
 
@@ -352,7 +356,8 @@ def test_a_measurement_compares_as_many_faces_as_images_and_its_floor_two_disjoi
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 def test_attention_figures_are_medians_over_positions_and_faces(config):
     generator = make_generator(config)
-    figures = attention_figures(generator, [4, 9, 11], 0.9)
+    classes = [1, 0, 2] if config.num_classes else None
+    figures = attention_figures(generator, [4, 9, 11], classes, 0.9)
     assert list(figures) == ["strength_8x8", "entropy_8x8", "strength_16x16", "entropy_16x16"]
     for name, layer in generator.attention.items():
         shares, bits = [], []
@@ -380,7 +385,7 @@ def test_attention_is_measured_one_face_at_a_time_with_the_labels_that_are_given
     generator = make_generator(CONDITIONAL)
     seen = []
     generator.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), given[1].tolist())))
-    attention_figures(generator, [4, 9, 11], labels=[2, 0, 0])
+    attention_figures(generator, [4, 9, 11], [2, 0, 0])
     assert seen == [(1, [2]), (1, [0]), (1, [0])]
 
 
@@ -389,8 +394,8 @@ def test_the_attention_of_no_more_than_64_faces_is_measured(monkeypatch):
     monkeypatch.setattr(metrics, "ATTENTION_FACES", 3)
     images = fresh_rng().integers(0, 256, (20, 32, 32, 3), np.uint8)
     generator = make_generator(PLAIN)
-    figures = Measurement(Means().eval(), images, seed=5)(generator)
-    expected = attention_figures(generator, [5, 6, 7])
+    figures = Measurement(Means().eval(), images, seed=5)(generator, Classes())
+    expected = attention_figures(generator, [5, 6, 7], None)
     assert {name: figures[name] for name in expected} == expected
 
 
@@ -399,7 +404,8 @@ def test_the_halves_do_not_depend_on_the_seed_and_figures_repeat():
     network, generator = Means().eval(), make_generator(PLAIN)
     first, again, other = (Measurement(network, images, seed=seed) for seed in (0, 0, 5))
     assert first.floor == again.floor == other.floor
-    assert first(generator) == again(generator) == first(generator) != other(generator)
+    figures = [one(generator, Classes()) for one in (first, again, first, other)]
+    assert figures[0] == figures[1] == figures[2] != figures[3]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(25, 12), (2 * 5000 + 2, 5000)])
@@ -455,7 +461,7 @@ def test_json_is_one_line_with_settings_figures_and_floors(make_images, capsys, 
     name = "generator.safetensors" if weights == "ema" else "generator_raw.safetensors"
     generator = checkpoint.load_generator(run / "checkpoint", name)
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
-    figures = Measurement(Means().eval(), images, 11, seed=3, truncation=0.5)(generator)
+    figures = Measurement(Means().eval(), images, 11, seed=3, truncation=0.5)(generator, Classes())
     assert {key: result[key] for key in figures} == figures
     assert "Real images" in bars and "Generated images" in bars
 
@@ -605,7 +611,7 @@ def test_labels_go_on_in_the_next_batch(monkeypatch):
     monkeypatch.setattr(metrics, "BATCH", 4)
     generator, labels, seen = make_generator(CONDITIONAL), [0, 1, 2, 2, 1, 0, 2], []
     generator.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[1].tolist()))
-    list(generate(generator, range(7), labels=labels))
+    list(generate(generator, range(7), labels))
     assert seen == labels
 
 
@@ -639,13 +645,13 @@ def test_the_command_draws_the_neighbours_of_16_faces_into_the_run_folder(make_i
     with Image.open(run / "neighbours.png") as picture:
         assert picture.size == (8 * 34 + 2, 16 * 34 + 2)
         pixels = np.asarray(picture)
-    (faces,) = generate(checkpoint.load_generator(run / "best"), range(16))
+    (faces,) = generate(checkpoint.load_generator(run / "best"), range(16), None)
     np.testing.assert_array_equal(pixels[2 + 34 * 15 :][:32, 2:34], faces[15].permute(1, 2, 0))
     assert (
         measure("--checkpoint", run / "best", "--neighbours", "training", "--seed", 7, "--truncation", 0.5)
         == 0
     )
-    (faces,) = generate(checkpoint.load_generator(run / "best"), range(7, 23), 0.5)
+    (faces,) = generate(checkpoint.load_generator(run / "best"), range(7, 23), None, 0.5)
     with Image.open(run / "neighbours.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture)[2:34, 2:34], faces[0].permute(1, 2, 0))
     assert "never publish it" in capsys.readouterr().out

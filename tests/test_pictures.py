@@ -11,6 +11,7 @@ from randomness import fresh_rng
 from torch import nn
 
 from sagan import heatmaps, pictures
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.networks import Generator, SaganConfig
 
@@ -38,6 +39,10 @@ def face(generator: Generator, seed: int, extras: str | None = None, classes=(0,
     return pixels.astype(np.uint8), collected
 
 
+def classes_of(config: SaganConfig) -> Classes:
+    return Classes(tuple(map(str, range(config.num_classes))))
+
+
 def close(one: np.ndarray, other: np.ndarray, levels: int = 1) -> bool:
     """Equal up to one grey level, which a batch can cost, or two, which enlarging can make of one."""
     return bool((np.abs(one.astype(int) - other.astype(int)) <= levels).all())
@@ -46,7 +51,7 @@ def close(one: np.ndarray, other: np.ndarray, levels: int = 1) -> bool:
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 def test_faces_are_those_of_seeds_0_to_63_row_by_row(tmp_path, config):
     generator = make_generator(config)
-    pictures.faces(generator, tmp_path / "faces.png")
+    pictures.faces(generator, tmp_path / "faces.png", classes_of(config))
     sheet = np.asarray(Image.open(tmp_path / "faces.png"))
     assert sheet.shape == (8 * 34 + 2, 8 * 34 + 2, 3)
     for seed in range(64):
@@ -57,7 +62,7 @@ def test_faces_are_those_of_seeds_0_to_63_row_by_row(tmp_path, config):
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 def test_under_eight_faces_lie_their_maps_of_one_query_a_row_for_each_layer(tmp_path, config):
     generator = make_generator(config)
-    pictures.attention(generator, tmp_path / "attention.png")
+    pictures.attention(generator, tmp_path / "attention.png", classes_of(config))
     sheet = np.asarray(Image.open(tmp_path / "attention.png"))
     assert sheet.shape == (3 * 128, 8 * 128, 3)
     for seed in range(8):
@@ -77,15 +82,15 @@ def test_maps_are_made_of_one_face_at_a_time(tmp_path):
     generator = make_generator(PLAIN)
     seen = []
     generator.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    pictures.attention(generator, tmp_path / "attention.png")
+    pictures.attention(generator, tmp_path / "attention.png", Classes())
     assert seen == [1] * 8
 
 
 def test_classes_without_training_images_are_in_neither_picture(tmp_path):
-    generator = make_generator(CONDITIONAL)
-    pictures.faces(generator, tmp_path / "faces.png", (3, 0, 1))
+    generator, classes = make_generator(CONDITIONAL), Classes(tuple("abc"), (3, 0, 1))
+    pictures.faces(generator, tmp_path / "faces.png", classes)
     sheet = np.asarray(Image.open(tmp_path / "faces.png"))
-    pictures.attention(generator, tmp_path / "attention.png", (3, 0, 1))
+    pictures.attention(generator, tmp_path / "attention.png", classes)
     attention = np.asarray(Image.open(tmp_path / "attention.png"))
     for seed in range(8):
         expected, _ = face(generator, seed, classes=(0, 2))
@@ -97,7 +102,7 @@ def test_classes_without_training_images_are_in_neither_picture(tmp_path):
 
 def test_a_generator_without_attention_has_its_faces_alone(tmp_path):
     generator = make_generator(SaganConfig(image_size=32, z_dim=12, g_width=8, g_attention=()))
-    pictures.attention(generator, tmp_path / "attention.png")
+    pictures.attention(generator, tmp_path / "attention.png", Classes())
     assert Image.open(tmp_path / "attention.png").size == (8 * 128, 128)
 
 
@@ -105,8 +110,8 @@ def test_drawing_changes_neither_the_generator_nor_the_global_random_numbers(tmp
     generator = make_generator(PLAIN)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     random_numbers = torch.get_rng_state()
-    pictures.faces(generator, tmp_path / "faces.png")
-    pictures.attention(generator, tmp_path / "attention.png")
+    pictures.faces(generator, tmp_path / "faces.png", Classes())
+    pictures.attention(generator, tmp_path / "attention.png", Classes())
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_numbers)
 
@@ -202,7 +207,7 @@ def test_a_history_that_tells_nothing_of_it_draws_nothing(tmp_path, drawn):
 
 def test_a_picture_appears_whole_or_the_old_one_stays(tmp_path, monkeypatch):
     generator = make_generator(PLAIN)
-    pictures.faces(generator, tmp_path / "faces.png")
+    pictures.faces(generator, tmp_path / "faces.png", Classes())
     before = (tmp_path / "faces.png").read_bytes()
     save = Image.Image.save
 
@@ -213,6 +218,6 @@ def test_a_picture_appears_whole_or_the_old_one_stays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", save_half)
     with pytest.raises(OSError, match="No space left"):
-        pictures.faces(generator, tmp_path / "faces.png")
+        pictures.faces(generator, tmp_path / "faces.png", Classes())
     assert (tmp_path / "faces.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["faces.png"]

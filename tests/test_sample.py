@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sagan import checkpoint
+from sagan.classes import Classes
 from sagan.latents import SEEDS, from_seed, truncate
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sample import main
@@ -21,23 +22,23 @@ PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8, num_classes=3)
 
 
-def save(folder: Path, config: SaganConfig, class_names: tuple[str, ...], **options) -> Path:
+def save(folder: Path, config: SaganConfig, classes: Classes) -> Path:
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
     for name, parameter in generator.named_parameters():
         if not name.endswith(("norm.weight", "gain.weight")):
             parameter.data.normal_(0, 0.3)  # the weights networks start with give faces too much alike
-    checkpoint.save(folder, class_names, generator, discriminator, [], "", **options)
+    checkpoint.save(folder, classes, generator, discriminator, [], "")
     return folder
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Path:
-    return save(tmp_path_factory.mktemp("checkpoints") / "plain", PLAIN, ())
+    return save(tmp_path_factory.mktemp("checkpoints") / "plain", PLAIN, Classes())
 
 
 @pytest.fixture(scope="module")
 def conditional(tmp_path_factory) -> Path:
-    return save(tmp_path_factory.mktemp("checkpoints") / "conditional", CONDITIONAL, CLASSES)
+    return save(tmp_path_factory.mktemp("checkpoints") / "conditional", CONDITIONAL, Classes(CLASSES))
 
 
 def expected_faces(folder: Path, seeds: list[int], psi: float = 1, labels=None) -> np.ndarray:
@@ -116,7 +117,7 @@ def test_without_a_class_the_seed_chooses_and_all_classes_come_equally_often(con
 
 
 def test_without_a_class_those_that_had_no_training_image_are_left_out(tmp_path):
-    save(tmp_path / "model", CONDITIONAL, CLASSES, class_counts=(4, 0, 9))
+    save(tmp_path / "model", CONDITIONAL, Classes(CLASSES, (4, 0, 9)))
     run(tmp_path / "model", tmp_path / "x.npy", "--count", 5, "--seed", 3)
     expected = expected_faces(tmp_path / "model", [3, 4, 5, 6, 7], labels=[2, 0, 2, 0, 2])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)

@@ -21,6 +21,7 @@ from torch import nn
 
 from sagan import average_maps, checkpoint, inside
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.latents import from_seed
 from sagan.layers import ConditionalBatchNorm2d, Override, SelfAttention
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -53,7 +54,7 @@ def networks(config: SaganConfig) -> tuple[Generator, Discriminator]:
 
 def make_sampler(**changes) -> Sampler:
     config = SaganConfig(**{**vars(CONFIG), **changes})
-    return Sampler(*networks(config), CLASSES[: config.num_classes])
+    return Sampler(*networks(config), Classes(CLASSES[: config.num_classes]))
 
 
 def random_latents(count: int, size: int = CONFIG.z_dim) -> np.ndarray:
@@ -74,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
     """A checkpoint of an unconditional model."""
     target = tmp_path / "model"
     history = [{"step": 1.0, "images": 64.0}, {"step": 2.0, "images": 128.0}]
-    checkpoint.save(target, (), *networks(CONFIG), history, "# A card\n")
+    checkpoint.save(target, Classes(), *networks(CONFIG), history, "# A card\n")
     return target
 
 
@@ -433,7 +434,7 @@ def save_anew(folder: Path) -> None:
     discriminator = copy.deepcopy(networks(CONFIG)[1])
     discriminator.to_score.bias.data += 1000
     discriminator.attention["8x8"].gamma.data += 1
-    checkpoint.save(folder, (), Generator(CONFIG, spectral=False).eval(), discriminator, [], "")
+    checkpoint.save(folder, Classes(), Generator(CONFIG, spectral=False).eval(), discriminator, [], "")
 
 
 def test_a_checkpoint_that_a_run_saves_anew_stays_the_one_that_was_opened(folder):
@@ -787,7 +788,7 @@ def test_answers_are_the_same_where_the_default_is_float64(folder, request):
 def test_a_loaded_checkpoint_knows_what_it_is(folder):
     sampler = Sampler.load(str(folder))
     assert sampler.config == CONFIG
-    assert sampler.class_names == ()
+    assert sampler.classes == Classes()
     assert sampler.layers == ("8x8", "16x16")
     assert sampler.source == folder
     assert [row["images"] for row in sampler.history] == [64, 128]
@@ -798,9 +799,9 @@ def test_a_loaded_checkpoint_knows_what_it_is(folder):
 
 def test_a_conditional_checkpoint_knows_its_classes(tmp_path):
     config = SaganConfig(**{**vars(CONFIG), "num_classes": 3})
-    checkpoint.save(tmp_path / "model", CLASSES, *networks(config), [], "")
+    checkpoint.save(tmp_path / "model", Classes(CLASSES), *networks(config), [], "")
     sampler = Sampler.load(tmp_path / "model")
-    assert sampler.class_names == CLASSES
+    assert sampler.classes == Classes(CLASSES)
     assert sampler.faces(random_latents(3), np.arange(3)).shape == (3, 32, 32, 3)
 
 
@@ -809,14 +810,14 @@ def test_a_checkpoint_whose_pictures_are_not_finite_is_refused(tmp_path, classes
     config = SaganConfig(**{**vars(CONFIG), "num_classes": classes})
     generator, discriminator = copy.deepcopy(networks(config))
     target = tmp_path / "model"
-    checkpoint.save(target, CLASSES[:classes], generator, discriminator, [], "")
+    checkpoint.save(target, Classes(CLASSES[:classes]), generator, discriminator, [], "")
     assert Sampler.load(target).config == config
     with torch.no_grad():
         for module in generator.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_var.fill_(0)
                 module.running_mean.fill_(-3e38)  # finite, but what is taken from it and divided is not
-    checkpoint.save(target, CLASSES[:classes], generator, discriminator, [], "")
+    checkpoint.save(target, Classes(CLASSES[:classes]), generator, discriminator, [], "")
     with pytest.raises(CheckpointError) as refusal:
         Sampler.load(target)
     assert str(refusal.value) == f"'{target}' makes no pictures: its weights are too large to compute with."

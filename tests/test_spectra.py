@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sagan import checkpoint, spectra
+from sagan.classes import Classes
 from sagan.export import plain, ship, shippable
 from sagan.layers import singular_values
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -41,9 +42,9 @@ def save(folder: Path, generator: Generator, discriminator: Discriminator, keep:
     """The checkpoint that a run writes of these networks."""
     config = generator.config
     companions = {"spectra.safetensors": spectra.measure(generator, discriminator)} if keep else None
-    names = tuple(map(str, range(config.num_classes)))
-    networks = shippable(generator), plain(discriminator)
-    checkpoint.save(folder, names, *networks, [], "", companions=companions)
+    classes = Classes(tuple(map(str, range(config.num_classes))))
+    networks = shippable(generator, classes), plain(discriminator)
+    checkpoint.save(folder, classes, *networks, [], "", companions=companions)
     return folder
 
 
@@ -148,7 +149,7 @@ def test_the_sampler_shows_every_layer_before_and_after_normalisation(tmp_path, 
 def test_a_checkpoint_from_before_there_was_such_a_file_shows_what_it_has_without_a_warning(tmp_path):
     networks = in_training(PLAIN)
     folder = save(tmp_path / "model", *networks, keep=False)
-    twins = shippable(networks[0]), plain(networks[1])
+    twins = shippable(networks[0], Classes()), plain(networks[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for sampler in (Sampler.load(folder), Sampler(*twins)):

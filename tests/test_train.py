@@ -477,7 +477,8 @@ def test_a_run_with_labels_makes_a_model_with_classes(make_images):
     make_images(4)
     write_labels([f"000{i}.png,{i % 2},{i // 2}" for i in range(4)], "name,Male,Smiling")
     assert start("--steps", 1, "--labels", "labels.csv", "--label-columns", "Male,Smiling") == 0
-    config, names = checkpoint.load_config(Path("runs/one/checkpoint"))
+    config, classes = checkpoint.load_config(Path("runs/one/checkpoint"))
+    names = classes.names
     assert config.num_classes == 4
     assert names == ("not Male, not Smiling", "not Male, Smiling", "Male, not Smiling", "Male, Smiling")
     assert (
@@ -491,9 +492,9 @@ def test_classes_of_no_image_are_named(capsys, make_images):
     assert start("--steps", 1, "--labels", "labels.csv", "--label-columns", "Male,Smiling") == 0
     said = capsys.readouterr().out
     assert "2 classes have no image and will not be learned, for example 'not Male, Smiling'." in said
-    assert checkpoint.load_class_counts(Path("runs/one/checkpoint")) == (2, 0, 1, 0)
+    assert checkpoint.load_config(Path("runs/one/checkpoint"))[1].counts == (2, 0, 1, 0)
     sampler = Sampler.load("runs/one")
-    assert sampler.classes == (0, 2)
+    assert sampler.classes.learned == (0, 2)
     latents = np.stack([from_seed(seed, sampler.config.z_dim) for seed in range(8)])
     shown = sampler.faces(latents, np.array([0, 2] * 4)).astype(int)
     assert np.abs(sampler.film.moments[-1]["faces"] - shown).max() <= 1
@@ -507,7 +508,7 @@ def test_a_measured_run_generates_its_classes_as_often_as_they_are(monkeypatch, 
     write_labels([f"000{i}.png,{int(i == 0)}" for i in range(5)], "name,Male")
     shown = []
     generate = metrics.generate
-    monkeypatch.setattr(metrics, "generate", lambda *given: shown.append(given[3]) or generate(*given))
+    monkeypatch.setattr(metrics, "generate", lambda *given: shown.append(given[2]) or generate(*given))
     options = ("--labels", "labels.csv", "--label-columns", "Male", *MEASURE, *COLOURS)
     assert start("--steps", 1, *options) == 0
     assert [np.bincount(labels).tolist() for labels in shown] == [[8, 2]]

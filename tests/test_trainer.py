@@ -25,6 +25,7 @@ from sagan import checkpoint, learner, pictures, spectra, stopwatch, trainer
 from sagan.augment import augment
 from sagan.card import model_card, summary
 from sagan.checkpoint import CheckpointError
+from sagan.classes import Classes
 from sagan.data import ImageSet, batch_flips, batch_indices
 from sagan.export import plain, ship, shippable
 from sagan.film import shoot
@@ -784,7 +785,7 @@ def test_the_checkpoint_holds_the_averaged_generator_the_raw_one_and_the_discrim
     run = make(tmp_path, steps=3, ema_kimg=0.01, g_lr=0.01)
     run.train()
     for name, network in (
-        ("generator", shippable(run.averaged)),
+        ("generator", shippable(run.averaged, Classes())),
         ("generator_raw", plain(run.generator)),
         ("discriminator", plain(run.discriminator)),
     ):
@@ -816,7 +817,7 @@ def test_the_checkpoint_holds_the_singular_values_of_the_averaged_generator_and_
 def test_a_run_films_itself_from_before_its_first_update_to_the_checkpoint(tmp_path):
     data = random_images()
     run = make(tmp_path, data, steps=19, d_steps=2, g_lr=0.01)
-    start = shoot(run.snapshot(), 0, 0)
+    start = shoot(run.snapshot(), 0, 0, Classes())
 
     def stop() -> None:
         if run.step == 17:
@@ -831,7 +832,7 @@ def test_a_run_films_itself_from_before_its_first_update_to_the_checkpoint(tmp_p
     film = Sampler.load(tmp_path).film
     assert film.steps == [0, 16, 19]
     assert [int(moment["images"]) for moment in film.moments] == [0, 128, 152]
-    end = shoot(run.snapshot(), 19, 152)
+    end = shoot(run.snapshot(), 19, 152, Classes())
     for moment, expected in ((film.moments[0], start), (film.moments[-1], end)):
         for name, array in expected.items():
             np.testing.assert_array_equal(moment[name], array)
@@ -853,16 +854,17 @@ def test_a_generator_with_classes_is_shipped_with_the_statistics_of_the_mixture_
     labels = np.array([0] * 20 + [2] * 2)
     run = make(tmp_path, ImageSet(images, labels, CLASS_NAMES), steps=3, g_lr=0.01)
     run.train()
-    assert_same(run.snapshot().state_dict(), shippable(run.averaged, (20, 0, 2)).state_dict())
+    expected = shippable(run.averaged, Classes(CLASS_NAMES, (20, 0, 2)))
+    assert_same(run.snapshot().state_dict(), expected.state_dict())
     name = "blocks.1.norm.norm.running_mean"
-    equally_often = shippable(run.averaged).state_dict()[name]
+    equally_often = shippable(run.averaged, Classes(CLASS_NAMES)).state_dict()[name]
     assert not torch.allclose(run.snapshot().state_dict()[name], equally_often)
 
 
 def test_a_run_with_classes_keeps_their_names(tmp_path):
     run = make(tmp_path, random_images(22, 3), steps=1)
     run.train()
-    assert Sampler.load(tmp_path).class_names == CLASS_NAMES
+    assert Sampler.load(tmp_path).classes.names == CLASS_NAMES
     assert "- Classes: dark; bright; red\n" in model_card(run, run.about)
 
 
@@ -965,7 +967,7 @@ def test_the_averaged_generator_is_measured_as_it_is_shipped(tmp_path):
     run.measure = lambda generator: seen.append(generator) or {"frechet_distance": 1.0}
     run.measure_kimg = 100
     run.train()
-    expected = shippable(run.averaged).state_dict()
+    expected = shippable(run.averaged, Classes()).state_dict()
     assert_same(seen[0].state_dict(), expected)
     assert not seen[0].training
 
@@ -974,7 +976,7 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     run = make(tmp_path, steps=4, g_lr=0.01)
     measuring(run, 0.004, [3.0, 1.0, 1.0, 2.0])
     kept = {}
-    after_each_step(run, lambda: kept.update({run.step: shippable(run.averaged).state_dict()}))
+    after_each_step(run, lambda: kept.update({run.step: shippable(run.averaged, Classes()).state_dict()}))
     assert run.train()
     best = tmp_path / "best"
     assert {path.name for path in best.iterdir()} == {
@@ -1060,7 +1062,7 @@ def test_a_snapshot_from_before_weights_were_loaded_is_not_that_of_the_run(tmp_p
     assert run.step == 0
     z = torch.randn(2, CONFIG.z_dim)
     faces = run.snapshot()(z)
-    torch.testing.assert_close(faces, shippable(run.averaged)(z))
+    torch.testing.assert_close(faces, shippable(run.averaged, Classes())(z))
     assert not torch.allclose(faces, before(z), atol=1e-3)
 
 

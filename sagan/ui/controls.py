@@ -11,7 +11,7 @@ import gradio as gr
 from sagan import heatmaps, latents
 from sagan.ui import texts
 from sagan.ui.components import view
-from sagan.ui.current import CurrentFace, class_name, describe, first_class, from_link
+from sagan.ui.current import CurrentFace, describe, first_class, from_link
 from sagan.ui.lab import view_from_link
 from sagan.ui.work import CHOICE, INTERACTIVE, failed, in_worker, within
 
@@ -135,10 +135,10 @@ def other_end(sampler: "Sampler", seed: int, seed_b: int) -> int:
 
 def classes(sampler: "Sampler") -> list[tuple[str, int]]:
     """The classes to choose from, by what they are called; of those that were not learned it says so."""
-    names = [(class_name(sampler, label), label) for label in range(sampler.config.num_classes)]
+    learned = sampler.classes.learned
     return [
-        (name if label in sampler.classes else texts.NOT_LEARNED.format(name=name), label)
-        for name, label in names
+        (name if label in learned else texts.NOT_LEARNED.format(name=name), label)
+        for label, name in enumerate(sampler.classes.names)
     ]
 
 

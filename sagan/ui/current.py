@@ -59,15 +59,13 @@ def check_label(label: Any, num_classes: int) -> int | None:
 
 
 def class_name(sampler: "Sampler", label: int | None) -> str:
-    """What a class is called: its number where it has no name; "" without a class."""
-    if label is None:
-        return ""
-    return sampler.class_names[label] if sampler.class_names else str(label)
+    """What a class is called; "" without a class."""
+    return "" if label is None else sampler.classes.names[label]
 
 
 def first_class(sampler: "Sampler") -> int | None:
     """The class to begin with, one that was learned; None without classes."""
-    return sampler.classes[0] if sampler.classes else None
+    return next(iter(sampler.classes.learned), None)
 
 
 def labels_of(label: int | None, count: int = 1) -> np.ndarray | None:

@@ -10,7 +10,6 @@ import numpy as np
 from sagan import film
 from sagan.checkpoint import FILM
 from sagan.losses import PENALTIES
-from sagan.seeds import labels_in_turn
 from sagan.ui import texts
 from sagan.ui.attention import layer_props
 from sagan.ui.components import view
@@ -36,7 +35,7 @@ def training_tab(controls: Controls) -> None:
     if not filmed and not charts:
         return
     attends = bool(sampler.layers)
-    labels = labels_in_turn(film.SEEDS, sampler.classes) if sampler.classes else []
+    labels = sampler.classes.in_turn(film.SEEDS) or []
     words = texts.ATTENTION | texts.TRAINING
     if not attends:
         words |= {"face": words["face_plain"], "help": words["help_plain"]}
@@ -76,8 +75,8 @@ def training_tab(controls: Controls) -> None:
 
     async def pick(event: gr.EventData, asked: float, seed_b: int) -> tuple:
         seed = number_of(event, "seed", MAX_SEED)
-        label = labels_in_turn([seed], sampler.classes)[0] if sampler.classes else None
-        face = CurrentFace(seed, seed_b, label=label)
+        labels = sampler.classes.in_turn([seed])
+        face = CurrentFace(seed, seed_b, label=labels[0] if labels else None)
         return seed, 0, 1, face.label, await controls.describe(asked, face)
 
     training.want(want, None, training, **CHOICE).failure(None, js=failed(training))

@@ -10,6 +10,7 @@ import torch
 from screen import opening
 
 from sagan import export
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import CuratedFace, Sampler
 from sagan.ui import build_app, launch_options, texts
@@ -34,21 +35,22 @@ CURATED = (
 )
 
 
-def random_sampler(num_classes: int = 0) -> Sampler:
+def random_sampler(*names: str, counts: tuple[int, ...] = ()) -> Sampler:
     """A sampler over small random networks: seeds differ, and logits spread by 2 in both attention layers."""
-    config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=num_classes)
+    classes = Classes(names, counts)
+    config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=len(names))
     generator, discriminator = Generator(config, spectral=False), Discriminator(config, spectral=False)
     with torch.no_grad(), pytest.MonkeyPatch.context() as quick:
         quick.setattr(export, "CALIBRATION_IMAGES", 64)
-        export.measure_batch_norm(generator)
+        export.measure_batch_norm(generator, classes)
         for name, layer in generator.attention.items():
             layer.gamma.copy_(torch.empty(()).uniform_(1, 2) * (torch.randint(2, ()) * 2 - 1))
-            labels = torch.zeros(1, dtype=int) if num_classes else None
+            labels = torch.zeros(1, dtype=int) if names else None
             q, k = generator(torch.randn(1, config.z_dim), labels, extras="queries_keys")[1][name]
             scale = 2 / (q @ k.transpose(1, 2)).std()
             layer.query.weight *= scale
             layer.query.bias *= scale
-    return Sampler(generator, discriminator)
+    return Sampler(generator, discriminator, classes)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,17 +101,13 @@ def sampler() -> Sampler:
 
 @pytest.fixture(scope="session")
 def with_classes() -> Sampler:
-    sampler = random_sampler(num_classes=3)
-    sampler.class_names = ("none", "smiling", "bearded")
-    return sampler
+    return random_sampler("none", "smiling", "bearded")
 
 
 @pytest.fixture(scope="session")
 def half_learned() -> Sampler:
     """A model one of whose three classes had no training images."""
-    sampler = random_sampler(num_classes=3)
-    sampler.class_names, sampler.classes = ("none", "smiling", "bearded"), (1, 2)
-    return sampler
+    return random_sampler("none", "smiling", "bearded", counts=(0, 5, 9))
 
 
 @pytest.fixture(scope="session")

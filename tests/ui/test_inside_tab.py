@@ -16,6 +16,7 @@ from randomness import draw, fresh_rng
 from screen import painted
 
 from sagan import checkpoint, latents, spectra
+from sagan.classes import Classes
 from sagan.export import plain
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -40,7 +41,7 @@ def trained(tmp_path_factory) -> Sampler:
             for layer in network.attention.values():
                 layer.gamma.normal_()
     companions = {checkpoint.SPECTRA: spectra.measure(*networks)}
-    checkpoint.save(folder, (), *map(plain, networks), [], "# Trained", companions=companions)
+    checkpoint.save(folder, Classes(), *map(plain, networks), [], "# Trained", companions=companions)
     return Sampler.load(folder)
 
 

@@ -15,6 +15,7 @@ from randomness import draw
 from screen import HeldRequests, gamma_text, painted, translate
 
 from sagan import average_maps, checkpoint, heatmaps, latents
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import save, texts
@@ -265,7 +266,7 @@ def averaged(tmp_path_factory) -> Sampler:
         for layer in network.attention.values():
             layer.gamma.data.normal_()
             layer.query.weight.data *= 8
-    checkpoint.save(folder, (), *networks, [], "# Averaged")
+    checkpoint.save(folder, Classes(), *networks, [], "# Averaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(average_maps, "LOW", -7)
         average_maps.write(folder, 3)

@@ -16,6 +16,7 @@ from randomness import draw
 from screen import HeldRequests, chosen_tab
 
 from sagan import heatmaps, latents
+from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
 from sagan.ui import lesson, texts, worksheet
@@ -170,7 +171,8 @@ def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, w
     for model, name in ((sampler, "seed 12"), (with_classes, f"seed {START_SEED}, none,")):
         seed = int(name.split()[1].strip(","))
         z, farther = latents.from_seed(seed, 16), 0
-        maps = {side: model.attention(z, f"{side}x{side}", 0 if model.classes else None) for side in (16, 32)}
+        label = next(iter(model.classes.learned), None)
+        maps = {side: model.attention(z, f"{side}x{side}", label) for side in (16, 32)}
         for row in range(32):
             for column in range(32):
                 coarse, fine = (
@@ -891,7 +893,7 @@ def test_the_worksheet_of_a_model_with_classes_names_the_one_that_it_is_about(ha
     assert "Set the seed to 5 and truncation to 1, the class to “smiling”; " in html.unescape(sheet)
     assert "?seed=5&psi=1&pins=6-57&class=1" in html.unescape(sheet)
     of_class = copy.copy(half_learned)
-    of_class.classes = (2,)
+    of_class.classes = Classes(of_class.classes.names, (0, 0, 9))
     assert worksheet.figures(half_learned, 5, [6, 57]) != worksheet.figures(of_class, 5, [6, 57])
 
 

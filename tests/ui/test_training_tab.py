@@ -25,6 +25,7 @@ from screen import (
 )
 
 from sagan import checkpoint
+from sagan.classes import Classes
 from sagan.film import Film, shoot
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sampler import Sampler
@@ -60,8 +61,9 @@ def filmed(tmp_path_factory) -> Sampler:
     """A checkpoint with a film of other networks at each of five moments, and a history of 20 rows."""
     folder = tmp_path_factory.mktemp("filmed") / "model"
     generators = [random_generator() for _ in STEPS]
-    film = Film(CONFIG, [shoot(g, s, s * BATCH) for s, g in zip(STEPS[:-1], generators, strict=False)])
-    tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1])
+    earlier = zip(STEPS[:-1], generators, strict=False)
+    film = Film(CONFIG, [shoot(g, s, s * BATCH, Classes()) for s, g in earlier])
+    tensors = film.ending_with(STEPS[-1], STEPS[-1] * BATCH, generators[-1], Classes())
     rng = fresh_rng()
     history = [
         {"step": step, "images": step * BATCH, "d_loss": float(rng.normal()), "g_loss": float(rng.normal())}
@@ -70,7 +72,7 @@ def filmed(tmp_path_factory) -> Sampler:
         for step in range(2, 42, 2)
     ]
     networks = generators[-1], Discriminator(CONFIG, spectral=False)
-    checkpoint.save(folder, (), *networks, history, "# Filmed", companions={checkpoint.FILM: tensors})
+    checkpoint.save(folder, Classes(), *networks, history, "# Filmed", companions={checkpoint.FILM: tensors})
     return Sampler.load(folder)
 
 
@@ -450,8 +452,9 @@ def with_labels(tmp_path) -> Sampler:
     """A checkpoint of three classes, without attention in the generator, and its film."""
     config = SaganConfig(g_width=8, d_width=8, z_dim=16, num_classes=3, g_attention=())
     networks = Generator(config, spectral=False).eval(), Discriminator(config, spectral=False)
-    film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0])}
-    checkpoint.save(tmp_path / "model", ("a", "b", "c"), *networks, [], "", companions=film)
+    classes = Classes(("a", "b", "c"))
+    film = {checkpoint.FILM: Film(config).ending_with(40, 40 * BATCH, networks[0], classes)}
+    checkpoint.save(tmp_path / "model", classes, *networks, [], "", companions=film)
     return Sampler.load(tmp_path / "model")
 
 
@@ -479,7 +482,7 @@ def test_each_of_many_layers_has_a_line_of_its_own(new_page, serve, tmp_path):
     networks = Generator(config, spectral=False), Discriminator(config, spectral=False)
     gammas = {f"g_gamma_{side}x{side}": side / 100 for side in config.g_attention}
     history = [{"step": step, "images": step * BATCH} | gammas for step in (10, 20)]
-    checkpoint.save(tmp_path / "model", (), *networks, history, "")
+    checkpoint.save(tmp_path / "model", Classes(), *networks, history, "")
     page = new_page(serve(Sampler.load(tmp_path / "model")))
     page.get_by_role("tab", name="Training", exact=True).click()
     page.wait_for_selector("#training-view [data-step]")
@@ -638,7 +641,7 @@ def test_pictures_and_charts_have_room_on_any_screen(new_page, filmed_address):
 
 
 def test_the_film_of_classes_leaves_out_those_without_training_images(new_page, serve, with_labels):
-    with_labels.classes = (1, 2)
+    with_labels.classes = Classes(with_labels.classes.names, (0, 5, 9))
     page = new_page(serve(with_labels))
     page.wait_for_function("globalThis.sagan?.face")
     page.get_by_role("tab", name="Training", exact=True).click()
@@ -736,8 +739,8 @@ def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, fi
     folder = shutil.copytree(filmed.source, tmp_path / "model")
     page = new_page(serve(Sampler.load(folder)))
     later, networks = random_generator(), Discriminator(CONFIG, spectral=False)
-    film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later)}
-    checkpoint.save(folder, (), later, networks, [], "# Later", companions=film)
+    film = {checkpoint.FILM: Film(CONFIG).ending_with(99, 99 * BATCH, later, Classes())}
+    checkpoint.save(folder, Classes(), later, networks, [], "# Later", companions=film)
     assert Sampler.load(folder).film.steps == [99]
     open_training(page)
     assert part(page, ".moment").text_content() == "Step 40 · 2,560 images shown"
