@@ -25,13 +25,15 @@ CHUNK = 16  # faces asked for at once
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 130 after Ctrl-C. Options that cannot be met exit with status 2.
 
-    The file appears when it is complete, or not at all.
+    The file appears when it is complete, or not at all; one that exists is replaced only with --overwrite.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     out = options.out
     try:
         write = _writer(out)
+        if out.exists() and not options.overwrite:
+            raise ValueError(f"'{out}' exists: name another --out, or add --overwrite.")
         if options.count < 1:
             raise ValueError(f"--count must be at least 1, but was {options.count}.")
         seeds = sheet_seeds(options.seed, options.count)
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
     )
+    add("--overwrite", action="store_true", help="replace --out where it exists (default: refuse)")
     add("--seed", type=int, default=0, help="seed of the first face; the next have the next (default: 0)")
     add(
         "--truncation",

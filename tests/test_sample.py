@@ -125,10 +125,22 @@ def test_without_a_class_those_that_had_no_training_image_are_left_out(tmp_path)
 # All or nothing
 
 
-def test_an_older_file_is_replaced(plain, tmp_path):
+@pytest.mark.parametrize("ending", ["npy", "zip", "png"])
+def test_a_file_that_exists_is_refused_before_anything_is_read_and_stays(
+    plain, tmp_path, monkeypatch, capsys, ending
+):
+    monkeypatch.setattr(Sampler, "load", lambda *_: pytest.fail("a checkpoint was read"))
+    out = tmp_path / f"x.{ending}"
+    out.write_text("photographs")
+    assert refused(capsys, plain, out) == f"'{out}' exists: name another --out, or add --overwrite."
+    assert out.read_text() == "photographs" and names(tmp_path) == [out.name]
+
+
+def test_with_overwrite_a_file_that_exists_is_replaced_and_another_one_made(plain, tmp_path):
     (tmp_path / "x.npy").write_text("old")
-    run(plain, tmp_path / "x.npy", "--count", 1)
-    assert np.load(tmp_path / "x.npy").shape == (1, 32, 32, 3)
+    for name in ("x.npy", "new.npy"):
+        assert run(plain, tmp_path / name, "--count", 1, "--overwrite") == 0
+        assert np.load(tmp_path / name).shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=repr)
@@ -148,11 +160,11 @@ def test_a_command_that_is_stopped_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(Sampler, "faces", stop_in_the_second_chunk)
     if isinstance(error, KeyboardInterrupt):
-        assert run(plain, out) == 130
+        assert run(plain, out, "--overwrite") == 130
         assert capsys.readouterr().err.endswith(f"Stopped; '{out}' was not written.\n")
     else:
         with pytest.raises(SystemExit, match="2"):
-            run(plain, out)
+            run(plain, out, "--overwrite")
         assert capsys.readouterr().err.endswith(
             f"error: '{out}' could not be written: No space left on device.\n"
         )
@@ -239,6 +251,7 @@ def test_help_names_every_option_with_its_default(help_of):
         "--checkpoint CHECKPOINT folder or Hub id (default: checkpoints/celeba64)",
         "--count COUNT how many faces (default: 64)",
         "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
+        "--overwrite replace --out where it exists (default: refuse)",
         "(default: 0)",
         "less variety and often cleaner faces (default: 1.0)",
         "(default: the seeds go through them in turn)",
