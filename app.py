@@ -11,7 +11,7 @@ except ImportError:
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 
-from sagan.commands import CHECKPOINT
+from sagan.commands import CHECKPOINT, run_program
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 
@@ -71,4 +71,4 @@ if spaces is not None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -27,7 +27,7 @@ import torch
 
 from sagan import checkpoint
 from sagan.card import summary
-from sagan.commands import Unheard, refusal
+from sagan.commands import refusal, run_program
 from sagan.data import DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
@@ -589,5 +589,4 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = Unheard(sys.stdout), Unheard(sys.stderr)
-    sys.exit(main())
+    run_program(main)

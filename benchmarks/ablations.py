@@ -24,7 +24,7 @@ import torch
 import train
 from benchmarks.common import add_measuring, elapsed, measuring, random_images
 from sagan import checkpoint, heatmaps
-from sagan.commands import refusal
+from sagan.commands import refusal, run_program
 from sagan.data import ImageSet
 from sagan.device import pick_device
 from sagan.learner import Learner
@@ -180,4 +180,4 @@ def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
+from sagan.commands import run_program
 from sagan.data import ImageSet, to_batch
 from sagan.device import has_native_bf16, pick_device
 from sagan.learner import BEFORE_CAPTURE, Learner
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, prints_result=True)

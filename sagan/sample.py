@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
-from sagan.commands import add_checkpoint
+from sagan.commands import add_checkpoint, run_program
 from sagan.heatmaps import sheet
 from sagan.latents import from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
@@ -147,4 +147,4 @@ def _writer(out: Path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -1,5 +1,6 @@
 """The sampling command: what it writes, that it writes all or nothing, and what it refuses."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -188,6 +189,14 @@ def test_ctrl_c_ends_the_real_command_and_leaves_nothing(plain, tmp_path):
     assert child.returncode == 130
     assert rest.endswith(f"Stopped; '{tmp_path / 'x.npy'}' was not written.\n")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("output", [">&- 2>&-", "2> /dev/full"], ids=["closed", "full"])
+def test_faces_are_written_where_nobody_sees_the_progress(plain, tmp_path, output):
+    command = f"'{sys.executable}' -m sagan.sample --checkpoint '{plain}' --count 2 --out x.npy {output}"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env).returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected_faces(plain, [0, 1]))
 
 
 # Refusals
