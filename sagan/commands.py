@@ -8,13 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-CHECKPOINT = "checkpoints/celeba64"  # in this repository
+REPOSITORY = Path(__file__).parents[1]
+CHECKPOINT = str(REPOSITORY / "checkpoints/celeba64")  # or a Hub id, "owner/name"
+SHORT = CHECKPOINT.removeprefix(f"{REPOSITORY}{os.sep}")  # as --help has it
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The option --checkpoint, as a folder or a Hub id."""
-    described = "folder or Hub id (default: %(default)s)"
-    parser.add_argument("--checkpoint", default=CHECKPOINT, help=described)
+    described = f"folder or Hub id (default: {SHORT})"
+    parser.add_argument("--checkpoint", type=_there, default=CHECKPOINT, help=described)
+
+
+def _there(checkpoint: str) -> str:
+    """Refuses the default where the package was installed without what else is in the repository."""
+    if checkpoint == CHECKPOINT != SHORT and not Path(checkpoint).parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"'{SHORT}' of the repository is not beside this package: name a folder or a Hub id"
+        )
+    return checkpoint
 
 
 def refusal(error: OSError) -> str:

@@ -5,6 +5,7 @@ import ast
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,13 +23,48 @@ PROGRAMS = [
 ]
 
 
-def test_the_checkpoint_of_the_commands_is_the_shipped_one_unless_another_is_named(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
+@pytest.fixture
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     add_checkpoint(parser)
+    return parser
+
+
+def test_the_checkpoint_of_the_commands_is_the_shipped_one_from_any_folder_unless_another_is_named(
+    parser, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)  # where "checkpoints/celeba64" could only be somebody's on the Hub
     assert parser.parse_args([]).checkpoint == CHECKPOINT
-    assert checkpoint.find(CHECKPOINT) == Path("checkpoints/celeba64")
+    assert checkpoint.find(CHECKPOINT) == ROOT / "checkpoints/celeba64"
     assert parser.parse_args(["--checkpoint", "owner/name"]).checkpoint == "owner/name"
+
+
+def test_a_package_without_the_repository_asks_for_a_checkpoint_and_never_the_hub(tmp_path):
+    shutil.copytree(ROOT / "sagan", tmp_path / "site" / "sagan")
+    hub = tmp_path / "site" / "huggingface_hub.py"
+    hub.write_text("def snapshot_download(*_, **__):\n    print('asked')\nmodel_info = snapshot_download\n")
+    command = [sys.executable, "-m", "sagan.average_maps"]
+    env = {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(
+        "error: argument --checkpoint: 'checkpoints/celeba64' of the repository is not beside this package: "
+        "name a folder or a Hub id"
+    )
+
+
+@pytest.mark.parametrize("named", ["owner/name", "checkpoints/mine", "/somewhere/mine"])
+def test_an_own_checkpoint_may_stand_in_the_place_of_the_shipped_one(tmp_path, named):
+    shutil.copytree(ROOT / "sagan", tmp_path / "sagan")
+    source = (tmp_path / "sagan" / "commands.py").read_text()
+    shipped = 'CHECKPOINT = str(REPOSITORY / "checkpoints/celeba64")'
+    assert source.count(shipped) == 1
+    (tmp_path / "sagan" / "commands.py").write_text(source.replace(shipped, f"CHECKPOINT = {named!r}"))
+    code = "import argparse, sagan.commands as c; p = argparse.ArgumentParser(); c.add_checkpoint(p); "
+    code += "print(p.format_help(), p.parse_args([]).checkpoint, sep='')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"(default: {named})" in done.stdout and done.stdout.splitlines()[-1] == named
 
 
 @pytest.mark.parametrize(
