@@ -32,7 +32,7 @@ import torch
 
 from sagan import checkpoint
 from sagan.card import summary
-from sagan.data import DataError, class_names, load_images, reads
+from sagan.data import WORKERS, DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
@@ -205,13 +205,12 @@ def build_parser() -> argparse.ArgumentParser:
         "once as a CUDA graph and launched as a whole, which is faster and computes the same)"
     )
     add("--no-capture", dest="capture", action="store_false", default=None, help=launching)
-    cores = os.cpu_count() or 1
     add(
         "--workers",
         type=_count,
-        default=cores,
+        default=WORKERS,
         metavar="N",
-        help="threads that decode images (default all cores)",
+        help="threads that decode images (default all cores, at most 32)",
     )
     default = {name: f"(default {steps})" for name, steps in INTERVALS.items()}
     add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar {default['log_every']}")

@@ -33,6 +33,7 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".av
 MAX_UNREADABLE = 0.01  # share of the images
 MAX_ASPECT = 100  # of the longer side to the shorter one: resizing a thread of pixels would take gigabytes
 MAX_LABEL_COLUMNS = 13  # 8,192 classes
+WORKERS = min(os.cpu_count() or 1, 32)  # threads that decode images
 CACHE_VERSION = 1  # to be raised when the same files would decode to other bytes
 
 # Images are decoded side by side, so threads inside one AVIF image only cost (measured: two thirds).
@@ -89,7 +90,7 @@ def load_images(
     crop: int | None = None,
     labels: str | Path | None = None,
     label_columns: str | Sequence[str] = (),
-    workers: int = os.cpu_count() or 1,
+    workers: int = WORKERS,
     cache: str | Path = ".cache/images",
 ) -> ImageSet:
     """Decode the images of all sources to image_size x image_size, or open what an earlier call decoded.
@@ -319,7 +320,7 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
             sources = {file.source for file in files if file.source.is_file()}
             archives = {source: stack.enter_context(zipfile.ZipFile(source)) for source in sources}
             out = stack.enter_context((building / "images.u8").open("wb"))
-            pool = stack.enter_context(ThreadPool(workers))
+            pool = stack.enter_context(_start_threads(workers))
             decoded = pool.imap(lambda file: _decode(file, archives, crop, transform), files, chunksize=16)
             for i, image in enumerate(tqdm(decoded, "Decoding images", len(files), unit="image")):
                 if not isinstance(image, _Rejected):
@@ -343,6 +344,15 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
                     building.rename(entry)
     except OSError as error:
         raise DataError(f"the decoded images can't be written to {entry.parent}: {error}") from error
+
+
+def _start_threads(count: int) -> ThreadPool:
+    try:
+        return ThreadPool(count)
+    except (RuntimeError, AttributeError) as error:  # the second where it would end those that it has
+        raise DataError(
+            f"the system starts no {count} threads to decode images; choose fewer --workers"
+        ) from error
 
 
 def _check_rejected(files: list[_File], crop: int | None, small: dict, unreadable: dict) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from sagan import data
 from sagan.data import (
     DataError,
@@ -312,6 +314,28 @@ def test_images_one_folder_deeper_are_the_same_images(load, make_images, tmp_pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
+@pytest.mark.parametrize("most", [0, 3, 10])
+def test_a_system_that_starts_too_few_threads_is_one_sentence(load, make_images, monkeypatch, tmp_path, most):
+    folder, start, started = make_images(3), threading.Thread.start, []
+
+    def limited(thread):
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        sentence = error_of(load, [folder], 8, workers=9)
+    assert sentence == "the system starts no 9 threads to decode images; choose fewer --workers"
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(load([folder], 8, workers=9)) == 3
+
+
+def test_no_more_threads_decode_than_are_of_use():
+    assert data.WORKERS == min(os.cpu_count() or 1, 32) == train.build_parser().get_default("workers")
+
+
 def test_the_cache_is_synced_before_it_counts(load, make_images, monkeypatch):
     synced, fsync = set(), os.fsync
 
