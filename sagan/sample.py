@@ -18,12 +18,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
+from sagan.device import is_lack_of_memory
 from sagan.heatmaps import sheet
-from sagan.latents import from_seeds, sheet_seeds, truncate
+from sagan.latents import SEEDS, check_seed, from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
 from sagan.seeds import labels_in_turn
 
 CHUNK = 16  # faces asked for at once
+
+Drawn = tuple[int, np.ndarray]  # a seed and its face, uint8 (S, S, 3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,17 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write = _writer(out)
         if out.exists() and not options.overwrite:
             raise ValueError(f"'{out}' exists: name another --out, or add --overwrite.")
-        if options.count < 1:
-            raise ValueError(f"--count must be at least 1, but was {options.count}.")
-        seeds = sheet_seeds(options.seed, options.count)
+        if not 1 <= options.count <= SEEDS:
+            raise ValueError(
+                f"--count must be from 1 to {SEEDS}, the number of seeds, but was {options.count}."
+            )
+        check_seed(options.seed)
         sampler = Sampler.load(options.checkpoint)
-        labels = _labels(sampler, seeds, options.class_)
-        latents = from_seeds(seeds, sampler.config.z_dim)
+        classes = _classes(sampler, options.class_)
+        truncate(np.zeros(1), options.truncation)  # refused now rather than behind the progress bar
         # Closed before anything else is printed, or the progress bar would have the last word.
-        with closing(_draw(sampler, truncate(latents, options.truncation), labels)) as faces:
-            replace_file(out, lambda path: write(path, faces, seeds, sampler.config.image_size))
+        with closing(_draw(sampler, options, classes)) as faces:
+            replace_file(out, lambda path: write(path, faces, options.count, sampler.config.image_size))
     except ValueError as error:
         parser.error(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        parser.error("There is too little memory: choose a smaller --count, or end what else uses it.")
     except OSError as error:
         parser.error(f"'{out}' could not be written: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -87,46 +96,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _labels(sampler: Sampler, seeds: list[int], chosen: str | None) -> np.ndarray | None:
-    """The label of every seed: the chosen class, by name or index, or else those learned, in turn."""
+def _classes(sampler: Sampler, chosen: str | None) -> tuple[int, ...]:
+    """The classes to draw in turn: the chosen one, by name or index, or else all that were learned."""
     names = sampler.class_names
-    if not names:
-        if chosen is not None:
-            raise ValueError(f"There is no class '{chosen}': this model has none; leave --class out.")
-        return None
     if chosen is None:
-        return np.array(labels_in_turn(seeds, sampler.classes))
+        return sampler.classes
+    if not names:
+        raise ValueError(f"There is no class '{chosen}': this model has none; leave --class out.")
     if chosen in names:
-        return np.full(len(seeds), names.index(chosen))
+        return (names.index(chosen),)
     if chosen in map(str, range(len(names))):
-        return np.full(len(seeds), int(chosen))
+        return (int(chosen),)
     there = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
     raise ValueError(f"There is no class '{chosen}': this model has {there}.")
 
 
 def _draw(
-    sampler: Sampler, latents: np.ndarray, labels: np.ndarray | None
-) -> Generator[np.ndarray, None, None]:
-    """Yield the faces one by one behind a progress bar."""
-    with tqdm(total=len(latents), unit=" faces", desc="Sampling") as bar:
-        for start in range(0, len(latents), CHUNK):
-            part = slice(start, start + CHUNK)
-            for face in sampler.faces(latents[part], None if labels is None else labels[part]):
-                yield face
+    sampler: Sampler, options: argparse.Namespace, classes: Sequence[int]
+) -> Generator[Drawn, None, None]:
+    """Yield each seed and its face behind a progress bar, a chunk in memory at a time."""
+    with tqdm(total=options.count, unit=" faces", desc="Sampling") as bar:
+        for start in range(0, options.count, CHUNK):
+            seeds = sheet_seeds((options.seed + start) % SEEDS, min(CHUNK, options.count - start))
+            latents = truncate(from_seeds(seeds, sampler.config.z_dim), options.truncation)
+            labels = np.array(labels_in_turn(seeds, classes)) if classes else None
+            for drawn in zip(seeds, sampler.faces(latents, labels), strict=True):
+                yield drawn
                 bar.update()
 
 
-def _write_array(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), size, size, 3)}
+def _write_array(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for face in faces:
+        for _, face in faces:
             file.write(face.tobytes())
 
 
-def _write_zip(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
+def _write_zip(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        for seed, face in zip(seeds, faces, strict=True):
+        for seed, face in faces:
             png = BytesIO()
             Image.fromarray(face).save(png, "PNG")
             archive.writestr(
@@ -134,8 +143,8 @@ def _write_zip(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: 
             )  # no date: equal runs, equal files
 
 
-def _write_sheet(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
-    sheet(np.stack(list(faces))).save(path)
+def _write_sheet(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
+    sheet(np.stack([face for _, face in faces])).save(path)
 
 
 WRITERS = {".npy": _write_array, ".zip": _write_zip, ".png": _write_sheet}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan import checkpoint
-from sagan.latents import SEEDS, from_seed, truncate
+from sagan import checkpoint, sample
+from sagan.latents import SEEDS, from_seed, from_seeds, truncate
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sample import main
 from sagan.sampler import Sampler
@@ -123,6 +123,21 @@ def test_without_a_class_those_that_had_no_training_image_are_left_out(tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
+@pytest.mark.parametrize("first", [5, SEEDS - 20])
+def test_latents_of_no_more_faces_than_are_drawn_at_once_are_in_memory(plain, tmp_path, monkeypatch, first):
+    asked = []
+    monkeypatch.setattr(
+        sample, "from_seeds", lambda seeds, size: asked.append(seeds) or from_seeds(seeds, size)
+    )
+    run(plain, tmp_path / "x.zip", "--count", 37, "--seed", first)
+    seeds = [(first + i) % SEEDS for i in range(37)]
+    assert asked == [seeds[:16], seeds[16:32], seeds[32:]]
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.namelist() == [f"{seed}.png" for seed in seeds]
+        last = np.asarray(Image.open(archive.open(archive.namelist()[-1])))
+    np.testing.assert_array_equal(last, expected_faces(plain, seeds[-1:])[0])
+
+
 # All or nothing
 
 
@@ -213,7 +228,8 @@ def refused(capsys, folder: Path, out: Path, *options: object) -> str:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--count", 0], "--count must be at least 1, but was 0."),
+        (["--count", 0], "--count must be from 1 to 4294967296, the number of seeds, but was 0."),
+        (["--count", 10**10], f"--count must be from 1 to {SEEDS}, the number of seeds, but was {10**10}."),
         (["--seed", -1], "A seed must be an integer from 0 to 4294967295, but was -1."),
         (["--seed", SEEDS], "A seed must be an integer from 0 to 4294967295, but was 4294967296."),
         (["--truncation", 1.5], "Truncation must be a number from 0 to 1, but was 1.5."),
@@ -234,6 +250,28 @@ def test_options_that_cannot_be_met_end_the_command_with_one_sentence(
 def test_an_ending_that_is_not_known_is_refused_with_those_that_are(plain, tmp_path, capsys, name):
     out = tmp_path / name
     assert refused(capsys, plain, out) == f"--out must end in .npy, .zip, .png, but was '{out}'."
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")], ids=repr
+)
+def test_too_little_memory_is_one_sentence(plain, tmp_path, monkeypatch, capsys, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(sample, "sheet", full)
+    said = "There is too little memory: choose a smaller --count, or end what else uses it."
+    assert refused(capsys, plain, tmp_path / "x.png") == said
+    assert names(tmp_path) == []
+
+
+def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(plain, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(sample, "sheet", fail)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        run(plain, tmp_path / "x.png")
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_sampling(plain, tmp_path, capsys):
