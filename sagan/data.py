@@ -16,7 +16,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -34,6 +34,7 @@ MAX_UNREADABLE = 0.01  # share of the images
 MAX_ASPECT = 100  # of the longer side to the shorter one: resizing a thread of pixels would take gigabytes
 MAX_LABEL_COLUMNS = 13  # 8,192 classes
 WORKERS = min(os.cpu_count() or 1, 32)  # threads that decode images
+BUILDING = "decoding-"  # begins the name of a folder in the cache that is being filled
 CACHE_VERSION = 1  # to be raised when the same files would decode to other bytes
 
 # Images are decoded side by side, so threads inside one AVIF image only cost (measured: two thirds).
@@ -265,7 +266,7 @@ def _folders(source: Path) -> Iterator[tuple[str, str, list[str]]]:
 def _list_archive(source: Path) -> Iterator[_File]:
     try:
         with zipfile.ZipFile(source) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            names = [name for name in archive.namelist() if not name.endswith("/")]  # folders
     except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"data source {source} can't be read as a .zip: {error}") from error
     stamp = _stamp(source)
@@ -315,7 +316,9 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            building = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=entry.parent))) / entry.name
+            stack.enter_context(_sharing(entry.parent))
+            temporary = tempfile.TemporaryDirectory(prefix=BUILDING, dir=entry.parent)
+            building = Path(stack.enter_context(temporary)) / entry.name
             building.mkdir()
             sources = {file.source for file in files if file.source.is_file()}
             archives = {source: stack.enter_context(zipfile.ZipFile(source)) for source in sources}
@@ -344,6 +347,25 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
                     building.rename(entry)
     except OSError as error:
         raise DataError(f"the decoded images can't be written to {entry.parent}: {error}") from error
+
+
+@contextmanager
+def _sharing(cache: Path) -> Iterator[None]:
+    """In the block a cache is decoded into; where nobody else does so, what a killed one left is cleared."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            handle = os.open(cache, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for left_over in cache.glob(f"{BUILDING}*"):
+                    shutil.rmtree(left_over, ignore_errors=True)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except (OSError, ImportError):  # a system, or a file system, without such locks
+            pass
+        yield
 
 
 def _start_threads(count: int) -> ThreadPool:

@@ -1,5 +1,6 @@
 import csv
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -382,6 +383,38 @@ def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path
     assert len(load([folder], 16)) == 3
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks there")
+def test_what_a_killed_decode_left_is_removed_once_nobody_decodes(load, make_images, monkeypatch, tmp_path):
+    folder, cache = make_images(3), tmp_path / "cache"
+    (cache / "decoding-by-one-that-is-gone" / "entry").mkdir(parents=True)
+    (cache / "of-somebody-else").mkdir()
+    seen, check = [], data._check_rejected
+
+    def others_decode_meanwhile(*rejected):
+        if not seen:
+            seen.append(sorted(path.name for path in cache.glob("decoding-*")))
+            (cache / "decoding-by-one-that-went-meanwhile").mkdir()
+            load([folder], 16)
+            seen.append(sorted(path.name for path in cache.glob("decoding-*")))
+        check(*rejected)
+
+    monkeypatch.setattr(data, "_check_rejected", others_decode_meanwhile)
+    load([folder], 8)
+    ours, both = seen
+    assert len(ours) == 1 and ours != ["decoding-by-one-that-is-gone"]
+    assert both == sorted([*ours, "decoding-by-one-that-went-meanwhile"])
+    load([folder], 24)
+    assert sorted(path.name for path in cache.iterdir() if len(path.name) != 32) == ["of-somebody-else"]
+
+
+def test_where_the_cache_cannot_be_locked_images_are_decoded_all_the_same(load, make_images, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert len(load([make_images(3)], 16)) == 3
+
+
 def test_a_killed_decode_is_not_taken_for_a_finished_one(load, make_images, tmp_path):
     folder = make_images(40)
     code = (
@@ -754,6 +787,14 @@ def test_an_archive_that_the_library_cannot_read_is_named(load, tmp_path, monkey
         error_of(load, [tmp_path / "a.zip"], 8)
         == f"data source {tmp_path}/a.zip can't be read as a .zip: {error}"
     )
+
+
+def test_an_entry_of_an_archive_without_a_name_is_no_image(load, make_images, tmp_path):
+    archive = zip_folder(make_images(2), tmp_path / "images.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(zipfile.ZipInfo(""), b"nameless")
+        opened.writestr(zipfile.ZipInfo("folder.png/"), b"")
+    assert len(load([archive], 8)) == 2
 
 
 def test_a_good_data_set_gives_no_warning(load, make_images):
