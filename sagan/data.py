@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +104,7 @@ def load_images(
     class (1 above 0.5), the first column the highest.
 
     Raises DataError for data that can't be used. Up to 1 percent of broken images are left out with a warning
-    that names them; one that the disk refuses is an error.
+    that names them; one that the disk refuses is an error. Files of other kinds are counted in a warning.
     """
     if crop is not None and crop < 1:
         raise DataError(f"crop is {crop}, but must be a number of pixels from 1 up")
@@ -214,7 +215,7 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
     if not sources:
         raise DataError("no data source was given; name a folder of images or a .zip")
     files = []
-    for source in map(Path, sources):
+    for source in map(_as_path, sources):
         if not source.exists():
             raise DataError(f"data source {source} does not exist; name a folder of images or a .zip")
         if source.is_dir():
@@ -223,15 +224,30 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
             found = _list_archive(source)
         else:
             raise DataError(f"data source {source} is neither a folder nor a .zip")
-        found = sorted((file for file in found if _is_image(file.name)), key=lambda file: file.name)
-        if not found:
+        found = sorted((file for file in found if not _is_hidden(file.name)), key=lambda file: file.name)
+        images = [file for file in found if _is_image(file.name)]
+        if not images:
             raise DataError(f"data source {source} holds no images ({', '.join(FORMATS)})")
-        files += found
+        if len(images) < len(found):
+            others = [file for file in found if not _is_image(file.name)]
+            warnings.warn(
+                f"left out {len(others)} of the {len(found)} files in {source}, which are not "
+                f"{', '.join(FORMATS)}, for example {others[0].name}",
+                stacklevel=3,
+            )
+        files += images
     return files
 
 
-def reads(source: Path, folder: Path) -> bool:
+def _as_path(source: str | Path) -> Path:
+    if not str(source):  # a Path of it would be the folder that one is in
+        raise DataError("a data source has an empty name; name a folder of images or a .zip")
+    return Path(source)
+
+
+def reads(source: str | Path, folder: Path) -> bool:
     """Whether images that lie somewhere in `folder` belong to a source. Raises DataError."""
+    source = _as_path(source)
     whole = Path(os.path.realpath(folder))
     read = {real for real, _, _ in _folders(source)} if source.is_dir() else ()
     above = next((parent for parent in (whole, *whole.parents) if str(parent) in read), None)
@@ -266,7 +282,7 @@ def _folders(source: Path) -> Iterator[tuple[str, str, list[str]]]:
 def _list_archive(source: Path) -> Iterator[_File]:
     try:
         with zipfile.ZipFile(source) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]  # folders
+            names = [name for name in archive.namelist() if name and not name.endswith("/")]  # no folders
     except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"data source {source} can't be read as a .zip: {error}") from error
     stamp = _stamp(source)
@@ -279,9 +295,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)  # macOS adds "._name.jpg" to its archives
-    return path.suffix.lower() in FORMATS and not hidden
+    return PurePosixPath(name).suffix.lower() in FORMATS
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)  # "._name.jpg" of macOS's archives
 
 
 def _cache_key(files: list[_File], image_size: int, crop: int | None) -> str:
@@ -428,7 +446,7 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
     """The class of every file, int64 (len(files),)."""
     index_of = {}
     for i, file in enumerate(files):
-        name = PurePosixPath(file.name).name
+        name = _name_in_table(file.name)
         if name in index_of:
             raise DataError(
                 f"{files[index_of[name]]} and {file} have one file name, so the labels in {path} can't tell "
@@ -453,7 +471,7 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
                     )
             at = [header.index(column, 1) for column in columns]
             for row in rows:
-                name = PurePosixPath(row[0].strip()).name if row else ""
+                name = _name_in_table(row[0].strip()) if row else ""
                 if name in index_of:
                     values = [row[i] if i < len(row) else "" for i in at]
                     bits = [_bit(*pair, name, path) for pair in zip(values, columns, strict=True)]
@@ -470,6 +488,11 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
             f"{path} has no row for {len(missing)} of {len(files)} images, for example {files[missing[0]]}"
         )
     return classes
+
+
+def _name_in_table(path: str) -> str:
+    """A file's name alone, its accents in one form: macOS writes "é" as two letters, tables have one."""
+    return unicodedata.normalize("NFC", PurePosixPath(path).name)
 
 
 def _bit(value: str, column: str, name: str, path: Path) -> int:

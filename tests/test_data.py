@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -82,7 +83,8 @@ def test_images_of_every_kind_at_any_depth_are_read_in_the_order_of_their_names(
     (tmp_path / "faces" / "notes.txt").write_text("not an image")
     save(random_pixels(rng, 8, 8), tmp_path / "faces" / "._hidden.png")
 
-    images = load([tmp_path / "faces"], 8)
+    with pytest.warns(UserWarning, match=r"left out 1 of the 6 files in .*, for example notes\.txt$"):
+        images = load([tmp_path / "faces"], 8)
 
     assert images.images.dtype == np.uint8 and images.images.shape == (5, 8, 8, 3) and len(images) == 5
     assert images.labels is None and images.class_names == ()
@@ -523,6 +525,22 @@ def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, 
     assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("of_files", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_table", ["NFC", "NFD"])
+def test_labels_find_their_images_however_accents_are_written(
+    load, make_images, tmp_path, of_files, of_table
+):
+    name = "Zoë à l'été"
+    make_images(1).joinpath("0000.png").rename(
+        tmp_path / "images" / f"{unicodedata.normalize(of_files, name)}.png"
+    )
+    rows = [["file", "Male"], [f"faces/{unicodedata.normalize(of_table, name)}.png", 1]]
+    images = load(
+        [tmp_path / "images"], 8, labels=write_labels(tmp_path / "l.csv", rows), label_columns="Male"
+    )
+    assert images.labels.tolist() == [1]
+
+
 def test_two_rows_of_one_image_have_to_agree(load, make_images, tmp_path):
     folder, path = make_images(2), tmp_path / "l.csv"
     rows = [["file", "Male"], ["train/0000.png", 1], ["train/0001.png", 0]]
@@ -676,6 +694,32 @@ def test_a_set_whose_parts_do_not_fit_is_refused(parts, sentence):
     with pytest.raises(DataError) as error:
         ImageSet(*parts)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("sources", ["", [""], ["images", ""]], ids=repr)
+def test_an_empty_name_does_not_stand_for_the_folder_one_is_in(load, make_images, monkeypatch, sources):
+    monkeypatch.chdir(make_images(2).parent)
+    sentence = "a data source has an empty name; name a folder of images or a .zip"
+    assert error_of(load, sources, 8) == sentence
+    with pytest.raises(DataError, match=sentence):
+        data.reads("", Path("runs/one"))
+    assert len(load(".", 8)) == 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_other_kinds_are_counted_and_hidden_ones_are_not(load, make_images, tmp_path, packed):
+    folder = make_images(4)
+    for name in ("0000.heic", "0001.HEIC", "more/notes", ".hidden", "__MACOSX/._0000.heic"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no picture")
+    source = zip_folder(folder, tmp_path / "images.zip") if packed else folder
+    with pytest.warns(UserWarning) as told:
+        assert len(load([make_images(2, folder="pure"), source], 8)) == 6
+    assert [str(warning.message) for warning in told] == [
+        f"left out 3 of the 7 files in {source}, which are not .jpg, .jpeg, .png, .webp, .avif, for example "
+        "0000.heic"
+    ]
+    assert told[0].filename == __file__
 
 
 def test_every_source_must_hold_images(load, make_images, tmp_path):
