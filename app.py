@@ -4,11 +4,6 @@ import argparse
 import os
 import sys
 
-from sagan.commands import CHECKPOINT, SHORT, end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 try:
     import spaces  # on a ZeroGPU Space it has to come before torch
 except ImportError:
@@ -16,6 +11,7 @@ except ImportError:
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 
+from sagan.commands import CHECKPOINT, SHORT, run_program
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 

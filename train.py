@@ -23,15 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sagan.commands import end_at_ctrl_c, refusal, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import torch
 
 from sagan import checkpoint
 from sagan.card import summary
+from sagan.commands import refusal, run_program
 from sagan.data import WORKERS, DataError, class_names, load_images, reads
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError

@@ -19,16 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagan.commands import end_at_ctrl_c, refusal, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import torch
 
 import train
 from benchmarks.common import add_measuring, elapsed, measuring, random_images
 from sagan import checkpoint, heatmaps
+from sagan.commands import refusal, run_program
 from sagan.data import ImageSet
 from sagan.device import pick_device
 from sagan.learner import Learner

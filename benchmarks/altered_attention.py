@@ -15,11 +15,6 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sagan.commands import end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
+from sagan.commands import run_program
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.layers import SMALLEST, Override, SelfAttention

@@ -16,17 +16,13 @@ from collections.abc import Sequence
 from math import isqrt
 from pathlib import Path
 
-from sagan.commands import end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmarks.common import carry_out, sheet
 from sagan import checkpoint, heatmaps, latents
+from sagan.commands import run_program
 from sagan.networks import side_of
 from sagan.sampler import Sampler
 

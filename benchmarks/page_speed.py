@@ -14,13 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from sagan.commands import end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 from playwright.sync_api import Error, Page, sync_playwright
+
+from sagan.commands import run_program
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [

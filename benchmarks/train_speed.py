@@ -28,11 +28,6 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
-from sagan.commands import end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 import torch
 from torch.profiler import profile
@@ -40,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import count, elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
+from sagan.commands import run_program
 from sagan.data import ImageSet, to_batch
 from sagan.device import DeviceError, has_native_bf16, pick_device
 from sagan.learner import BEFORE_CAPTURE, Learner

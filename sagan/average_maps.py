@@ -19,11 +19,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sagan.commands import add_checkpoint, end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,6 +26,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
+from sagan.commands import add_checkpoint, run_program
 from sagan.data import to_batch, to_uint8
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
 from sagan.seeds import inputs

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,24 +70,13 @@ class Unheard:
             self.heard = False
 
 
-def end_at_ctrl_c() -> None:
-    """Until `run_program`, while a program imports what takes long, let Ctrl-C end it without a traceback."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def run_program(main: Callable[[], int | None], prints_result: bool = False) -> NoReturn:
-    """Leave with the exit code of `main`, whose work goes on where nobody reads what it says; 130 at Ctrl-C.
+    """Leave with the exit code of `main`, whose work goes on where nobody reads what it says.
 
     prints_result: what it prints is all that comes of it, so the code is 1 where that was not heard.
     """
     sys.stdout, sys.stderr = Unheard(sys.stdout), Unheard(sys.stderr)
-    try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    code = main()
     sys.stdout.flush()
     if prints_result and not sys.stdout.heard:
         print("The result could not be printed.", file=sys.stderr)

@@ -11,15 +11,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sagan.commands import end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import torch
 from torch import nn
 
 from sagan import checkpoint
+from sagan.commands import run_program
 from sagan.layers import estimate_anew, exact_weight, normalised
 from sagan.networks import Discriminator, Generator
 from sagan.seeds import labels_in_proportion

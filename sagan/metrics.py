@@ -19,11 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
-from sagan.commands import add_checkpoint, end_at_ctrl_c, refusal, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 import torch
 from PIL import Image
@@ -31,6 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan import checkpoint
+from sagan.commands import add_checkpoint, refusal, run_program
 from sagan.data import load_images, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.heatmaps import sheet

@@ -8,16 +8,12 @@ from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
-from sagan.commands import add_checkpoint, end_at_ctrl_c, run_program
-
-if __name__ == "__main__":
-    end_at_ctrl_c()
-
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
+from sagan.commands import add_checkpoint, run_program
 from sagan.device import is_lack_of_memory
 from sagan.heatmaps import sheet
 from sagan.latents import SEEDS, check_seed, from_seeds, sheet_seeds, truncate

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,45 +167,6 @@ def test_every_program_is_run_so(path):
     prints_result = path.stem in ("metrics", "train_speed", "page_speed")
     call = "run_program(main, prints_result=True)" if prints_result else "run_program(main)"
     assert ast.unparse(last) == f"if __name__ == '__main__':\n    {call}"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_ctrl_c_while_a_program_imports_ends_it_without_a_word(tmp_path, path):
-    for name in ("numpy", "torch"):
-        (tmp_path / f"{name}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(300)")
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    command = [sys.executable, "-m", module] if "." in module else [sys.executable, str(path)]
-    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout.readline() == "importing\n"
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=100)
-    finally:
-        child.kill()
-        child.wait()
-    assert (child.returncode, said) == (-signal.SIGINT, "")  # 130 to a shell
-
-
-CTRL_C = """
-import os, signal
-from sagan.commands import end_at_ctrl_c, run_program
-
-end_at_ctrl_c()
-run_program(lambda: print("begun") or os.kill(os.getpid(), signal.SIGINT) or print("not stopped"))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another signal there")
-@pytest.mark.parametrize(("ignored", "code"), [(False, 130), (True, 0)])
-def test_ctrl_c_ends_a_program_that_says_nothing_of_it_unless_it_is_ignored(tmp_path, ignored, code):
-    command = [sys.executable, "-c", CTRL_C]
-    if ignored:  # as a shell starts what is to run in the background
-        command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == "begun\n" + "not stopped\n" * ignored
 
 
 def test_other_mistakes_of_writing_are_not_hidden():
