@@ -11,7 +11,7 @@ except ImportError:
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
 
-from sagan.commands import CHECKPOINT
+from sagan.commands import CHECKPOINT, SHORT, run_program
 from sagan.sampler import Sampler
 from sagan.ui import build_app, launch_options
 
@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         default=CHECKPOINT,
-        help='checkpoint folder, run folder or Hub id "owner/name" (default: %(default)s)',
+        help=f'checkpoint folder, run folder or Hub id "owner/name" (default: {SHORT})',
     )
     parser.add_argument(
         "--host",
@@ -71,4 +71,4 @@ if spaces is not None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

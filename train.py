@@ -24,8 +24,8 @@ import torch
 from sagan import checkpoint
 from sagan.card import summary
 from sagan.classes import Classes
-from sagan.commands import Unheard, refusal
-from sagan.data import DataError, load_images
+from sagan.commands import refusal, run_program
+from sagan.data import WORKERS, DataError, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION, MOST_BY_DEFAULT, Measurement, MetricsError, load_features
@@ -182,13 +182,12 @@ def build_parser() -> argparse.ArgumentParser:
         "once as a CUDA graph and launched as a whole, which is faster and computes the same)"
     )
     add("--no-capture", dest="capture", action="store_false", default=None, help=launching)
-    cores = os.cpu_count() or 1
     add(
         "--workers",
         type=_count,
-        default=cores,
+        default=WORKERS,
         metavar="N",
-        help="threads that decode images (default all cores)",
+        help="threads that decode images (default all cores, at most 32)",
     )
     every = Intervals()
     add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar (default {every.log_every})")
@@ -342,5 +341,4 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = Unheard(sys.stdout), Unheard(sys.stderr)
-    sys.exit(main())
+    run_program(main)

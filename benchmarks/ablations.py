@@ -25,7 +25,7 @@ import train
 from benchmarks.common import add_measuring, elapsed, measuring, random_images
 from sagan import checkpoint, heatmaps
 from sagan.classes import Classes
-from sagan.commands import refusal
+from sagan.commands import refusal, run_program
 from sagan.data import ImageSet
 from sagan.device import pick_device
 from sagan.learner import Learner
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--data", nargs="+", required=True, metavar="SOURCE", help="training images")
     add("--out", type=Path, required=True, metavar="FOLDER")
     add_measuring(parser)
-    add("--kimg", type=float, default=60, help="thousand images shown to each (default 60)")
+    add("--kimg", type=_kimg, default=60, help="thousand images shown to each (default 60)")
     add("--seed", type=int, default=0, help="of all runs (default 0)")
     add(
         "--only",
@@ -100,6 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for variant in chosen:
         run(variant, options)
     compare(chosen, options, measurement)
+
+
+def _kimg(text: str) -> float:
+    try:
+        if 0 < 1000 * float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of thousand images above 0")
 
 
 def check_length(variant: Variant, options: argparse.Namespace) -> None:
@@ -184,4 +193,4 @@ def relative_times(variants: list[Variant], runs: Path, device: str) -> dict[str
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

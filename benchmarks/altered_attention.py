@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from benchmarks.common import add_measuring, carry_out, measuring, sheet
 from sagan import average_maps, checkpoint
 from sagan.classes import Classes
+from sagan.commands import run_program
 from sagan.device import pick_device
 from sagan.export import measure_batch_norm
 from sagan.layers import SMALLEST, Override, SelfAttention
@@ -293,4 +294,4 @@ def run(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -48,10 +48,17 @@ def carry_out(
         parser.error(refusal(error))
 
 
+def count(text: str) -> int:
+    """What an option takes that counts something. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """The options that `measuring` reads."""
     add = parser.add_argument
-    add("--reference", nargs="+", type=Path, metavar="SOURCE", help="held-out images; without, no FID or KID")
+    add("--reference", nargs="+", metavar="SOURCE", help="held-out images; without, no FID or KID")
     add("--crop", type=int, metavar="PIXELS", help="as in training (default: the shorter side)")
     add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
     add("--count", type=int, metavar="N", help="images on each side, as there")

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 
 from benchmarks.common import carry_out, sheet
 from sagan import checkpoint, heatmaps, latents
+from sagan.commands import run_program
 from sagan.networks import side_of
 from sagan.sampler import Sampler
 
@@ -266,4 +267,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,4 +1,4 @@
-"""Measure the page in Chromium on this machine: python benchmarks/page_speed.py [--checkpoint FOLDER].
+"""Measure the page in Chromium on this machine: python -m benchmarks.page_speed [--checkpoint FOLDER].
 
 Prints each figure beside the one it has to meet. Run it on a quiet machine. Needs a Chromium, and playwright
 (tests/requirements.txt).
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Error, Page, sync_playwright
+
+from sagan.commands import run_program
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [
@@ -223,4 +225,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, prints_result=True)

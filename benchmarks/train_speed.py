@@ -21,7 +21,7 @@ import platform
 import resource
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from itertools import chain
@@ -33,10 +33,11 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import elapsed, random_images
+from benchmarks.common import count, elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
+from sagan.commands import run_program
 from sagan.data import ImageSet, to_batch
-from sagan.device import has_native_bf16, pick_device
+from sagan.device import DeviceError, has_native_bf16, pick_device
 from sagan.learner import BEFORE_CAPTURE, Learner
 from sagan.networks import SaganConfig
 from sagan.recipe import Recipe
@@ -194,19 +195,22 @@ def describe(device: str) -> str:
     return f"{name}, {bf16}; PyTorch {torch.__version__}, Python {platform.python_version()}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, compare at each batch size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sizes = "of ours, each compared to the tutorial's at 64 (default 64)"
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64], metavar="N", help=sizes)
-    parser.add_argument("--rounds", type=int, default=5, help="turns that each loop takes (default 5)")
-    parser.add_argument("--steps", type=int, default=10, help="steps in a turn (default 10)")
+    parser.add_argument("--batch-sizes", type=count, nargs="+", default=[64], metavar="N", help=sizes)
+    parser.add_argument("--rounds", type=count, default=5, help="turns that each loop takes (default 5)")
+    parser.add_argument("--steps", type=count, default=10, help="steps in a turn (default 10)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--profile", action="store_true", help="also show where the time of ours goes")
-    options = parser.parse_args()
-    device = str(pick_device(options.device))
+    options = parser.parse_args(arguments)
+    try:
+        device = str(pick_device(options.device))
+    except DeviceError as error:
+        parser.error(str(error))
     rate = matrix_rate(device)
     print(f"{describe(device)}; {precision(device)} matrix products at {rate / 1e12:.2f} TFLOP/s", flush=True)
     names = ["launched"] * device.startswith("cuda") + ["ours"]
@@ -221,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, prints_result=True)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from sagan import checkpoint
 from sagan.checkpoint import AVERAGE_MAPS, CheckpointError
 from sagan.classes import Classes
-from sagan.commands import add_checkpoint
+from sagan.commands import add_checkpoint, run_program
 from sagan.data import to_batch, to_uint8
 from sagan.networks import Discriminator, Generator, SaganConfig, discriminator_key, layer_name
 from sagan.seeds import inputs
@@ -151,4 +151,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -68,11 +68,16 @@ def find(source: str | Path) -> Path:
     """
     folder = Path(source)
     try:
+        str(folder).encode()
         there = find_local(folder)
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{str(source)!r} is not text in UTF-8, as checkpoints want it.") from error
     except OSError as error:  # too long a name, or a folder that this user may not see
         raise CheckpointError(f"No checkpoint at '{source}': {error.strerror}.") from error
     if there:
         return there
+    if folder.is_file():
+        raise CheckpointError(f"'{source}' is a file: name the folder that it is in, '{folder.parent}'.")
     # "checkpoints/faces" beside other checkpoints names a folder, whoever owns that name on the Hub.
     if not folder.parent.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
         return _download(str(source))

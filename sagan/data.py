@@ -13,10 +13,11 @@ import math
 import os
 import shutil
 import tempfile
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -33,6 +34,8 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".av
 MAX_UNREADABLE = 0.01  # share of the images
 MAX_ASPECT = 100  # of the longer side to the shorter one: resizing a thread of pixels would take gigabytes
 MAX_LABEL_COLUMNS = 13  # 8,192 classes
+WORKERS = min(os.cpu_count() or 1, 32)  # threads that decode images
+BUILDING = "decoding-"  # begins the name of a folder in the cache that is being filled
 CACHE_VERSION = 1  # to be raised when the same files would decode to other bytes
 
 # Images are decoded side by side, so threads inside one AVIF image only cost (measured: two thirds).
@@ -89,7 +92,7 @@ def load_images(
     crop: int | None = None,
     labels: str | Path | None = None,
     label_columns: str | Sequence[str] = (),
-    workers: int = os.cpu_count() or 1,
+    workers: int = WORKERS,
     cache: str | Path = ".cache/images",
 ) -> ImageSet:
     """Decode the images of all sources to image_size x image_size, or open what an earlier call decoded.
@@ -101,7 +104,7 @@ def load_images(
     class (1 above 0.5), the first column the highest.
 
     Raises DataError for data that can't be used. Up to 1 percent of broken images are left out with a warning
-    that names them; one that the disk refuses is an error.
+    that names them; one that the disk refuses is an error. Files of other kinds are counted in a warning.
     """
     if crop is not None and crop < 1:
         raise DataError(f"crop is {crop}, but must be a number of pixels from 1 up")
@@ -212,7 +215,7 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
     if not sources:
         raise DataError("no data source was given; name a folder of images or a .zip")
     files = []
-    for source in map(Path, sources):
+    for source in map(_as_path, sources):
         if not source.exists():
             raise DataError(f"data source {source} does not exist; name a folder of images or a .zip")
         if source.is_dir():
@@ -221,15 +224,30 @@ def _list_files(sources: Sequence[str | Path]) -> list[_File]:
             found = _list_archive(source)
         else:
             raise DataError(f"data source {source} is neither a folder nor a .zip")
-        found = sorted((file for file in found if _is_image(file.name)), key=lambda file: file.name)
-        if not found:
+        found = sorted((file for file in found if not _is_hidden(file.name)), key=lambda file: file.name)
+        images = [file for file in found if _is_image(file.name)]
+        if not images:
             raise DataError(f"data source {source} holds no images ({', '.join(FORMATS)})")
-        files += found
+        if len(images) < len(found):
+            others = [file for file in found if not _is_image(file.name)]
+            warnings.warn(
+                f"left out {len(others)} of the {len(found)} files in {source}, which are not "
+                f"{', '.join(FORMATS)}, for example {others[0].name}",
+                stacklevel=3,
+            )
+        files += images
     return files
 
 
-def reads(source: Path, folder: Path) -> bool:
+def _as_path(source: str | Path) -> Path:
+    if not str(source):  # a Path of it would be the folder that one is in
+        raise DataError("a data source has an empty name; name a folder of images or a .zip")
+    return Path(source)
+
+
+def reads(source: str | Path, folder: Path) -> bool:
     """Whether images that lie somewhere in `folder` belong to a source. Raises DataError."""
+    source = _as_path(source)
     whole = Path(os.path.realpath(folder))
     read = {real for real, _, _ in _folders(source)} if source.is_dir() else ()
     above = next((parent for parent in (whole, *whole.parents) if str(parent) in read), None)
@@ -264,7 +282,7 @@ def _folders(source: Path) -> Iterator[tuple[str, str, list[str]]]:
 def _list_archive(source: Path) -> Iterator[_File]:
     try:
         with zipfile.ZipFile(source) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            names = [name for name in archive.namelist() if name and not name.endswith("/")]  # no folders
     except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"data source {source} can't be read as a .zip: {error}") from error
     stamp = _stamp(source)
@@ -277,9 +295,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)  # macOS adds "._name.jpg" to its archives
-    return path.suffix.lower() in FORMATS and not hidden
+    return PurePosixPath(name).suffix.lower() in FORMATS
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)  # "._name.jpg" of macOS's archives
 
 
 def _cache_key(files: list[_File], image_size: int, crop: int | None) -> str:
@@ -314,12 +334,14 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            building = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=entry.parent))) / entry.name
+            stack.enter_context(_sharing(entry.parent))
+            temporary = tempfile.TemporaryDirectory(prefix=BUILDING, dir=entry.parent)
+            building = Path(stack.enter_context(temporary)) / entry.name
             building.mkdir()
             sources = {file.source for file in files if file.source.is_file()}
             archives = {source: stack.enter_context(zipfile.ZipFile(source)) for source in sources}
             out = stack.enter_context((building / "images.u8").open("wb"))
-            pool = stack.enter_context(ThreadPool(workers))
+            pool = stack.enter_context(_start_threads(workers))
             decoded = pool.imap(lambda file: _decode(file, archives, crop, transform), files, chunksize=16)
             for i, image in enumerate(tqdm(decoded, "Decoding images", len(files), unit="image")):
                 if not isinstance(image, _Rejected):
@@ -343,6 +365,34 @@ def _decode_all(files: list[_File], image_size: int, crop: int | None, workers: 
                     building.rename(entry)
     except OSError as error:
         raise DataError(f"the decoded images can't be written to {entry.parent}: {error}") from error
+
+
+@contextmanager
+def _sharing(cache: Path) -> Iterator[None]:
+    """In the block a cache is decoded into; where nobody else does so, what a killed one left is cleared."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            handle = os.open(cache, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for left_over in cache.glob(f"{BUILDING}*"):
+                    shutil.rmtree(left_over, ignore_errors=True)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except (OSError, ImportError):  # a system, or a file system, without such locks
+            pass
+        yield
+
+
+def _start_threads(count: int) -> ThreadPool:
+    try:
+        return ThreadPool(count)
+    except (RuntimeError, AttributeError) as error:  # the second where it would end those that it has
+        raise DataError(
+            f"the system starts no {count} threads to decode images; choose fewer --workers"
+        ) from error
 
 
 def _check_rejected(files: list[_File], crop: int | None, small: dict, unreadable: dict) -> None:
@@ -396,7 +446,7 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
     """The class of every file, int64 (len(files),)."""
     index_of = {}
     for i, file in enumerate(files):
-        name = PurePosixPath(file.name).name
+        name = _name_in_table(file.name)
         if name in index_of:
             raise DataError(
                 f"{files[index_of[name]]} and {file} have one file name, so the labels in {path} can't tell "
@@ -421,7 +471,7 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
                     )
             at = [header.index(column, 1) for column in columns]
             for row in rows:
-                name = PurePosixPath(row[0].strip()).name if row else ""
+                name = _name_in_table(row[0].strip()) if row else ""
                 if name in index_of:
                     values = [row[i] if i < len(row) else "" for i in at]
                     bits = [_bit(*pair, name, path) for pair in zip(values, columns, strict=True)]
@@ -438,6 +488,11 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
             f"{path} has no row for {len(missing)} of {len(files)} images, for example {files[missing[0]]}"
         )
     return classes
+
+
+def _name_in_table(path: str) -> str:
+    """A file's name alone, its accents in one form: macOS writes "é" as two letters, tables have one."""
+    return unicodedata.normalize("NFC", PurePosixPath(path).name)
 
 
 def _bit(value: str, column: str, name: str, path: Path) -> int:

@@ -8,7 +8,6 @@ copies what sampling needs out of a run, and leaves behind what only resuming ne
 import argparse
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from sagan import checkpoint
 from sagan.classes import Classes
+from sagan.commands import run_program
 from sagan.layers import estimate_anew, exact_weight, normalised
 from sagan.networks import Discriminator, Generator
 
@@ -153,4 +153,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.classes import Classes
-from sagan.commands import add_checkpoint, refusal
+from sagan.commands import add_checkpoint, refusal, run_program
 from sagan.data import load_images, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.heatmaps import sheet
@@ -503,4 +503,4 @@ def _ignored(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main, prints_result=True)

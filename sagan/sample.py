@@ -13,35 +13,46 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.checkpoint import replace_file
-from sagan.commands import add_checkpoint
+from sagan.commands import add_checkpoint, run_program
+from sagan.device import is_lack_of_memory
 from sagan.heatmaps import sheet
-from sagan.latents import from_seeds, sheet_seeds, truncate
+from sagan.latents import SEEDS, check_seed, from_seeds, sheet_seeds, truncate
 from sagan.sampler import Sampler
 
 CHUNK = 16  # faces asked for at once
+
+Drawn = tuple[int, np.ndarray]  # a seed and its face, uint8 (S, S, 3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 130 after Ctrl-C. Options that cannot be met exit with status 2.
 
-    The file appears when it is complete, or not at all.
+    The file appears when it is complete, or not at all; one that exists is replaced only with --overwrite.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     out = options.out
     try:
         write = _writer(out)
-        if options.count < 1:
-            raise ValueError(f"--count must be at least 1, but was {options.count}.")
-        seeds = sheet_seeds(options.seed, options.count)
+        if out.exists() and not options.overwrite:
+            raise ValueError(f"'{out}' exists: name another --out, or add --overwrite.")
+        if not 1 <= options.count <= SEEDS:
+            raise ValueError(
+                f"--count must be from 1 to {SEEDS}, the number of seeds, but was {options.count}."
+            )
+        check_seed(options.seed)
         sampler = Sampler.load(options.checkpoint)
-        labels = _labels(sampler, seeds, options.class_)
-        latents = from_seeds(seeds, sampler.config.z_dim)
+        label = _chosen(sampler, options.class_)
+        truncate(np.zeros(1), options.truncation)  # refused now rather than behind the progress bar
         # Closed before anything else is printed, or the progress bar would have the last word.
-        with closing(_draw(sampler, truncate(latents, options.truncation), labels)) as faces:
-            replace_file(out, lambda path: write(path, faces, seeds, sampler.config.image_size))
+        with closing(_draw(sampler, options, label)) as faces:
+            replace_file(out, lambda path: write(path, faces, options.count, sampler.config.image_size))
     except ValueError as error:
         parser.error(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        parser.error("There is too little memory: choose a smaller --count, or end what else uses it.")
     except OSError as error:
         parser.error(f"'{out}' could not be written: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -63,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
     )
+    add("--overwrite", action="store_true", help="replace --out where it exists (default: refuse)")
     add("--seed", type=int, default=0, help="seed of the first face; the next have the next (default: 0)")
     add(
         "--truncation",
@@ -79,46 +91,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _labels(sampler: Sampler, seeds: list[int], chosen: str | None) -> np.ndarray | None:
-    """The label of every seed: the chosen class, by name or index, or else those learned, in turn."""
+def _chosen(sampler: Sampler, name: str | None) -> int | None:
+    """The label of the class of this name or index; None where none is named. Raises ValueError."""
     names = sampler.classes.names
-    if not names:
-        if chosen is not None:
-            raise ValueError(f"There is no class '{chosen}': this model has none; leave --class out.")
+    if name is None:
         return None
-    if chosen is None:
-        return np.array(sampler.classes.in_turn(seeds))
-    if chosen in names:
-        return np.full(len(seeds), names.index(chosen))
-    if chosen in map(str, range(len(names))):
-        return np.full(len(seeds), int(chosen))
-    there = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
-    raise ValueError(f"There is no class '{chosen}': this model has {there}.")
+    if not names:
+        raise ValueError(f"There is no class '{name}': this model has none; leave --class out.")
+    if name in names:
+        return names.index(name)
+    if name in map(str, range(len(names))):
+        return int(name)
+    there = ", ".join(f"{i} ({called})" for i, called in enumerate(names))
+    raise ValueError(f"There is no class '{name}': this model has {there}.")
 
 
-def _draw(
-    sampler: Sampler, latents: np.ndarray, labels: np.ndarray | None
-) -> Generator[np.ndarray, None, None]:
-    """Yield the faces one by one behind a progress bar."""
-    with tqdm(total=len(latents), unit=" faces", desc="Sampling") as bar:
-        for start in range(0, len(latents), CHUNK):
-            part = slice(start, start + CHUNK)
-            for face in sampler.faces(latents[part], None if labels is None else labels[part]):
-                yield face
+def _draw(sampler: Sampler, options: argparse.Namespace, label: int | None) -> Generator[Drawn, None, None]:
+    """Yield each seed and its face behind a progress bar, a chunk in memory at a time.
+
+    label: the class of all of them; None: they go through the classes in turn.
+    """
+    with tqdm(total=options.count, unit=" faces", desc="Sampling") as bar:
+        for start in range(0, options.count, CHUNK):
+            seeds = sheet_seeds((options.seed + start) % SEEDS, min(CHUNK, options.count - start))
+            latents = truncate(from_seeds(seeds, sampler.config.z_dim), options.truncation)
+            labels = sampler.classes.in_turn(seeds) if label is None else [label] * len(seeds)
+            made = sampler.faces(latents, None if labels is None else np.array(labels))
+            for drawn in zip(seeds, made, strict=True):
+                yield drawn
                 bar.update()
 
 
-def _write_array(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), size, size, 3)}
+def _write_array(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for face in faces:
+        for _, face in faces:
             file.write(face.tobytes())
 
 
-def _write_zip(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
+def _write_zip(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        for seed, face in zip(seeds, faces, strict=True):
+        for seed, face in faces:
             png = BytesIO()
             Image.fromarray(face).save(png, "PNG")
             archive.writestr(
@@ -126,8 +140,8 @@ def _write_zip(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: 
             )  # no date: equal runs, equal files
 
 
-def _write_sheet(path: Path, faces: Iterator[np.ndarray], seeds: list[int], size: int) -> None:
-    sheet(np.stack(list(faces))).save(path)
+def _write_sheet(path: Path, faces: Iterator[Drawn], count: int, size: int) -> None:
+    sheet(np.stack([face for _, face in faces])).save(path)
 
 
 WRITERS = {".npy": _write_array, ".zip": _write_zip, ".png": _write_sheet}
@@ -143,4 +157,4 @@ def _writer(out: Path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

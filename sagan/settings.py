@@ -174,7 +174,7 @@ def _check_place(out: Path, settings: Settings) -> None:
         str(out.resolve()).encode()
     except UnicodeEncodeError as error:
         raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
-    for source in map(Path, [*settings["data"], *(settings.get("measure_reference") or ())]):
+    for source in [*settings["data"], *(settings.get("measure_reference") or ())]:
         if reads(source, out):
             raise TrainingError(
                 f"The run folder '{out}' is inside '{source}', where its pictures would be taken for data: "

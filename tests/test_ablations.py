@@ -101,6 +101,18 @@ def test_what_cannot_be_measured_is_refused_before_any_is_trained(
     assert trained == []
 
 
+@pytest.mark.parametrize("kimg", ["inf", "nan", "0", "-1", "1e308", "many"])
+def test_a_length_that_is_none_is_refused(
+    trained: list[list[str]], capsys: pytest.CaptureFixture, kimg: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        ablations.main([*COMMAND, "--out", "runs", f"--kimg={kimg}"])
+    assert stopped.value.code == 2
+    said = f"error: argument --kimg: {kimg!r} is not a number of thousand images above 0\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert trained == []
+
+
 def test_images_are_cropped_alike_for_training_and_measuring(
     trained: list[list[str]], make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -359,6 +359,21 @@ def test_a_missing_folder_inside_one_that_exists_never_reaches_the_hub(no_hub, t
     assert "the folder does not exist" in refusal(checkpoint.find, "checkpoints/celeba64")
 
 
+def test_a_file_of_a_checkpoint_is_not_taken_for_a_missing_folder(no_hub, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for path in (folder / "generator.safetensors", Path(folder.name, "config.json")):
+        sentence = f"'{path}' is a file: name the folder that it is in, '{path.parent}'."
+        assert refusal(checkpoint.find, path) == sentence
+        assert checkpoint.find(path.parent) == path.parent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+def test_a_folder_whose_name_is_not_utf_8_is_told_so(folder):
+    named = folder.rename(os.fsdecode(os.fsencode(folder) + b"\xff"))
+    sentence = refusal(checkpoint.find, named)
+    assert sentence == f"'{folder}\\udcff' is not text in UTF-8, as checkpoints want it."
+
+
 # Refusing: files
 
 

@@ -1,9 +1,12 @@
 import csv
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -15,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import train
 from sagan import data
 from sagan.data import (
     DataError,
@@ -79,7 +83,8 @@ def test_images_of_every_kind_at_any_depth_are_read_in_the_order_of_their_names(
     (tmp_path / "faces" / "notes.txt").write_text("not an image")
     save(random_pixels(rng, 8, 8), tmp_path / "faces" / "._hidden.png")
 
-    images = load([tmp_path / "faces"], 8)
+    with pytest.warns(UserWarning, match=r"left out 1 of the 6 files in .*, for example notes\.txt$"):
+        images = load([tmp_path / "faces"], 8)
 
     assert images.images.dtype == np.uint8 and images.images.shape == (5, 8, 8, 3) and len(images) == 5
     assert images.labels is None and images.class_names == ()
@@ -312,6 +317,28 @@ def test_images_one_folder_deeper_are_the_same_images(load, make_images, tmp_pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
+@pytest.mark.parametrize("most", [0, 3, 10])
+def test_a_system_that_starts_too_few_threads_is_one_sentence(load, make_images, monkeypatch, tmp_path, most):
+    folder, start, started = make_images(3), threading.Thread.start, []
+
+    def limited(thread):
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        sentence = error_of(load, [folder], 8, workers=9)
+    assert sentence == "the system starts no 9 threads to decode images; choose fewer --workers"
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(load([folder], 8, workers=9)) == 3
+
+
+def test_no_more_threads_decode_than_are_of_use():
+    assert data.WORKERS == min(os.cpu_count() or 1, 32) == train.build_parser().get_default("workers")
+
+
 def test_the_cache_is_synced_before_it_counts(load, make_images, monkeypatch):
     synced, fsync = set(), os.fsync
 
@@ -356,6 +383,38 @@ def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path
         load([folder], 16)
     assert list((tmp_path / "cache").iterdir()) == []
     assert len(load([folder], 16)) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks there")
+def test_what_a_killed_decode_left_is_removed_once_nobody_decodes(load, make_images, monkeypatch, tmp_path):
+    folder, cache = make_images(3), tmp_path / "cache"
+    (cache / "decoding-by-one-that-is-gone" / "entry").mkdir(parents=True)
+    (cache / "of-somebody-else").mkdir()
+    seen, check = [], data._check_rejected
+
+    def others_decode_meanwhile(*rejected):
+        if not seen:
+            seen.append(sorted(path.name for path in cache.glob("decoding-*")))
+            (cache / "decoding-by-one-that-went-meanwhile").mkdir()
+            load([folder], 16)
+            seen.append(sorted(path.name for path in cache.glob("decoding-*")))
+        check(*rejected)
+
+    monkeypatch.setattr(data, "_check_rejected", others_decode_meanwhile)
+    load([folder], 8)
+    ours, both = seen
+    assert len(ours) == 1 and ours != ["decoding-by-one-that-is-gone"]
+    assert both == sorted([*ours, "decoding-by-one-that-went-meanwhile"])
+    load([folder], 24)
+    assert sorted(path.name for path in cache.iterdir() if len(path.name) != 32) == ["of-somebody-else"]
+
+
+def test_where_the_cache_cannot_be_locked_images_are_decoded_all_the_same(load, make_images, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert len(load([make_images(3)], 16)) == 3
 
 
 def test_a_killed_decode_is_not_taken_for_a_finished_one(load, make_images, tmp_path):
@@ -464,6 +523,22 @@ def test_labels_that_are_no_table_of_text_are_one_sentence(load, make_images, tm
 def test_labels_may_name_their_files_with_folders_and_spaces(load, make_images, tmp_path):
     table = write_labels(tmp_path / "l.csv", [["file", " Male"], ["img/0000.png", 1], [" 0001.png ", 0]])
     assert load([make_images(2)], 8, labels=table, label_columns=["Male"]).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("of_files", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_table", ["NFC", "NFD"])
+def test_labels_find_their_images_however_accents_are_written(
+    load, make_images, tmp_path, of_files, of_table
+):
+    name = "Zoë à l'été"
+    make_images(1).joinpath("0000.png").rename(
+        tmp_path / "images" / f"{unicodedata.normalize(of_files, name)}.png"
+    )
+    rows = [["file", "Male"], [f"faces/{unicodedata.normalize(of_table, name)}.png", 1]]
+    images = load(
+        [tmp_path / "images"], 8, labels=write_labels(tmp_path / "l.csv", rows), label_columns="Male"
+    )
+    assert images.labels.tolist() == [1]
 
 
 def test_two_rows_of_one_image_have_to_agree(load, make_images, tmp_path):
@@ -621,6 +696,32 @@ def test_a_set_whose_parts_do_not_fit_is_refused(parts, sentence):
     assert str(error.value) == sentence
 
 
+@pytest.mark.parametrize("sources", ["", [""], ["images", ""]], ids=repr)
+def test_an_empty_name_does_not_stand_for_the_folder_one_is_in(load, make_images, monkeypatch, sources):
+    monkeypatch.chdir(make_images(2).parent)
+    sentence = "a data source has an empty name; name a folder of images or a .zip"
+    assert error_of(load, sources, 8) == sentence
+    with pytest.raises(DataError, match=sentence):
+        data.reads("", Path("runs/one"))
+    assert len(load(".", 8)) == 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_other_kinds_are_counted_and_hidden_ones_are_not(load, make_images, tmp_path, packed):
+    folder = make_images(4)
+    for name in ("0000.heic", "0001.HEIC", "more/notes", ".hidden", "__MACOSX/._0000.heic"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no picture")
+    source = zip_folder(folder, tmp_path / "images.zip") if packed else folder
+    with pytest.warns(UserWarning) as told:
+        assert len(load([make_images(2, folder="pure"), source], 8)) == 6
+    assert [str(warning.message) for warning in told] == [
+        f"left out 3 of the 7 files in {source}, which are not .jpg, .jpeg, .png, .webp, .avif, for example "
+        "0000.heic"
+    ]
+    assert told[0].filename == __file__
+
+
 def test_every_source_must_hold_images(load, make_images, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no images" in error_of(load, [make_images(1), tmp_path / "empty"], 8)
@@ -730,6 +831,14 @@ def test_an_archive_that_the_library_cannot_read_is_named(load, tmp_path, monkey
         error_of(load, [tmp_path / "a.zip"], 8)
         == f"data source {tmp_path}/a.zip can't be read as a .zip: {error}"
     )
+
+
+def test_an_entry_of_an_archive_without_a_name_is_no_image(load, make_images, tmp_path):
+    archive = zip_folder(make_images(2), tmp_path / "images.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(zipfile.ZipInfo(""), b"nameless")
+        opened.writestr(zipfile.ZipInfo("folder.png/"), b"")
+    assert len(load([archive], 8)) == 2
 
 
 def test_a_good_data_set_gives_no_warning(load, make_images):

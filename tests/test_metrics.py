@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from http.client import IncompleteRead
@@ -581,6 +582,23 @@ def test_ctrl_c_leaves_without_a_traceback(make_images, capsys, monkeypatch):
     monkeypatch.setattr(metrics, "load_features", interrupted)
     assert measure("--checkpoint", make_run()) == 130
     assert capsys.readouterr().err == "Stopped before anything was measured.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [("2>&-", 0), ("--json > /dev/full", 1)], ids=["no progress", "no room"]
+)
+def test_figures_need_no_progress_and_without_room_for_them_the_code_says_so(make_images, options, code):
+    make_images(24), make_run("runs/€")
+    Path("colours.py").write_text("def Means():\n    return lambda images: images.float().mean((2, 3))\n")
+    command = f"'{sys.executable}' -m sagan.metrics --checkpoint runs/€ --reference images"
+    command += f" --device cpu --features colours:Means {options}"
+    root = str(Path(metrics.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    said = r"12 images of runs/\u20ac (ema weights, truncation 1) against 12 real ones"
+    assert done.stdout.decode().startswith("" if code else said) and bool(done.stdout) != bool(code)
 
 
 # Neighbours

@@ -1,5 +1,6 @@
 """The sampling command: what it writes, that it writes all or nothing, and what it refuses."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan import checkpoint
+from sagan import checkpoint, sample
 from sagan.classes import Classes
-from sagan.latents import SEEDS, from_seed, truncate
+from sagan.latents import SEEDS, from_seed, from_seeds, truncate
 from sagan.networks import Discriminator, Generator, SaganConfig
 from sagan.sample import main
 from sagan.sampler import Sampler
@@ -123,13 +124,40 @@ def test_without_a_class_those_that_had_no_training_image_are_left_out(tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
+@pytest.mark.parametrize("first", [5, SEEDS - 20])
+def test_latents_of_no_more_faces_than_are_drawn_at_once_are_in_memory(plain, tmp_path, monkeypatch, first):
+    asked = []
+    monkeypatch.setattr(
+        sample, "from_seeds", lambda seeds, size: asked.append(seeds) or from_seeds(seeds, size)
+    )
+    run(plain, tmp_path / "x.zip", "--count", 37, "--seed", first)
+    seeds = [(first + i) % SEEDS for i in range(37)]
+    assert asked == [seeds[:16], seeds[16:32], seeds[32:]]
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.namelist() == [f"{seed}.png" for seed in seeds]
+        last = np.asarray(Image.open(archive.open(archive.namelist()[-1])))
+    np.testing.assert_array_equal(last, expected_faces(plain, seeds[-1:])[0])
+
+
 # All or nothing
 
 
-def test_an_older_file_is_replaced(plain, tmp_path):
+@pytest.mark.parametrize("ending", ["npy", "zip", "png"])
+def test_a_file_that_exists_is_refused_before_anything_is_read_and_stays(
+    plain, tmp_path, monkeypatch, capsys, ending
+):
+    monkeypatch.setattr(Sampler, "load", lambda *_: pytest.fail("a checkpoint was read"))
+    out = tmp_path / f"x.{ending}"
+    out.write_text("photographs")
+    assert refused(capsys, plain, out) == f"'{out}' exists: name another --out, or add --overwrite."
+    assert out.read_text() == "photographs" and names(tmp_path) == [out.name]
+
+
+def test_with_overwrite_a_file_that_exists_is_replaced_and_another_one_made(plain, tmp_path):
     (tmp_path / "x.npy").write_text("old")
-    run(plain, tmp_path / "x.npy", "--count", 1)
-    assert np.load(tmp_path / "x.npy").shape == (1, 32, 32, 3)
+    for name in ("x.npy", "new.npy"):
+        assert run(plain, tmp_path / name, "--count", 1, "--overwrite") == 0
+        assert np.load(tmp_path / name).shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=repr)
@@ -149,11 +177,11 @@ def test_a_command_that_is_stopped_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(Sampler, "faces", stop_in_the_second_chunk)
     if isinstance(error, KeyboardInterrupt):
-        assert run(plain, out) == 130
+        assert run(plain, out, "--overwrite") == 130
         assert capsys.readouterr().err.endswith(f"Stopped; '{out}' was not written.\n")
     else:
         with pytest.raises(SystemExit, match="2"):
-            run(plain, out)
+            run(plain, out, "--overwrite")
         assert capsys.readouterr().err.endswith(
             f"error: '{out}' could not be written: No space left on device.\n"
         )
@@ -179,6 +207,14 @@ def test_ctrl_c_ends_the_real_command_and_leaves_nothing(plain, tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("output", [">&- 2>&-", "2> /dev/full"], ids=["closed", "full"])
+def test_faces_are_written_where_nobody_sees_the_progress(plain, tmp_path, output):
+    command = f"'{sys.executable}' -m sagan.sample --checkpoint '{plain}' --count 2 --out x.npy {output}"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env).returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected_faces(plain, [0, 1]))
+
+
 # Refusals
 
 
@@ -193,7 +229,8 @@ def refused(capsys, folder: Path, out: Path, *options: object) -> str:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--count", 0], "--count must be at least 1, but was 0."),
+        (["--count", 0], "--count must be from 1 to 4294967296, the number of seeds, but was 0."),
+        (["--count", 10**10], f"--count must be from 1 to {SEEDS}, the number of seeds, but was {10**10}."),
         (["--seed", -1], "A seed must be an integer from 0 to 4294967295, but was -1."),
         (["--seed", SEEDS], "A seed must be an integer from 0 to 4294967295, but was 4294967296."),
         (["--truncation", 1.5], "Truncation must be a number from 0 to 1, but was 1.5."),
@@ -214,6 +251,28 @@ def test_options_that_cannot_be_met_end_the_command_with_one_sentence(
 def test_an_ending_that_is_not_known_is_refused_with_those_that_are(plain, tmp_path, capsys, name):
     out = tmp_path / name
     assert refused(capsys, plain, out) == f"--out must end in .npy, .zip, .png, but was '{out}'."
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")], ids=repr
+)
+def test_too_little_memory_is_one_sentence(plain, tmp_path, monkeypatch, capsys, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(sample, "sheet", full)
+    said = "There is too little memory: choose a smaller --count, or end what else uses it."
+    assert refused(capsys, plain, tmp_path / "x.png") == said
+    assert names(tmp_path) == []
+
+
+def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(plain, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(sample, "sheet", fail)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        run(plain, tmp_path / "x.png")
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_before_sampling(plain, tmp_path, capsys):
@@ -240,6 +299,7 @@ def test_help_names_every_option_with_its_default(help_of):
         "--checkpoint CHECKPOINT folder or Hub id (default: checkpoints/celeba64)",
         "--count COUNT how many faces (default: 64)",
         "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
+        "--overwrite replace --out where it exists (default: refuse)",
         "(default: 0)",
         "less variety and often cleaner faces (default: 1.0)",
         "(default: the seeds go through them in turn)",

@@ -416,6 +416,7 @@ def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images)
             "runs/one",
             "The run folder 'runs/one' is inside '.', where its pictures would be taken for data",
         ),
+        ("", "runs/one", "a data source has an empty name; name a folder of images or a .zip"),
         (
             "images",
             os.fsdecode(b"caf\xe9"),
@@ -438,6 +439,8 @@ def test_a_run_folder_inside_the_reference_is_refused_and_a_hidden_one_inside_th
     make_images(4), make_images(20, folder="held_out")
     assert start("--steps", 1, *MEASURE, *COLOURS, out="held_out/run") == 2
     assert complaint(capsys).startswith("train.py: The run folder 'held_out/run' is inside 'held_out', ")
+    assert start("--steps", 1, "--measure-every", 1, "--measure-reference", "", *COLOURS) == 2
+    assert complaint(capsys).startswith("train.py: a data source has an empty name; ")
     assert start("--steps", 1, out="images/.runs/one") == 0
     assert resume("--steps", 2, out="images/.runs/one") == 0
 
