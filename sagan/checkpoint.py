@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -230,9 +230,10 @@ def load_tensors(
         with safe_open(path, "pt") as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
-        if expected is not None:
-            check_fits(path, shapes, expected)
-        return {key: value for key, value in load_file(path).items() if key in shapes}
+            if expected is not None:
+                check_fits(path, shapes, expected)
+            # Copies: what it gives is the file itself, which could not be removed everywhere, nor changed.
+            return {key: file.get_tensor(key).clone() for key in names}
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:

@@ -871,6 +871,33 @@ def in_child(work, kill_after: float | None = None) -> tuple[list[int], int]:
 
 @needs_fork
 @quiet_fork
+def test_tensors_that_were_loaded_stay_as_they_are_when_their_file_is_cut(tmp_path):
+    x = torch.randn(300, 300)
+    save(tmp_path / "model", state=({"x": x}, {}))
+
+    def cut(report) -> None:
+        path = tmp_path / "model/state.safetensors"
+        tensors = checkpoint.load_tensors(path)
+        os.truncate(path, 0)
+        report(int(torch.equal(tensors["x"], x)))
+
+    assert in_child(cut) == ([1], 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="maps are told by Linux alone")
+def test_nothing_of_a_checkpoint_stays_mapped_into_memory(tmp_path):
+    """Where files that are mapped cannot be removed, as on NFS, the next save would find its way blocked."""
+    save(tmp_path / "model", state=({"x": torch.randn(300, 300)}, {}))
+    tensors = checkpoint.load_tensors(tmp_path / "model/state.safetensors")
+    networks = [
+        load(tmp_path / "model") for load in (checkpoint.load_generator, checkpoint.load_discriminator)
+    ]
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    del tensors, networks
+
+
+@needs_fork
+@quiet_fork
 def test_a_child_killed_at_random_moments_while_saving_loses_nothing_that_was_complete(tmp_path):
     folder = tmp_path / "run/checkpoint"
     for version in (0, 1):
