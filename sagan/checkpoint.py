@@ -497,10 +497,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
     previous = _previous(folder)
-    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
-        shutil.rmtree(left_over)
+    for kind in ("new", "old"):
+        for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    token = secrets.token_hex(4)
+    if previous.exists():  # NFS and FUSE keep a file as long as somebody has it open
+        previous.rename(folder.with_name(f".{folder.name}.old-{token}"))
+    new = folder.with_name(f".{folder.name}.new-{token}")
     new.mkdir()
     try:
         yield new

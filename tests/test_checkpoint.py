@@ -965,6 +965,31 @@ def test_between_its_two_renames_the_old_checkpoint_is_found_and_the_next_save_r
     assert load_version(tmp_path / "run") == 1
 
 
+def test_what_cannot_be_removed_yet_of_an_old_checkpoint_is_in_the_way_of_no_save(tmp_path, monkeypatch):
+    """As a file that a page has open on NFS."""
+
+    def all_but_one(folder: Path, ignore_errors: bool = False) -> None:
+        if Path(folder).is_dir():
+            for path in sorted(Path(folder).iterdir())[1:]:
+                path.unlink()
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", all_but_one)
+        for version in range(1, 5):
+            save_version(tmp_path / "checkpoint", version)
+            assert load_version(tmp_path) == version
+        with pytest.raises(ZeroDivisionError), checkpoint.replacing_folder(tmp_path / "checkpoint"):
+            _ = 1 / 0
+        save_version(tmp_path / "checkpoint", 5)
+        assert load_version(tmp_path) == 5
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir() if path.name != "checkpoint")
+    save_version(tmp_path / "checkpoint", 6)
+    assert load_version(tmp_path) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
     save_version(tmp_path / "model", 1)
     with pytest.raises(KeyboardInterrupt), checkpoint.replacing_folder(tmp_path / "model") as new:
