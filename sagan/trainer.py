@@ -191,13 +191,15 @@ class Trainer(Learner):
                     logged_step = self.step
                 if leads and measuring:
                     keep_if_best(figures)
-                if self.step % sample_every == 0:
-                    write(self.draw)
                 if self.step % save_every == 0:
                     write(self.save)
+                if (
+                    self.step % sample_every == 0
+                ):  # after it: pictures that fail cost nothing that was learned
+                    write(self.draw)
+            write(self.save)
             if self.stopped_by is None:
                 write(self.draw)
-            write(self.save)
         finally:
             bar.close()
         return self.progress == 1
@@ -293,6 +295,7 @@ class Trainer(Learner):
         generator = self.snapshot()
         name, samples, counts = f"{self.step:06d}.png", self.out / "samples", self.data.class_counts
         with self._writing("The pictures"):
+            samples.mkdir(parents=True, exist_ok=True)
             pictures.faces(generator, samples / f"faces-{name}", counts)
             pictures.attention(generator, samples / f"attention-{name}", counts)
             if self.history:

@@ -1686,17 +1686,17 @@ def full(*_, **__):
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "what"),
+    ("where", "name", "what", "kept"),
     [
-        (checkpoint, "save_file", "The checkpoint"),
-        (os, "fsync", "The checkpoint"),
-        (checkpoint, "write_history", "history.csv"),
-        (pictures, "faces", "The pictures"),
-        (pictures, "curves", "The pictures"),
+        (checkpoint, "save_file", "The checkpoint", 2),
+        (os, "fsync", "The checkpoint", 2),
+        (checkpoint, "write_history", "history.csv", 2),
+        (pictures, "faces", "The pictures", 3),
+        (pictures, "curves", "The pictures", 3),
     ],
 )
 def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, where, name, what
+    tmp_path, monkeypatch, where, name, what, kept
 ):
     run = make(tmp_path)
 
@@ -1712,7 +1712,7 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint
         f"{what} of step 3 could not be written (No space left on device); the last good checkpoint is "
         f"kept in '{tmp_path}'. Make room and go on with --resume."
     )
-    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 2
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == kept
     assert Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32)).std() > 0
     assert not [path for path in tmp_path.rglob(".*")]
 
@@ -1737,13 +1737,33 @@ def test_the_number_of_a_refusal_is_read_from_the_words_of_safetensors(tmp_path,
 
 def test_what_else_the_disk_refuses_is_not_called_a_lack_of_room(tmp_path):
     run = make(tmp_path)
-    after_each_step(run, lambda: run.step == 3 and shutil.rmtree(tmp_path / "samples"))
+    samples = tmp_path / "samples"
+    after_each_step(run, lambda: run.step == 3 and (shutil.rmtree(samples), samples.touch()))
     with pytest.raises(TrainingError) as error:
         run.train(10, 3, 10)
     assert str(error.value) == (
-        "The pictures of step 3 could not be written (No such file or directory); nothing was saved before. "
+        "The pictures of step 3 could not be written (File exists); nothing was saved before. "
         "Put that right and start again."
     )
+
+
+def test_pictures_that_cannot_be_written_cost_nothing_that_was_learned(tmp_path, monkeypatch):
+    run = make(tmp_path, steps=2)
+    monkeypatch.setattr(pictures, "faces", full)
+    with pytest.raises(TrainingError, match="The pictures of step 2 could not be written"):
+        run.train()
+    again = make(tmp_path, run.data, steps=2)
+    again.resume()
+    assert again.step == 2
+    assert_same(learned(again), learned(run))
+
+
+def test_a_folder_of_pictures_that_was_taken_away_is_made_again(tmp_path):
+    run = make(tmp_path, steps=3)
+    after_each_step(run, lambda: run.step == 2 and shutil.rmtree(tmp_path / "samples"))
+    assert run.train(sample_every=1)
+    names = {f"{kind}-{step:06}.png" for kind in ("faces", "attention") for step in (2, 3)}
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == names
 
 
 # Refusals
