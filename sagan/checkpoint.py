@@ -1,6 +1,7 @@
 """The checkpoint folder: write it atomically, read it safely, find it on disk or on the Hugging Face Hub.
 
-    config.json                    SaganConfig, format version; of classes, their names and numbers of images
+    config.json                    SaganConfig, format version; of classes, their names and numbers of images;
+                                   the SHA-256 of the model card as it was written
     generator.safetensors          averaged over training; matrices in fp16, the rest in fp32
     discriminator.safetensors      the same for the discriminator, not averaged
     generator_raw.safetensors      the generator of the last step, not averaged; only in a run
@@ -11,21 +12,24 @@ Weights are normalised already, but for those of a discriminator without spectra
 Companion files (film.safetensors and spectra.safetensors of the training, average_maps.safetensors, curated
 seeds) carry the SHA-256 of the generator they belong to. A run keeps its checkpoint in `checkpoint/`, with
 `state.safetensors` and `state.json` in it: all that is needed to go on; and the best one it measured, without
-those, in `best/`.
+those, in `best/`. What else somebody puts there stays when the run replaces them, and a card that was changed
+is kept as `model_card.previous.md`.
 """
 
 import csv
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,10 +50,12 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 COMPANIONS = (FILM, SPECTRA, AVERAGE_MAPS, CURATED)
 STATE, STATE_INFO = "state.safetensors", "state.json"
+OF_RUN = (*SHIPPED, RAW_GENERATOR, FILM, SPECTRA, AVERAGE_MAPS, STATE, STATE_INFO)  # maps are made anew
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
+LEFT_OVER = re.compile(r"\.(fuse_hidden|nfs|.*\.new-)")  # names of files that something did not finish with
 Value = TypeVar("Value")
 
 
@@ -400,14 +406,17 @@ def save(
 
     class_counts says how many training images each class had. state adds what a run needs to go on: tensors
     for state.safetensors and JSON data for state.json.
-    companions are the tensors of companion files by name; each receives the hash of this generator.
+    companions are the tensors of companion files by name; each receives the hash of this generator. What the
+    folder holds beside a run's own files stays, and so does a model card that is not as it was written.
     Raises OSError where the disk refuses; what was there before stays.
     """
-    with replacing_folder(folder) as new:
+    recover(folder)
+    with replacing_folder(folder, OF_RUN, keeps_card=not _has_card_as_written(folder)) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
         described["class_names"] = list(class_names)
         if class_counts:
             described["class_counts"] = list(class_counts)
+        described["card_sha256"] = hashlib.sha256(card.encode(errors="replace")).hexdigest()
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
         for name, network in networks.items():
@@ -422,6 +431,15 @@ def save(
             tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
             _save_tensors(tensors, new / STATE)
             (new / STATE_INFO).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def _has_card_as_written(folder: Path) -> bool:
+    """Whether nobody has changed the model card since it was saved."""
+    try:
+        written = _read_config(folder / CONFIG).get("card_sha256")
+        return hashlib.sha256((folder / CARD).read_bytes()).hexdigest() == written
+    except (CheckpointError, OSError):
+        return False
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
@@ -478,7 +496,7 @@ def add_to_history(path: Path, rows: list[dict[str, float]], columns: list[str])
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file beside `path`, then put it in the place of `path` in one step."""
     token = secrets.token_hex(4)  # not the process: its threads may write the same file
-    new = path.with_name(f".{path.stem}.{token}{path.suffix}")
+    new = path.with_name(f".{path.stem}.new-{token}{path.suffix}")
     try:
         write(new)
         new.replace(path)
@@ -486,9 +504,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         new.unlink(missing_ok=True)
 
 
+def previous_name(path: Path) -> Path:
+    """A free name for what another takes the place of: name.previous.md, name.previous-2.md and so on."""
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"{path.stem}.previous{suffix}{path.suffix}") for suffix in suffixes)
+    return next(name for name in names if not os.path.lexists(name))
+
+
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool = False) -> Iterator[Path]:
     """Yield a new folder; when the block ends well, it is synced and takes the place of `folder`.
+
+    What `folder` holds that is neither in the new one nor named in `own` is carried over, and its model card
+    where keeps_card says so, under another name.
 
     A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
     it as `.name.previous`, where `find` looks too.
@@ -508,8 +536,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
-        for path in (*new.iterdir(), new):
+        for path in new.iterdir():
             _sync(path)
+        if folder.is_dir():
+            _carry_over(folder, new, own, keeps_card)
+        _sync(new)
         if folder.exists():
             folder.rename(previous)
         new.rename(folder)
@@ -519,6 +550,30 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         recover(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> None:
+    for path in folder.iterdir():
+        if path.name not in own and not os.path.lexists(new / path.name):
+            _carry(path, new / path.name)
+    if keeps_card and os.path.lexists(folder / CARD):
+        _carry(folder / CARD, new / previous_name(folder / CARD).name)
+
+
+def _carry(path: Path, to: Path) -> None:
+    """Let what is at `path` be at `to` as well: the files themselves, or copies where the disk cannot."""
+    if LEFT_OVER.match(path.name):
+        return
+    if path.is_dir() and not path.is_symlink():
+        to.mkdir(path.stat().st_mode | stat.S_IRWXU)
+        for part in path.iterdir():
+            _carry(part, to / part.name)
+        return
+    with suppress(FileNotFoundError):  # an editor's own, perhaps
+        try:
+            os.link(path, to, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(path, to, follow_symlinks=False)
 
 
 def recover(folder: Path) -> None:

@@ -113,19 +113,7 @@ def ship(run: Path, out: Path) -> None:
         raise checkpoint.CheckpointError(
             f"'{out}' exists and is not a shipped checkpoint: name another --out."
         )
-    with checkpoint.replacing_folder(out) as new:
-        if shipped:
-            try:
-                shutil.copytree(out, new, dirs_exist_ok=True)
-            except shutil.Error as error:  # a list of (source, destination, reason)
-                raise OSError(error.args[0][0][2]) from error
-            if (new / checkpoint.CARD).exists():
-                names = (
-                    f"model_card.previous{suffix}.md" for suffix in ("", *(f"-{i}" for i in range(2, 1000)))
-                )
-                (new / checkpoint.CARD).rename(
-                    next(new / name for name in names if not (new / name).exists())
-                )
+    with checkpoint.replacing_folder(out, checkpoint.SHIPPED, keeps_card=True) as new:
         for name in checkpoint.SHIPPED:
             shutil.copyfile(source / name, new / name)
         for name in checkpoint.COMPANIONS:

@@ -926,6 +926,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and a killed process loses nothing by it
     folder = tmp_path / "checkpoint"
     save_version(folder, 1)
+    (folder / "notes.txt").write_text("Mine")
     version, seen = 1, set()
     for last in range(1, 200):
 
@@ -934,7 +935,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
 
             def count(event, arguments):
                 nonlocal done
-                if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+                if event in ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir"):
                     done += 1
                     if done == last:
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -946,6 +947,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
         complete, status = in_child(save_until_killed)
         found = load_version(folder)
         assert found in ((version + 1,) if complete else (version, version + 1))
+        assert (checkpoint.find(folder) / "notes.txt").read_text() == "Mine"
         seen.add((status, found - version))
         version = found
         if status == 0:
@@ -1017,6 +1019,84 @@ def test_what_a_save_of_another_folder_has_begun_is_left_alone(tmp_path):
     (tmp_path / ".run1.new-1").mkdir()
     save_version(tmp_path / "run[1]", 1)
     assert {path.name for path in tmp_path.iterdir()} == {"run[1]", ".run1.new-1"}
+
+
+# What somebody put there
+
+
+def without_links(monkeypatch) -> None:
+    """The disk is one that has no hard links, like those of cameras."""
+
+    def refuse(*_, **__) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_somebody_put_beside_a_checkpoint_stays_when_it_is_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        without_links(monkeypatch)
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    (folder / "notes.txt").write_text("Mine")
+    (folder / "curated.json").write_text('{"faces": []}')
+    (folder / "images").symlink_to("../elsewhere")
+    for name in ("seeds", "seeds/later"):
+        (folder / name).mkdir(mode=0o700)
+        (folder / name / "list.txt").write_text(name)
+    (folder / ".nfs00a1").touch()
+    for version in (2, 3):
+        (folder / "average_maps.safetensors").touch()  # of the generator that goes
+        save_version(folder, version)
+        assert load_version(folder) == version
+        names = {"config.json", "history.csv", "model_card.md", "state.json", "state.safetensors"}
+        names |= {f"{kind}.safetensors" for kind in ("generator", "generator_raw", "discriminator")}
+        mine = {"notes.txt", "curated.json", "images", "seeds"}
+        assert {path.name for path in folder.iterdir()} == names | mine
+        assert (folder / "notes.txt").read_text() == "Mine"
+        assert (folder / "curated.json").read_text() == '{"faces": []}'
+        assert (folder / "images").readlink() == Path("../elsewhere")
+        for name in ("seeds", "seeds/later"):
+            assert (folder / name / "list.txt").read_text() == name
+            assert (folder / name).stat().st_mode & 0o777 == 0o700
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_cannot_be_read_beside_a_checkpoint_is_in_the_way_of_no_save(tmp_path):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    os.mkfifo(folder / "pipe")
+    (folder / "locked").touch(0o000)
+    save_version(folder, 2)
+    assert load_version(folder) == 2
+    assert (folder / "pipe").is_fifo() and (folder / "locked").stat().st_mode & 0o777 == 0
+
+
+def test_a_model_card_is_kept_when_it_was_changed_since_it_was_saved(tmp_path):
+    folder = tmp_path / "checkpoint"
+    cards = {}
+
+    def found() -> dict[str, str]:
+        return {path.name: path.read_text() for path in folder.glob("model_card*")}
+
+    for version, name in enumerate(("previous", "previous-2", "previous-3")):
+        for number in (2 * version, 2 * version + 1):
+            save_version(folder, number)
+            assert found() == {**cards, "model_card.md": str(number)}
+        own = f"What the images show: {version}"
+        (folder / "model_card.md").write_text(own)
+        cards[f"model_card.{name}.md"] = own
+    save_version(folder, 9)
+    assert load_version(folder) == 9 and found() == {**cards, "model_card.md": "9"}
+
+
+def test_a_model_card_of_which_nobody_knows_how_it_was_saved_is_kept(tmp_path):
+    save_version(tmp_path / "checkpoint", 1)
+    change_config(tmp_path / "checkpoint", card_sha256=...)
+    save_version(tmp_path / "checkpoint", 2)
+    assert (tmp_path / "checkpoint/model_card.previous.md").read_text() == "1"
 
 
 # A full disk

@@ -981,6 +981,27 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     assert Sampler.load(best).source == best and Sampler.load(tmp_path).source == tmp_path / "checkpoint"
 
 
+def test_what_somebody_put_into_the_checkpoints_of_a_run_stays(tmp_path):
+    run = make(tmp_path, steps=4)
+    measuring(run, 0.004, [4.0, 3.0, 2.0, 1.0])
+    folders = tmp_path / "checkpoint", tmp_path / "best"
+
+    def write() -> None:
+        if run.step == 2:
+            for folder in folders:
+                (folder / "notes.txt").write_text("Mine")
+                (folder / "model_card.md").write_text("They show my family")
+
+    after_each_step(run, write)
+    assert run.train(save_every=1)
+    for folder in folders:
+        assert checkpoint.read_history(folder)[-1]["step"] == 4
+        assert (folder / "notes.txt").read_text() == "Mine"
+        assert (folder / "model_card.previous.md").read_text() == "They show my family"
+        assert "say here what the images show" in (folder / "model_card.md").read_text()
+        assert not (folder / "model_card.previous-2.md").exists()
+
+
 # Starting from a checkpoint
 
 
