@@ -8,6 +8,8 @@ from sagan import checkpoint
 from sagan.film import Moment
 from sagan.learner import Inherited, TrainingError
 
+CURVES, SAMPLES = "curves.png", "samples"  # in the run folder
+
 # What state.json must hold.
 Kind = type | tuple[type, ...] | dict[str, "Kind"]
 STATE_KINDS: dict[str, Kind] = {
@@ -25,6 +27,19 @@ def refuse_to_replace(out: Path) -> None:
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
         raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
+
+
+def set_aside(out: Path) -> None:
+    """Rename what a new run would write over, as in history.previous.csv. Raises TrainingError."""
+    for path in (out / checkpoint.HISTORY, out / CURVES, out / SAMPLES):
+        try:
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                path.rename(checkpoint.previous_name(path))
+        except OSError as error:
+            raise TrainingError(
+                f"'{path}' is in the way of a new run and cannot be set aside ({error.strerror}): "
+                "name another --out."
+            ) from error
 
 
 def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:

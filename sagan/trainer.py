@@ -22,7 +22,15 @@ from sagan.learner import Learner, TrainingError, under
 from sagan.networks import Discriminator, Generator, SaganConfig, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Recipe
-from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
+from sagan.resuming import (
+    CURVES,
+    SAMPLES,
+    check_same_classes,
+    read_state_info,
+    refuse_to_replace,
+    set_aside,
+    where_it_stood,
+)
 from sagan.seeds import learned_classes
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
@@ -95,9 +103,12 @@ class Trainer(Learner):
             )
         if not self._may_replace:
             refuse_to_replace(self.out)
+            if self.processes.leads:
+                set_aside(self.out)
         self._may_replace = True
-        with self._writing("The folder of the pictures"):
-            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        if self.processes.leads:
+            with self._writing("The folder of the pictures"):
+                (self.out / SAMPLES).mkdir(parents=True, exist_ok=True)
         self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
             with signals:
@@ -293,13 +304,13 @@ class Trainer(Learner):
     def draw(self) -> None:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
-        name, samples, counts = f"{self.step:06d}.png", self.out / "samples", self.data.class_counts
+        name, samples, counts = f"{self.step:06d}.png", self.out / SAMPLES, self.data.class_counts
         with self._writing("The pictures"):
             samples.mkdir(parents=True, exist_ok=True)
             pictures.faces(generator, samples / f"faces-{name}", counts)
             pictures.attention(generator, samples / f"attention-{name}", counts)
             if self.history:
-                pictures.curves(self.history, self.out / "curves.png")
+                pictures.curves(self.history, self.out / CURVES)
 
     # Saving and resuming
 

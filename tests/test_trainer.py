@@ -1911,6 +1911,51 @@ def test_a_run_never_takes_the_place_of_another(tmp_path):
     assert files() == kept
 
 
+def test_a_new_run_sets_aside_what_it_would_write_over(tmp_path):
+    kept = {}
+    for suffix in ("", "-2"):
+        (tmp_path / "samples").mkdir(exist_ok=True)
+        for name, later in (
+            ("history.csv", f"history.previous{suffix}.csv"),
+            ("curves.png", f"curves.previous{suffix}.png"),
+            ("samples/mine.png", f"samples.previous{suffix}/mine.png"),
+        ):
+            (tmp_path / name).write_text(later)
+            kept[later] = later
+        run = make(tmp_path, steps=1)
+        assert run.train()
+        assert (
+            checkpoint.read_history(tmp_path) == run.history and not (tmp_path / "samples/mine.png").exists()
+        )
+        assert {name: (tmp_path / name).read_text() for name in kept} == kept
+        shutil.rmtree(tmp_path / "checkpoint")
+
+
+def test_a_run_that_goes_on_sets_nothing_aside(tmp_path):
+    run = make(tmp_path, steps=3)
+    after_each_step(run, lambda: signal.raise_signal(signal.SIGINT))
+    assert not run.train(sample_every=1)
+    assert not run.train(sample_every=1)
+    resumed = make(tmp_path, run.data, steps=3)
+    resumed.resume()
+    assert resumed.train(sample_every=1)
+    assert not list(tmp_path.glob("*.previous*"))
+    assert len(list((tmp_path / "samples").glob("faces-*"))) == 3
+    assert [row["step"] for row in checkpoint.read_history(tmp_path)] == [1, 2, 3]
+
+
+def test_what_cannot_be_set_aside_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "history.csv").touch()
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path).train()
+    sentence = "is in the way of a new run and cannot be set aside (Permission denied): name another --out."
+    assert str(error.value) == f"'{tmp_path / 'history.csv'}' {sentence}"
+
+
 @pytest.mark.parametrize("interval", ["log_every", "sample_every", "save_every"])
 def test_an_interval_of_no_steps_is_refused_before_the_run_begins(tmp_path, interval):
     with pytest.raises(ValueError, match=r"^intervals are .* steps, but must be at least 1$"):
