@@ -124,7 +124,10 @@ def ship(run: Path, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command; return 0, or 130 after Ctrl-C. What cannot be done exits with status 2.
+
+    The folder is replaced as a whole, or not at all.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -137,8 +140,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         ship(options.run, options.out)
-    except (checkpoint.CheckpointError, OSError) as error:
+    except checkpoint.CheckpointError as error:
         parser.error(str(error))
+    except OSError as error:
+        why = error.strerror or error
+        parser.error(f"'{options.run}' could not be exported to '{options.out}': {why}.")
+    except KeyboardInterrupt:
+        print(f"Stopped; '{options.out}' was not written.", file=sys.stderr)
+        return 130
     print(f"'{options.out}' can be opened with: python app.py --checkpoint {shlex.quote(str(options.out))}")
     return 0
 

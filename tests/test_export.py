@@ -304,6 +304,35 @@ def test_shipping_again_keeps_what_lies_beside_and_the_old_card(run, tmp_path):
     assert (out / "model_card.previous-2.md").exists()
 
 
+def test_links_beside_a_shipped_checkpoint_stay_links(run, tmp_path):
+    """What they lead to may be photographs, which are not for sharing."""
+    out = tmp_path / "out"
+    ship(run, out)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/photograph.png").touch()
+    (out / "training_images").symlink_to("../data")
+    (out / "gone").symlink_to("../nowhere")
+    ship(run, out)
+    assert (out / "training_images").readlink() == Path("../data")
+    assert (out / "gone").readlink() == Path("../nowhere")
+
+
+def test_shipping_writes_through_no_link(run, tmp_path):
+    out = tmp_path / "out"
+    ship(run, out)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("model_card.md", "film.safetensors"):
+        (out / name).unlink()
+        (elsewhere / name).write_text("Mine")
+        (out / name).symlink_to(elsewhere / name)
+    ship(run, out)
+    for name in ("model_card.md", "film.safetensors"):
+        assert (elsewhere / name).read_text() == "Mine"
+        assert (out / name).read_bytes() == (run / "checkpoint" / name).read_bytes()
+    assert (out / "model_card.previous.md").read_text() == "Mine"
+
+
 def test_shipping_after_a_crash_keeps_what_the_crash_left(run, tmp_path):
     out = tmp_path / "out"
     ship(run, out)
@@ -356,8 +385,33 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_what_was_shipped(
         export.main(["--run", str(run), "--out", str(out)])
     assert stopped.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "python -m sagan.export: error: [Errno 28] No space left on device"
+    assert last == (
+        f"python -m sagan.export: error: '{run}' could not be exported to '{out}': No space left on device."
+    )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_while_shipping_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(shutil, "copyfile", stop)
+    assert export.main(["--run", str(run), "--out", str(out)]) == 130
+    assert capsys.readouterr().err == f"Stopped; '{out}' was not written.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_cannot_be_made_is_named_as_it_was_given(run, tmp_path, monkeypatch, capsys):
+    def refuse(path: Path, *_, **__) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--run", str(run), "--out", str(out)])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"error: '{run}' could not be exported to '{out}': Permission denied.")
 
 
 def test_the_command_that_opens_what_was_shipped_can_be_pasted_into_a_shell(run, tmp_path, capsys):
