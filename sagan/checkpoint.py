@@ -18,6 +18,7 @@ is kept as `model_card.previous.md`.
 
 import csv
 import dataclasses
+import errno
 import glob
 import hashlib
 import itertools
@@ -233,7 +234,7 @@ def load_tensors(
     """
     try:
         _check_file(path, max_bytes)
-        with safe_open(path, "pt") as file:
+        with _open_tensors(path) as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
             if expected is not None:
@@ -244,6 +245,15 @@ def load_tensors(
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
+
+
+def _open_tensors(path: Path) -> safe_open:
+    try:
+        return safe_open(path, "pt")
+    except RuntimeError as error:  # torch opens it a second time, when a run may have replaced it
+        if "No such file" not in str(error):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
 
 def check_fits(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
@@ -348,7 +358,7 @@ def companion(folder: Path, name: str) -> Path | None:
             belongs_to = read_json(path)["generator_sha256"]
         else:
             _check_file(path, MAX_BYTES)
-            with safe_open(path, "pt") as file:
+            with _open_tensors(path) as file:
                 belongs_to = (file.metadata() or {})["generator_sha256"]
     except (ValueError, KeyError, TypeError, OSError, SafetensorError):
         belongs_to = None

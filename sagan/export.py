@@ -113,14 +113,28 @@ def ship(run: Path, out: Path) -> None:
         raise checkpoint.CheckpointError(
             f"'{out}' exists and is not a shipped checkpoint: name another --out."
         )
+    meanwhile = f"'{run}' was saved meanwhile: run it again."
     with checkpoint.replacing_folder(out, checkpoint.SHIPPED, keeps_card=True) as new:
-        for name in checkpoint.SHIPPED:
-            shutil.copyfile(source / name, new / name)
-        for name in checkpoint.COMPANIONS:
-            if companion := checkpoint.companion(source, name):
-                shutil.copyfile(companion, new / name)
-        if {checkpoint.generator_hash(folder) for folder in (source, new)} != {made}:
-            raise checkpoint.CheckpointError(f"'{run}' was saved meanwhile: run it again.")
+        try:
+            for name in checkpoint.SHIPPED:
+                shutil.copyfile(source / name, new / name)
+            for name in checkpoint.COMPANIONS:
+                if companion := checkpoint.companion(source, name):
+                    shutil.copyfile(companion, new / name)
+        except FileNotFoundError as error:
+            if not _is_another(source, made):
+                raise checkpoint.CheckpointError(f"'{error.filename}' is missing.") from error
+            raise checkpoint.CheckpointError(meanwhile) from error
+        if _is_another(source, made) or _is_another(new, made):
+            raise checkpoint.CheckpointError(meanwhile)
+
+
+def _is_another(folder: Path, made: str) -> bool:
+    """Whether the generator there is not the one with this SHA-256, or not there for the moment."""
+    try:
+        return checkpoint.generator_hash(folder) != made
+    except checkpoint.CheckpointError:
+        return True
 
 
 def main(arguments: list[str] | None = None) -> int:

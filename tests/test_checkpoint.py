@@ -31,6 +31,7 @@ from torch import nn
 from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
 from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
 
 PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(
@@ -772,6 +773,46 @@ def test_a_companion_file_without_a_hash_is_left_out_with_a_warning(folder):
     save_file({"x": torch.zeros(2)}, folder / "film.safetensors")
     with pytest.warns(UserWarning, match="is left out"):
         assert checkpoint.companion(folder, "film.safetensors") is None
+
+
+# A run that saves meanwhile
+
+
+@pytest.fixture
+def gone(monkeypatch) -> None:
+    """Every file of tensors is taken away once it was opened, before torch opens it again."""
+    from_file = torch.UntypedStorage.from_file
+
+    def overtaken(path: str, **options) -> torch.UntypedStorage:
+        Path(path).unlink()
+        return from_file(path, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", overtaken)
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_weights_that_go_while_they_are_read_are_missing(folder, gone, name):
+    load = getattr(checkpoint, f"load_{name}")
+    assert refusal(load, folder) == f"'{folder / name}.safetensors' is missing."
+
+
+def test_a_companion_that_goes_while_it_is_read_is_left_out(folder, gone):
+    write_companion(folder, "film.safetensors", checkpoint.generator_hash(folder))
+    with pytest.warns(UserWarning, match="is left out"):
+        assert checkpoint.companion(folder, "film.safetensors") is None
+
+
+def test_a_sampler_does_not_open_what_goes_while_it_is_read(folder, gone):
+    assert refusal(Sampler.load, folder) == f"'{folder / 'generator.safetensors'}' is missing."
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_missing_file(folder, monkeypatch):
+    def refuse(*_, **__) -> None:
+        raise RuntimeError("unable to mmap 100 bytes from file: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
+    with pytest.raises(RuntimeError, match="Cannot allocate memory"):
+        checkpoint.load_generator(folder)
 
 
 # Crashes

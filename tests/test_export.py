@@ -249,6 +249,7 @@ def test_what_was_made_for_another_generator_is_not_shipped(run, tmp_path, name)
     assert not (tmp_path / "without" / name).exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*was made for another generator")
 def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     copyfile = shutil.copyfile
 
@@ -262,6 +263,31 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "copyfile", saving)
     with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):
         export.ship(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model_card.md", "film.safetensors"])
+def test_a_run_that_is_between_two_checkpoints_is_not_shipped(run, tmp_path, monkeypatch, name):
+    """What is copied next is gone for a moment."""
+    copyfile = shutil.copyfile
+
+    def replaced(source: Path, target: Path) -> None:
+        if source.name == name:
+            (run / "checkpoint").rename(run / ".checkpoint.previous")
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", replaced)
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        export.ship(run, tmp_path / "out")
+    assert str(error.value) == f"'{run}' was saved meanwhile: run it again."
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_lacks_a_file_is_not_shipped(run, tmp_path):
+    (run / "checkpoint/model_card.md").unlink()
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        export.ship(run, tmp_path / "out")
+    assert str(error.value) == f"'{run / 'checkpoint/model_card.md'}' is missing."
     assert not (tmp_path / "out").exists()
 
 
