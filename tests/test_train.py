@@ -736,6 +736,17 @@ def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     assert f"save_every of the run in 'runs/one' is damaged: it is {value!r}" in complaint(capsys)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("crop", "20"), ("data", 3), ("data", [3]), ("label_columns", ["Male"]), ("command", 3), ("labels", 3)],
+)
+def test_a_damaged_note_of_how_the_run_was_set_up_is_one_line(capsys, stopped, name, value):
+    stopped["about"][name] = value
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
+    assert resume() == 2
+    assert complaint(capsys).endswith("cannot be resumed: state.json is missing or damaged.")
+
+
 def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
     for name in train.INTERVALS:

@@ -1844,9 +1844,25 @@ SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 DAMAGED = [
     {"step": None},
+    {"step": -1},
+    {"step": True},
+    {"step": 2**53 + 1},
     {"seconds": "1.0"},
+    {"seconds": -1.0},
+    {"seconds": math.nan},
     {"images": None},
     {"about": []},
+    *(
+        {"about": {name: value}}
+        for name, value in (
+            *(("crop", value) for value in ("148", 148.0, [148], -1)),
+            *(("data", value) for value in ("images", 3, [3], [None])),
+            *((name, value) for name in ("labels", "label_columns", "command") for value in (3, ["Male"])),
+            *((name, None) for name in ("measure_every", "measure_reference", "measure_features")),
+            *(("measure_every", "5"), ("measure_reference", "x"), ("measure_features", 1)),
+            ("measure_count", "9"),
+        )
+    ),
     {"recipe": []},
     {"recipe": {}},
     {"recipe": {"batch_size": "4"}},
@@ -1877,6 +1893,22 @@ def test_a_state_json_of_an_older_run_is_sound(stopped):
     run = make(stopped.out, stopped.data)
     run.resume()
     assert (run.step, run.images) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"data": ["x"], "crop": None, "labels": None, "label_columns": None, "command": "python train.py"},
+        {"data": None, "crop": 148, "labels": "a.csv", "label_columns": "Male", "command": None, "else": []},
+        {"measure_every": 5, "measure_reference": ["x"], "measure_features": "a:B", "measure_count": None},
+        {"measure_every": 2.5, "measure_count": 9},
+    ],
+)
+def test_a_state_json_with_what_a_run_may_note_is_sound(stopped, about):
+    (stopped.out / "checkpoint/state.json").write_text(json.dumps(SOUND | {"about": about}))
+    run = make(stopped.out, stopped.data)
+    run.resume()
+    assert run.step == 1
 
 
 def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
