@@ -1,6 +1,7 @@
 """The checkpoint folder: write it atomically, read it safely, find it on disk or on the Hugging Face Hub.
 
-    config.json                    SaganConfig, format version; of classes, their names and numbers of images
+    config.json                    SaganConfig, format version; of classes, their names and numbers of images;
+                                   the SHA-256 of the model card as it was written
     generator.safetensors          averaged over training; matrices in fp16, the rest in fp32
     discriminator.safetensors      the same for the discriminator, not averaged
     generator_raw.safetensors      the generator of the last step, not averaged; only in a run
@@ -11,27 +12,31 @@ Weights are normalised already, but for those of a discriminator without spectra
 Companion files (film.safetensors and spectra.safetensors of the training, average_maps.safetensors, curated
 seeds) carry the SHA-256 of the generator they belong to. A run keeps its checkpoint in `checkpoint/`, with
 `state.safetensors` and `state.json` in it: all that is needed to go on; and the best one it measured, without
-those, in `best/`.
+those, in `best/`. What else somebody puts there stays when the run replaces them, and a card that was changed
+is kept as `model_card.previous.md`.
 """
 
 import csv
 import dataclasses
+import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagan.classes import Classes
@@ -47,10 +52,12 @@ FILM, SPECTRA, AVERAGE_MAPS = "film.safetensors", "spectra.safetensors", "averag
 CURATED = "curated.json"
 COMPANIONS = (FILM, SPECTRA, AVERAGE_MAPS, CURATED)
 STATE, STATE_INFO = "state.safetensors", "state.json"
+OF_RUN = (*SHIPPED, RAW_GENERATOR, FILM, SPECTRA, AVERAGE_MAPS, STATE, STATE_INFO)  # maps are made anew
 RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
+LEFT_OVER = re.compile(r"\.(fuse_hidden|nfs|.*\.new-)")  # names of files that something did not finish with
 Value = TypeVar("Value")
 
 
@@ -226,16 +233,26 @@ def load_tensors(
     """
     try:
         _check_file(path, max_bytes)
-        with safe_open(path, "pt") as file:
+        with _open_tensors(path) as file:
             names = [key for key in file.keys() if key not in without]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
-        if expected is not None:
-            check_fits(path, shapes, expected)
-        return {key: value for key, value in load_file(path).items() if key in shapes}
+            if expected is not None:
+                check_fits(path, shapes, expected)
+            # Copies: what it gives is the file itself, which could not be removed everywhere, nor changed.
+            return {key: file.get_tensor(key).clone() for key in names}
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
+
+
+def _open_tensors(path: Path) -> safe_open:
+    try:
+        return safe_open(path, "pt")
+    except RuntimeError as error:  # torch opens it a second time, when a run may have replaced it
+        if "No such file" not in str(error):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
 
 
 def check_fits(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
@@ -340,7 +357,7 @@ def companion(folder: Path, name: str) -> Path | None:
             belongs_to = read_json(path)["generator_sha256"]
         else:
             _check_file(path, MAX_BYTES)
-            with safe_open(path, "pt") as file:
+            with _open_tensors(path) as file:
                 belongs_to = (file.metadata() or {})["generator_sha256"]
     except (ValueError, KeyError, TypeError, OSError, SafetensorError):
         belongs_to = None
@@ -396,14 +413,17 @@ def save(
     """Write a checkpoint in one step; the networks are plain ones (see `sagan.export`).
 
     state adds what a run needs to go on: tensors for state.safetensors and JSON data for state.json.
-    companions are the tensors of companion files by name; each receives the hash of this generator.
+    companions are the tensors of companion files by name; each receives the hash of this generator. What the
+    folder holds beside a run's own files stays, and so does a model card that is not as it was written.
     Raises OSError where the disk refuses; what was there before stays.
     """
-    with replacing_folder(folder) as new:
+    recover(folder)
+    with replacing_folder(folder, OF_RUN, keeps_card=not _has_card_as_written(folder)) as new:
         described = {"format_version": FORMAT_VERSION, "model": dataclasses.asdict(generator.config)}
         described["class_names"] = list(classes.names)
         if classes.counts:
             described["class_counts"] = list(classes.counts)
+        described["card_sha256"] = hashlib.sha256(card.encode(errors="replace")).hexdigest()
         (new / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         networks = {GENERATOR: generator, DISCRIMINATOR: discriminator, RAW_GENERATOR: raw_generator}
         for name, network in networks.items():
@@ -418,6 +438,15 @@ def save(
             tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
             _save_tensors(tensors, new / STATE)
             (new / STATE_INFO).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def _has_card_as_written(folder: Path) -> bool:
+    """Whether nobody has changed the model card since it was saved."""
+    try:
+        written = _read_config(folder / CONFIG).get("card_sha256")
+        return hashlib.sha256((folder / CARD).read_bytes()).hexdigest() == written
+    except (CheckpointError, OSError):
+        return False
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
@@ -474,7 +503,7 @@ def add_to_history(path: Path, rows: list[dict[str, float]], columns: list[str])
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file beside `path`, then put it in the place of `path` in one step."""
     token = secrets.token_hex(4)  # not the process: its threads may write the same file
-    new = path.with_name(f".{path.stem}.{token}{path.suffix}")
+    new = path.with_name(f".{path.stem}.new-{token}{path.suffix}")
     try:
         write(new)
         new.replace(path)
@@ -482,9 +511,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         new.unlink(missing_ok=True)
 
 
+def previous_name(path: Path) -> Path:
+    """A free name for what another takes the place of: name.previous.md, name.previous-2.md and so on."""
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"{path.stem}.previous{suffix}{path.suffix}") for suffix in suffixes)
+    return next(name for name in names if not os.path.lexists(name))
+
+
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool = False) -> Iterator[Path]:
     """Yield a new folder; when the block ends well, it is synced and takes the place of `folder`.
+
+    What `folder` holds that is neither in the new one nor named in `own` is carried over, and its model card
+    where keeps_card says so, under another name.
 
     A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
     it as `.name.previous`, where `find` looks too.
@@ -493,15 +532,22 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder)
     previous = _previous(folder)
-    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
-        shutil.rmtree(left_over)
+    for kind in ("new", "old"):
+        for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    token = secrets.token_hex(4)
+    if previous.exists():  # NFS and FUSE keep a file as long as somebody has it open
+        previous.rename(folder.with_name(f".{folder.name}.old-{token}"))
+    new = folder.with_name(f".{folder.name}.new-{token}")
     new.mkdir()
     try:
         yield new
-        for path in (*new.iterdir(), new):
+        for path in new.iterdir():
             _sync(path)
+        if folder.is_dir():
+            _carry_over(folder, new, own, keeps_card)
+        _sync(new)
         if folder.exists():
             folder.rename(previous)
         new.rename(folder)
@@ -511,6 +557,30 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         recover(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> None:
+    for path in folder.iterdir():
+        if path.name not in own and not os.path.lexists(new / path.name):
+            _carry(path, new / path.name)
+    if keeps_card and os.path.lexists(folder / CARD):
+        _carry(folder / CARD, new / previous_name(folder / CARD).name)
+
+
+def _carry(path: Path, to: Path) -> None:
+    """Let what is at `path` be at `to` as well: the files themselves, or copies where the disk cannot."""
+    if LEFT_OVER.match(path.name):
+        return
+    if path.is_dir() and not path.is_symlink():
+        to.mkdir(path.stat().st_mode | stat.S_IRWXU)
+        for part in path.iterdir():
+            _carry(part, to / part.name)
+        return
+    with suppress(FileNotFoundError):  # an editor's own, perhaps
+        try:
+            os.link(path, to, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(path, to, follow_symlinks=False)
 
 
 def recover(folder: Path) -> None:

@@ -8,6 +8,7 @@ copies what sampling needs out of a run, and leaves behind what only resuming ne
 import argparse
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -110,30 +111,35 @@ def ship(run: Path, out: Path) -> None:
         raise checkpoint.CheckpointError(
             f"'{out}' exists and is not a shipped checkpoint: name another --out."
         )
-    with checkpoint.replacing_folder(out) as new:
-        if shipped:
-            try:
-                shutil.copytree(out, new, dirs_exist_ok=True)
-            except shutil.Error as error:  # a list of (source, destination, reason)
-                raise OSError(error.args[0][0][2]) from error
-            if (new / checkpoint.CARD).exists():
-                names = (
-                    f"model_card.previous{suffix}.md" for suffix in ("", *(f"-{i}" for i in range(2, 1000)))
-                )
-                (new / checkpoint.CARD).rename(
-                    next(new / name for name in names if not (new / name).exists())
-                )
-        for name in checkpoint.SHIPPED:
-            shutil.copyfile(source / name, new / name)
-        for name in checkpoint.COMPANIONS:
-            if companion := checkpoint.companion(source, name):
-                shutil.copyfile(companion, new / name)
-        if {checkpoint.generator_hash(folder) for folder in (source, new)} != {made}:
-            raise checkpoint.CheckpointError(f"'{run}' was saved meanwhile: run it again.")
+    meanwhile = f"'{run}' was saved meanwhile: run it again."
+    with checkpoint.replacing_folder(out, checkpoint.SHIPPED, keeps_card=True) as new:
+        try:
+            for name in checkpoint.SHIPPED:
+                shutil.copyfile(source / name, new / name)
+            for name in checkpoint.COMPANIONS:
+                if companion := checkpoint.companion(source, name):
+                    shutil.copyfile(companion, new / name)
+        except FileNotFoundError as error:
+            if not _is_another(source, made):
+                raise checkpoint.CheckpointError(f"'{error.filename}' is missing.") from error
+            raise checkpoint.CheckpointError(meanwhile) from error
+        if _is_another(source, made) or _is_another(new, made):
+            raise checkpoint.CheckpointError(meanwhile)
+
+
+def _is_another(folder: Path, made: str) -> bool:
+    """Whether the generator there is not the one with this SHA-256, or not there for the moment."""
+    try:
+        return checkpoint.generator_hash(folder) != made
+    except checkpoint.CheckpointError:
+        return True
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command; return 0, or 130 after Ctrl-C. What cannot be done exits with status 2.
+
+    The folder is replaced as a whole, or not at all.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -146,8 +152,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         ship(options.run, options.out)
-    except (checkpoint.CheckpointError, OSError) as error:
+    except checkpoint.CheckpointError as error:
         parser.error(str(error))
+    except OSError as error:
+        why = error.strerror or error
+        parser.error(f"'{options.run}' could not be exported to '{options.out}': {why}.")
+    except KeyboardInterrupt:
+        print(f"Stopped; '{options.out}' was not written.", file=sys.stderr)
+        return 130
     print(f"'{options.out}' can be opened with: python app.py --checkpoint {shlex.quote(str(options.out))}")
     return 0
 

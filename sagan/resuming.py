@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,16 +11,50 @@ from sagan.film import Moment
 from sagan.learner import Inherited, TrainingError
 
 LOCK = ".lock"  # in the run folder, held while a run trains there
+CURVES, SAMPLES = "curves.png", "samples"  # in the run folder
 
-# What state.json must hold.
-Kind = type | tuple[type, ...] | dict[str, "Kind"]
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= checkpoint.MOST_IMAGES
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _or_none(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or kind(value)
+
+
+# What state.json must hold, and of what kind it is.
+Kind = Callable[[object], bool] | dict[str, "Kind"]
 STATE_KINDS: dict[str, Kind] = {
-    "step": int,
-    "seconds": (int, float),
-    "recipe": {"batch_size": int, "d_steps": int},
-    "images": int,
-    "about": dict,
-    "before": {"step": int, "images": int, "seconds": (int, float), "source": str},
+    "step": _is_count,
+    "seconds": _is_number,
+    "recipe": {"batch_size": _is_count, "d_steps": _is_count},
+    "images": _is_count,
+    "about": {},
+    "before": {"step": _is_count, "images": _is_count, "seconds": _is_number, "source": _is_text},
+}
+# And what its "about" may hold.
+ABOUT_KINDS: dict[str, Kind] = {
+    "command": _or_none(_is_text),
+    "data": _or_none(_are_texts),
+    "crop": _or_none(_is_count),
+    "labels": _or_none(_is_text),
+    "label_columns": _or_none(_is_text),
+    "measure_every": _is_number,
+    "measure_reference": _are_texts,
+    "measure_features": _is_text,
+    "measure_count": _or_none(_is_count),
 }
 
 
@@ -69,6 +103,19 @@ def refuse_to_replace(out: Path) -> None:
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
         raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
+
+
+def set_aside(out: Path) -> None:
+    """Rename what a new run would write over, as in history.previous.csv. Raises TrainingError."""
+    for path in (out / checkpoint.HISTORY, out / CURVES, out / SAMPLES):
+        try:
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                path.rename(checkpoint.previous_name(path))
+        except OSError as error:
+            raise TrainingError(
+                f"'{path}' is in the way of a new run and cannot be set aside ({error.strerror}): "
+                "name another --out."
+            ) from error
 
 
 def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
@@ -120,7 +167,7 @@ def read_state_info(folder: Path) -> dict:
         info = {"before": dataclasses.asdict(Inherited())} | info
         if isinstance(info.get("recipe"), dict):
             info["recipe"] = {"d_steps": 1} | info["recipe"]
-    if not _is_like(info, STATE_KINDS):
+    if not (_is_like(info, STATE_KINDS) and _is_like(info["about"], _named_in(info["about"]))):
         raise TrainingError(f"'{folder}' cannot be resumed: {checkpoint.STATE_INFO} is missing or damaged.")
     names = [field.name for field in dataclasses.fields(Inherited)]
     return info | {"before": Inherited(**{name: info["before"][name] for name in names})}
@@ -146,8 +193,12 @@ def where_it_stood(
     return Inherited(step, images, row.get("seconds", 0.0), source)
 
 
+def _named_in(about: dict) -> dict[str, Kind]:
+    return {name: kind for name, kind in ABOUT_KINDS.items() if name in about}
+
+
 def _is_like(value: object, kind: Kind) -> bool:
     """Whether a value is of this kind; a dictionary's must have these keys, and may have more."""
     if isinstance(kind, dict):
         return isinstance(value, dict) and all(_is_like(value.get(key), kind[key]) for key in kind)
-    return isinstance(value, kind)
+    return kind(value)

@@ -23,7 +23,15 @@ from sagan.learner import Learner, TrainingError, under
 from sagan.networks import Discriminator, Generator, SaganConfig, learned_gammas
 from sagan.parallel import ALONE, Processes, is_lost_connection
 from sagan.recipe import Intervals, Recipe
-from sagan.resuming import check_same_classes, read_state_info, refuse_to_replace, where_it_stood
+from sagan.resuming import (
+    CURVES,
+    SAMPLES,
+    check_same_classes,
+    read_state_info,
+    refuse_to_replace,
+    set_aside,
+    where_it_stood,
+)
 from sagan.signals import Signals
 from sagan.stopwatch import Stopwatch
 
@@ -93,9 +101,12 @@ class Trainer(Learner):
         intervals = Intervals(log_every, sample_every, save_every)
         if not self._may_replace:
             refuse_to_replace(self.out)
+            if self.processes.leads:
+                set_aside(self.out)
         self._may_replace = True
-        with self._writing("The folder of the pictures"):
-            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        if self.processes.leads:
+            with self._writing("The folder of the pictures"):
+                (self.out / SAMPLES).mkdir(parents=True, exist_ok=True)
         self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
             with signals:
@@ -189,13 +200,13 @@ class Trainer(Learner):
                     logged_step = self.step
                 if leads and measuring:
                     keep_if_best(figures)
-                if self.step % intervals.sample_every == 0:
-                    write(self.draw)
                 if self.step % intervals.save_every == 0:
                     write(self.save)
+                if self.step % intervals.sample_every == 0:
+                    write(self.draw)  # after saving: a disk that refuses it costs nothing that was learned
+            write(self.save)
             if self.stopped_by is None:
                 write(self.draw)
-            write(self.save)
         finally:
             bar.close()
         return self.progress == 1
@@ -291,12 +302,13 @@ class Trainer(Learner):
     def draw(self) -> None:
         """Save the pictures of this step: faces from fixed noise, their attention, the curves so far."""
         generator = self.snapshot()
-        name, samples = f"{self.step:06d}.png", self.out / "samples"
+        name, samples = f"{self.step:06d}.png", self.out / SAMPLES
         with self._writing("The pictures"):
+            samples.mkdir(parents=True, exist_ok=True)
             pictures.faces(generator, samples / f"faces-{name}", self.classes)
             pictures.attention(generator, samples / f"attention-{name}", self.classes)
             if self.history:
-                pictures.curves(self.history, self.out / "curves.png")
+                pictures.curves(self.history, self.out / CURVES)
 
     # Saving and resuming
 

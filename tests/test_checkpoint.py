@@ -32,6 +32,7 @@ from sagan import checkpoint
 from sagan.checkpoint import CheckpointError
 from sagan.classes import Classes
 from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.sampler import Sampler
 
 PLAIN = SaganConfig(image_size=32, z_dim=12, g_width=8, d_width=8)
 CONDITIONAL = SaganConfig(
@@ -792,6 +793,46 @@ def test_a_companion_file_without_a_hash_is_left_out_with_a_warning(folder):
         assert checkpoint.companion(folder, "film.safetensors") is None
 
 
+# A run that saves meanwhile
+
+
+@pytest.fixture
+def gone(monkeypatch) -> None:
+    """Every file of tensors is taken away once it was opened, before torch opens it again."""
+    from_file = torch.UntypedStorage.from_file
+
+    def overtaken(path: str, **options) -> torch.UntypedStorage:
+        Path(path).unlink()
+        return from_file(path, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", overtaken)
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_weights_that_go_while_they_are_read_are_missing(folder, gone, name):
+    load = getattr(checkpoint, f"load_{name}")
+    assert refusal(load, folder) == f"'{folder / name}.safetensors' is missing."
+
+
+def test_a_companion_that_goes_while_it_is_read_is_left_out(folder, gone):
+    write_companion(folder, "film.safetensors", checkpoint.generator_hash(folder))
+    with pytest.warns(UserWarning, match="is left out"):
+        assert checkpoint.companion(folder, "film.safetensors") is None
+
+
+def test_a_sampler_does_not_open_what_goes_while_it_is_read(folder, gone):
+    assert refusal(Sampler.load, folder) == f"'{folder / 'generator.safetensors'}' is missing."
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_missing_file(folder, monkeypatch):
+    def refuse(*_, **__) -> None:
+        raise RuntimeError("unable to mmap 100 bytes from file: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
+    with pytest.raises(RuntimeError, match="Cannot allocate memory"):
+        checkpoint.load_generator(folder)
+
+
 # Crashes
 
 
@@ -889,6 +930,33 @@ def in_child(work, kill_after: float | None = None) -> tuple[list[int], int]:
 
 @needs_fork
 @quiet_fork
+def test_tensors_that_were_loaded_stay_as_they_are_when_their_file_is_cut(tmp_path):
+    x = torch.randn(300, 300)
+    save(tmp_path / "model", state=({"x": x}, {}))
+
+    def cut(report) -> None:
+        path = tmp_path / "model/state.safetensors"
+        tensors = checkpoint.load_tensors(path)
+        os.truncate(path, 0)
+        report(int(torch.equal(tensors["x"], x)))
+
+    assert in_child(cut) == ([1], 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="maps are told by Linux alone")
+def test_nothing_of_a_checkpoint_stays_mapped_into_memory(tmp_path):
+    """Where files that are mapped cannot be removed, as on NFS, the next save would find its way blocked."""
+    save(tmp_path / "model", state=({"x": torch.randn(300, 300)}, {}))
+    tensors = checkpoint.load_tensors(tmp_path / "model/state.safetensors")
+    networks = [
+        load(tmp_path / "model") for load in (checkpoint.load_generator, checkpoint.load_discriminator)
+    ]
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    del tensors, networks
+
+
+@needs_fork
+@quiet_fork
 def test_a_child_killed_at_random_moments_while_saving_loses_nothing_that_was_complete(tmp_path):
     folder = tmp_path / "run/checkpoint"
     for version in (0, 1):
@@ -917,6 +985,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and a killed process loses nothing by it
     folder = tmp_path / "checkpoint"
     save_version(folder, 1)
+    (folder / "notes.txt").write_text("Mine")
     version, seen = 1, set()
     for last in range(1, 200):
 
@@ -925,7 +994,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
 
             def count(event, arguments):
                 nonlocal done
-                if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+                if event in ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir"):
                     done += 1
                     if done == last:
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -937,6 +1006,7 @@ def test_a_child_killed_before_any_of_its_file_operations_leaves_the_old_or_the_
         complete, status = in_child(save_until_killed)
         found = load_version(folder)
         assert found in ((version + 1,) if complete else (version, version + 1))
+        assert (checkpoint.find(folder) / "notes.txt").read_text() == "Mine"
         seen.add((status, found - version))
         version = found
         if status == 0:
@@ -954,6 +1024,31 @@ def test_between_its_two_renames_the_old_checkpoint_is_found_and_the_next_save_r
         _ = 1 / 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint"]
     assert load_version(tmp_path / "run") == 1
+
+
+def test_what_cannot_be_removed_yet_of_an_old_checkpoint_is_in_the_way_of_no_save(tmp_path, monkeypatch):
+    """As a file that a page has open on NFS."""
+
+    def all_but_one(folder: Path, ignore_errors: bool = False) -> None:
+        if Path(folder).is_dir():
+            for path in sorted(Path(folder).iterdir())[1:]:
+                path.unlink()
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", all_but_one)
+        for version in range(1, 5):
+            save_version(tmp_path / "checkpoint", version)
+            assert load_version(tmp_path) == version
+        with pytest.raises(ZeroDivisionError), checkpoint.replacing_folder(tmp_path / "checkpoint"):
+            _ = 1 / 0
+        save_version(tmp_path / "checkpoint", 5)
+        assert load_version(tmp_path) == 5
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir() if path.name != "checkpoint")
+    save_version(tmp_path / "checkpoint", 6)
+    assert load_version(tmp_path) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_ctrl_c_in_the_middle_of_a_save_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
@@ -983,6 +1078,84 @@ def test_what_a_save_of_another_folder_has_begun_is_left_alone(tmp_path):
     (tmp_path / ".run1.new-1").mkdir()
     save_version(tmp_path / "run[1]", 1)
     assert {path.name for path in tmp_path.iterdir()} == {"run[1]", ".run1.new-1"}
+
+
+# What somebody put there
+
+
+def without_links(monkeypatch) -> None:
+    """The disk is one that has no hard links, like those of cameras."""
+
+    def refuse(*_, **__) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_somebody_put_beside_a_checkpoint_stays_when_it_is_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        without_links(monkeypatch)
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    (folder / "notes.txt").write_text("Mine")
+    (folder / "curated.json").write_text('{"faces": []}')
+    (folder / "images").symlink_to("../elsewhere")
+    for name in ("seeds", "seeds/later"):
+        (folder / name).mkdir(mode=0o700)
+        (folder / name / "list.txt").write_text(name)
+    (folder / ".nfs00a1").touch()
+    for version in (2, 3):
+        (folder / "average_maps.safetensors").touch()  # of the generator that goes
+        save_version(folder, version)
+        assert load_version(folder) == version
+        names = {"config.json", "history.csv", "model_card.md", "state.json", "state.safetensors"}
+        names |= {f"{kind}.safetensors" for kind in ("generator", "generator_raw", "discriminator")}
+        mine = {"notes.txt", "curated.json", "images", "seeds"}
+        assert {path.name for path in folder.iterdir()} == names | mine
+        assert (folder / "notes.txt").read_text() == "Mine"
+        assert (folder / "curated.json").read_text() == '{"faces": []}'
+        assert (folder / "images").readlink() == Path("../elsewhere")
+        for name in ("seeds", "seeds/later"):
+            assert (folder / name / "list.txt").read_text() == name
+            assert (folder / name).stat().st_mode & 0o777 == 0o700
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_cannot_be_read_beside_a_checkpoint_is_in_the_way_of_no_save(tmp_path):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    os.mkfifo(folder / "pipe")
+    (folder / "locked").touch(0o000)
+    save_version(folder, 2)
+    assert load_version(folder) == 2
+    assert (folder / "pipe").is_fifo() and (folder / "locked").stat().st_mode & 0o777 == 0
+
+
+def test_a_model_card_is_kept_when_it_was_changed_since_it_was_saved(tmp_path):
+    folder = tmp_path / "checkpoint"
+    cards = {}
+
+    def found() -> dict[str, str]:
+        return {path.name: path.read_text() for path in folder.glob("model_card*")}
+
+    for version, name in enumerate(("previous", "previous-2", "previous-3")):
+        for number in (2 * version, 2 * version + 1):
+            save_version(folder, number)
+            assert found() == {**cards, "model_card.md": str(number)}
+        own = f"What the images show: {version}"
+        (folder / "model_card.md").write_text(own)
+        cards[f"model_card.{name}.md"] = own
+    save_version(folder, 9)
+    assert load_version(folder) == 9 and found() == {**cards, "model_card.md": "9"}
+
+
+def test_a_model_card_of_which_nobody_knows_how_it_was_saved_is_kept(tmp_path):
+    save_version(tmp_path / "checkpoint", 1)
+    change_config(tmp_path / "checkpoint", card_sha256=...)
+    save_version(tmp_path / "checkpoint", 2)
+    assert (tmp_path / "checkpoint/model_card.previous.md").read_text() == "1"
 
 
 # A full disk

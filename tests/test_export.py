@@ -252,6 +252,7 @@ def test_what_was_made_for_another_generator_is_not_shipped(run, tmp_path, name)
     assert not (tmp_path / "without" / name).exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*was made for another generator")
 def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     copyfile = shutil.copyfile
 
@@ -267,6 +268,31 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "copyfile", saving)
     with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):
         export.ship(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model_card.md", "film.safetensors"])
+def test_a_run_that_is_between_two_checkpoints_is_not_shipped(run, tmp_path, monkeypatch, name):
+    """What is copied next is gone for a moment."""
+    copyfile = shutil.copyfile
+
+    def replaced(source: Path, target: Path) -> None:
+        if source.name == name:
+            (run / "checkpoint").rename(run / ".checkpoint.previous")
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", replaced)
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        export.ship(run, tmp_path / "out")
+    assert str(error.value) == f"'{run}' was saved meanwhile: run it again."
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_lacks_a_file_is_not_shipped(run, tmp_path):
+    (run / "checkpoint/model_card.md").unlink()
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        export.ship(run, tmp_path / "out")
+    assert str(error.value) == f"'{run / 'checkpoint/model_card.md'}' is missing."
     assert not (tmp_path / "out").exists()
 
 
@@ -307,6 +333,35 @@ def test_shipping_again_keeps_what_lies_beside_and_the_old_card(run, tmp_path):
     ship(run, out)
     assert (out / "model_card.previous.md").read_text() == "# Written by hand\n"
     assert (out / "model_card.previous-2.md").exists()
+
+
+def test_links_beside_a_shipped_checkpoint_stay_links(run, tmp_path):
+    """What they lead to may be photographs, which are not for sharing."""
+    out = tmp_path / "out"
+    ship(run, out)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/photograph.png").touch()
+    (out / "training_images").symlink_to("../data")
+    (out / "gone").symlink_to("../nowhere")
+    ship(run, out)
+    assert (out / "training_images").readlink() == Path("../data")
+    assert (out / "gone").readlink() == Path("../nowhere")
+
+
+def test_shipping_writes_through_no_link(run, tmp_path):
+    out = tmp_path / "out"
+    ship(run, out)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("model_card.md", "film.safetensors"):
+        (out / name).unlink()
+        (elsewhere / name).write_text("Mine")
+        (out / name).symlink_to(elsewhere / name)
+    ship(run, out)
+    for name in ("model_card.md", "film.safetensors"):
+        assert (elsewhere / name).read_text() == "Mine"
+        assert (out / name).read_bytes() == (run / "checkpoint" / name).read_bytes()
+    assert (out / "model_card.previous.md").read_text() == "Mine"
 
 
 def test_shipping_after_a_crash_keeps_what_the_crash_left(run, tmp_path):
@@ -361,8 +416,33 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_what_was_shipped(
         export.main(["--run", str(run), "--out", str(out)])
     assert stopped.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "python -m sagan.export: error: [Errno 28] No space left on device"
+    assert last == (
+        f"python -m sagan.export: error: '{run}' could not be exported to '{out}': No space left on device."
+    )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_while_shipping_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(shutil, "copyfile", stop)
+    assert export.main(["--run", str(run), "--out", str(out)]) == 130
+    assert capsys.readouterr().err == f"Stopped; '{out}' was not written.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_cannot_be_made_is_named_as_it_was_given(run, tmp_path, monkeypatch, capsys):
+    def refuse(path: Path, *_, **__) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--run", str(run), "--out", str(out)])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"error: '{run}' could not be exported to '{out}': Permission denied.")
 
 
 def test_the_command_that_opens_what_was_shipped_can_be_pasted_into_a_shell(run, tmp_path, capsys):

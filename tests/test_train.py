@@ -752,6 +752,17 @@ def test_a_recipe_with_text_for_a_number_is_one_line(capsys, stopped, name, valu
     assert complaint(capsys).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("crop", "20"), ("data", 3), ("data", [3]), ("label_columns", ["Male"]), ("command", 3), ("labels", 3)],
+)
+def test_a_damaged_note_of_how_the_run_was_set_up_is_one_line(capsys, stopped, name, value):
+    stopped["about"][name] = value
+    Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
+    assert resume() == 2
+    assert complaint(capsys).endswith("cannot be resumed: state.json is missing or damaged.")
+
+
 def test_a_run_that_names_no_intervals_goes_on_with_the_defaults(stopped):
     state = Path("runs/one/checkpoint/state.json")
     for name in vars(Intervals()):

@@ -991,6 +991,27 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path):
     assert Sampler.load(best).source == best and Sampler.load(tmp_path).source == tmp_path / "checkpoint"
 
 
+def test_what_somebody_put_into_the_checkpoints_of_a_run_stays(tmp_path):
+    run = make(tmp_path, steps=4)
+    measuring(run, 0.004, [4.0, 3.0, 2.0, 1.0])
+    folders = tmp_path / "checkpoint", tmp_path / "best"
+
+    def write() -> None:
+        if run.step == 2:
+            for folder in folders:
+                (folder / "notes.txt").write_text("Mine")
+                (folder / "model_card.md").write_text("They show my family")
+
+    after_each_step(run, write)
+    assert run.train(save_every=1)
+    for folder in folders:
+        assert checkpoint.read_history(folder)[-1]["step"] == 4
+        assert (folder / "notes.txt").read_text() == "Mine"
+        assert (folder / "model_card.previous.md").read_text() == "They show my family"
+        assert "say here what the images show" in (folder / "model_card.md").read_text()
+        assert not (folder / "model_card.previous-2.md").exists()
+
+
 # Starting from a checkpoint
 
 
@@ -1696,17 +1717,17 @@ def full(*_, **__):
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "what"),
+    ("where", "name", "what", "kept"),
     [
-        (checkpoint, "save_file", "The checkpoint"),
-        (os, "fsync", "The checkpoint"),
-        (checkpoint, "write_history", "history.csv"),
-        (pictures, "faces", "The pictures"),
-        (pictures, "curves", "The pictures"),
+        (checkpoint, "save_file", "The checkpoint", 2),
+        (os, "fsync", "The checkpoint", 2),
+        (checkpoint, "write_history", "history.csv", 2),
+        (pictures, "faces", "The pictures", 3),
+        (pictures, "curves", "The pictures", 3),
     ],
 )
 def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint(
-    tmp_path, monkeypatch, where, name, what
+    tmp_path, monkeypatch, where, name, what, kept
 ):
     run = make(tmp_path)
 
@@ -1722,7 +1743,7 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_the_last_checkpoint
         f"{what} of step 3 could not be written (No space left on device); the last good checkpoint is "
         f"kept in '{tmp_path}'. Make room and go on with --resume."
     )
-    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == 2
+    assert json.loads((tmp_path / "checkpoint/state.json").read_text())["step"] == kept
     assert Sampler.load(tmp_path).faces(np.zeros((1, 12), np.float32)).std() > 0
     assert not [path for path in tmp_path.rglob(".*")]
 
@@ -1747,13 +1768,33 @@ def test_the_number_of_a_refusal_is_read_from_the_words_of_safetensors(tmp_path,
 
 def test_what_else_the_disk_refuses_is_not_called_a_lack_of_room(tmp_path):
     run = make(tmp_path)
-    after_each_step(run, lambda: run.step == 3 and shutil.rmtree(tmp_path / "samples"))
+    samples = tmp_path / "samples"
+    after_each_step(run, lambda: run.step == 3 and (shutil.rmtree(samples), samples.touch()))
     with pytest.raises(TrainingError) as error:
         run.train(10, 3, 10)
     assert str(error.value) == (
-        "The pictures of step 3 could not be written (No such file or directory); nothing was saved before. "
+        "The pictures of step 3 could not be written (File exists); nothing was saved before. "
         "Put that right and start again."
     )
+
+
+def test_pictures_that_cannot_be_written_cost_nothing_that_was_learned(tmp_path, monkeypatch):
+    run = make(tmp_path, steps=2)
+    monkeypatch.setattr(pictures, "faces", full)
+    with pytest.raises(TrainingError, match="The pictures of step 2 could not be written"):
+        run.train()
+    again = make(tmp_path, run.data, steps=2)
+    again.resume()
+    assert again.step == 2
+    assert_same(learned(again), learned(run))
+
+
+def test_a_folder_of_pictures_that_was_taken_away_is_made_again(tmp_path):
+    run = make(tmp_path, steps=3)
+    after_each_step(run, lambda: run.step == 2 and shutil.rmtree(tmp_path / "samples"))
+    assert run.train(sample_every=1)
+    names = {f"{kind}-{step:06}.png" for kind in ("faces", "attention") for step in (2, 3)}
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == names
 
 
 # Refusals
@@ -1813,9 +1854,25 @@ SOUND = {"step": 1, "seconds": 1.0, "recipe": {"batch_size": 4}, "images": 22, "
 NOTHING_BEFORE = {"step": 0, "images": 0, "seconds": 0.0, "source": ""}
 DAMAGED = [
     {"step": None},
+    {"step": -1},
+    {"step": True},
+    {"step": 2**53 + 1},
     {"seconds": "1.0"},
+    {"seconds": -1.0},
+    {"seconds": math.nan},
     {"images": None},
     {"about": []},
+    *(
+        {"about": {name: value}}
+        for name, value in (
+            *(("crop", value) for value in ("148", 148.0, [148], -1)),
+            *(("data", value) for value in ("images", 3, [3], [None])),
+            *((name, value) for name in ("labels", "label_columns", "command") for value in (3, ["Male"])),
+            *((name, None) for name in ("measure_every", "measure_reference", "measure_features")),
+            *(("measure_every", "5"), ("measure_reference", "x"), ("measure_features", 1)),
+            ("measure_count", "9"),
+        )
+    ),
     {"recipe": []},
     {"recipe": {}},
     {"recipe": {"batch_size": "4"}},
@@ -1848,6 +1905,22 @@ def test_a_state_json_of_an_older_run_is_sound(stopped):
     assert (run.step, run.images) == (1, 4)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"data": ["x"], "crop": None, "labels": None, "label_columns": None, "command": "python train.py"},
+        {"data": None, "crop": 148, "labels": "a.csv", "label_columns": "Male", "command": None, "else": []},
+        {"measure_every": 5, "measure_reference": ["x"], "measure_features": "a:B", "measure_count": None},
+        {"measure_every": 2.5, "measure_count": 9},
+    ],
+)
+def test_a_state_json_with_what_a_run_may_note_is_sound(stopped, about):
+    (stopped.out / "checkpoint/state.json").write_text(json.dumps(SOUND | {"about": about}))
+    run = make(stopped.out, stopped.data)
+    run.resume()
+    assert run.step == 1
+
+
 def test_resuming_from_a_foreign_or_cut_state_is_refused(stopped):
     path = stopped.out / "checkpoint/state.safetensors"
     content = path.read_bytes()
@@ -1878,6 +1951,51 @@ def test_a_run_never_takes_the_place_of_another(tmp_path):
         make(tmp_path / "run", data, steps=1, seed=1).train()
     assert str(error.value) == sentence
     assert files() == kept
+
+
+def test_a_new_run_sets_aside_what_it_would_write_over(tmp_path):
+    kept = {}
+    for suffix in ("", "-2"):
+        (tmp_path / "samples").mkdir(exist_ok=True)
+        for name, later in (
+            ("history.csv", f"history.previous{suffix}.csv"),
+            ("curves.png", f"curves.previous{suffix}.png"),
+            ("samples/mine.png", f"samples.previous{suffix}/mine.png"),
+        ):
+            (tmp_path / name).write_text(later)
+            kept[later] = later
+        run = make(tmp_path, steps=1)
+        assert run.train()
+        assert (
+            checkpoint.read_history(tmp_path) == run.history and not (tmp_path / "samples/mine.png").exists()
+        )
+        assert {name: (tmp_path / name).read_text() for name in kept} == kept
+        shutil.rmtree(tmp_path / "checkpoint")
+
+
+def test_a_run_that_goes_on_sets_nothing_aside(tmp_path):
+    run = make(tmp_path, steps=3)
+    after_each_step(run, lambda: signal.raise_signal(signal.SIGINT))
+    assert not run.train(sample_every=1)
+    assert not run.train(sample_every=1)
+    resumed = make(tmp_path, run.data, steps=3)
+    resumed.resume()
+    assert resumed.train(sample_every=1)
+    assert not list(tmp_path.glob("*.previous*"))
+    assert len(list((tmp_path / "samples").glob("faces-*"))) == 3
+    assert [row["step"] for row in checkpoint.read_history(tmp_path)] == [1, 2, 3]
+
+
+def test_what_cannot_be_set_aside_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "history.csv").touch()
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(TrainingError) as error:
+        make(tmp_path).train()
+    sentence = "is in the way of a new run and cannot be set aside (Permission denied): name another --out."
+    assert str(error.value) == f"'{tmp_path / 'history.csv'}' {sentence}"
 
 
 @pytest.mark.parametrize("interval", ["log_every", "sample_every", "save_every"])
