@@ -24,7 +24,7 @@ import torch
 from sagan import checkpoint
 from sagan.card import summary
 from sagan.classes import Classes
-from sagan.commands import refusal, run_program
+from sagan.commands import count, refusal, run_program
 from sagan.data import WORKERS, DataError, load_images
 from sagan.device import OUT_OF_MEMORY, DeviceError, is_lack_of_memory, make_deterministic, pick_device
 from sagan.learner import TrainingError
@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--measure-count",
-        type=_count,
+        type=count,
         metavar="N",
         help=f"images on each side (default half the reference, at most {MOST_BY_DEFAULT:,})",
     )
@@ -184,15 +184,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-capture", dest="capture", action="store_false", default=None, help=launching)
     add(
         "--workers",
-        type=_count,
+        type=count,
         default=WORKERS,
         metavar="N",
         help="threads that decode images (default all cores, at most 32)",
     )
     every = Intervals()
-    add("--log-every", type=_count, metavar="STEPS", help=f"history row and bar (default {every.log_every})")
-    add("--sample-every", type=_count, metavar="STEPS", help=f"pictures (default {every.sample_every})")
-    add("--save-every", type=_count, metavar="STEPS", help=f"checkpoint (default {every.save_every})")
+    add("--log-every", type=count, metavar="STEPS", help=f"history row and bar (default {every.log_every})")
+    add("--sample-every", type=count, metavar="STEPS", help=f"pictures (default {every.sample_every})")
+    add("--save-every", type=count, metavar="STEPS", help=f"checkpoint (default {every.save_every})")
     return parser
 
 
@@ -305,12 +305,6 @@ def _measurement(plan: Plan, device_name: str, workers: int) -> Measurement | No
     features = load_features(plan.measuring.features, device)
     reference = load_images(plan.measuring.reference, plan.config.image_size, plan.crop, workers=workers)
     return Measurement(features, reference.images, plan.measuring.count, device)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def _from_zero(text: str) -> float:

@@ -48,13 +48,6 @@ def carry_out(
         parser.error(refusal(error))
 
 
-def count(text: str) -> int:
-    """What an option takes that counts something. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """The options that `measuring` reads."""
     add = parser.add_argument

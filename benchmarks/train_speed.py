@@ -33,9 +33,9 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import count, elapsed, random_images
+from benchmarks.common import elapsed, random_images
 from benchmarks.tutorial_loop import TutorialLoop
-from sagan.commands import run_program
+from sagan.commands import count, run_program
 from sagan.data import ImageSet, to_batch
 from sagan.device import DeviceError, has_native_bf16, pick_device
 from sagan.learner import BEFORE_CAPTURE, Learner

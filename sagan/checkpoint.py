@@ -57,7 +57,8 @@ RUN_CHECKPOINT, RUN_BEST = "checkpoint", "best"
 MAX_BYTES, MAX_HISTORY_BYTES, MAX_TEXT_BYTES = 1 << 30, 1 << 26, 1 << 24
 MOST_IMAGES = 2**53  # or steps: browsers count no further
 HEADER_BYTES = 1 << 20  # more than a file of weights has beside them
-LEFT_OVER = re.compile(r"\.(fuse_hidden|nfs|.*\.new-)")  # names of files that something did not finish with
+# Names of files that something did not finish with.
+LEFT_OVER = re.compile(r"\.(fuse_hidden|nfs|.*\.new-[0-9a-f]{8}(\.|$))")
 Value = TypeVar("Value")
 
 
@@ -523,7 +524,8 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
     """Yield a new folder; when the block ends well, it is synced and takes the place of `folder`.
 
     What `folder` holds that is neither in the new one nor named in `own` is carried over, and its model card
-    where keeps_card says so, under another name.
+    where keeps_card says so, under another name. A warning tells what cannot be: another user's folder, which
+    is left where the old one lay, in `.name.previous`.
 
     A crash at any moment leaves the old folder or the new one: between both renames the old one stands beside
     it as `.name.previous`, where `find` looks too.
@@ -541,12 +543,13 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
         previous.rename(folder.with_name(f".{folder.name}.old-{token}"))
     new = folder.with_name(f".{folder.name}.new-{token}")
     new.mkdir()
+    refused: list[str] = []
     try:
         yield new
         for path in new.iterdir():
             _sync(path)
         if folder.is_dir():
-            _carry_over(folder, new, own, keeps_card)
+            refused = _carry_over(folder, new, own, keeps_card)
         _sync(new)
         if folder.exists():
             folder.rename(previous)
@@ -556,15 +559,30 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
         shutil.rmtree(new, ignore_errors=True)
         recover(folder)
         raise
+    for name in refused:
+        try:
+            (previous / name).rename(folder / name)
+        except OSError as error:
+            warnings.warn(f"'{folder / name}' could not be kept: {error.strerror}.", stacklevel=3)
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> None:
-    for path in folder.iterdir():
-        if path.name not in own and not os.path.lexists(new / path.name):
-            _carry(path, new / path.name)
+def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> list[str]:
+    """Returns the names of what may be neither linked nor copied, of which `new` has nothing."""
+    names = {path.name: path.name for path in folder.iterdir() if path.name not in own}
     if keeps_card and os.path.lexists(folder / CARD):
-        _carry(folder / CARD, new / previous_name(folder / CARD).name)
+        names[CARD] = previous_name(folder / CARD).name
+    refused = []
+    for name, kept in names.items():
+        if os.path.lexists(new / kept):
+            continue
+        try:
+            _carry(folder / name, new / kept)
+        except (PermissionError, shutil.SpecialFileError):
+            shutil.rmtree(new / kept, ignore_errors=True)
+            (new / kept).unlink(missing_ok=True)
+            refused.append(name)
+    return refused
 
 
 def _carry(path: Path, to: Path) -> None:

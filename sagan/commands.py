@@ -28,6 +28,18 @@ def _there(checkpoint: str) -> str:
     return checkpoint
 
 
+def short_name(checkpoint: str) -> str:
+    """A checkpoint as it is told to others: the default by its place in the repository."""
+    return SHORT if checkpoint == CHECKPOINT else checkpoint
+
+
+def count(text: str) -> int:
+    """What an option takes that counts something. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
 def refusal(error: OSError) -> str:
     """What to say where the system refuses: of a path, or of something else that went wrong."""
     return f"'{error.filename}' cannot be used: {error.strerror}." if error.filename else str(error)

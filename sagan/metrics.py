@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sagan import checkpoint
 from sagan.classes import Classes
-from sagan.commands import add_checkpoint, refusal, run_program
+from sagan.commands import add_checkpoint, refusal, run_program, short_name
 from sagan.data import load_images, to_uint8
 from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.heatmaps import sheet
@@ -374,7 +374,7 @@ def run(options: argparse.Namespace) -> dict:
         except OSError as error:
             raise MetricsError(f"'{PICTURE}' could not be written: {error.strerror or error}.") from error
     result = {
-        "checkpoint": str(options.checkpoint),
+        "checkpoint": short_name(options.checkpoint),
         "weights": options.weights,
         "truncation": options.truncation,
         "seed": options.seed,

@@ -15,7 +15,7 @@ from sagan.learner import TrainingError
 from sagan.metrics import INCEPTION
 from sagan.networks import SaganConfig, includes
 from sagan.recipe import PRESETS, Intervals, Recipe
-from sagan.resuming import check_same_classes, read_state_info
+from sagan.resuming import SAMPLES, check_same_classes, read_state_info
 
 Settings = dict[str, Any]  # by the names of the options; one that is not given is absent
 
@@ -175,9 +175,9 @@ def _check_place(out: Path, settings: Settings) -> None:
     except UnicodeEncodeError as error:
         raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
     for source in [*settings["data"], *(settings.get("measure_reference") or ())]:
-        if reads(source, out):
+        if reads(source, out / SAMPLES):
             raise TrainingError(
-                f"The run folder '{out}' is inside '{source}', where its pictures would be taken for data: "
+                f"The pictures of the run folder '{out}' would be inside '{source}' and be taken for data: "
                 "let it be elsewhere."
             )
 

@@ -99,14 +99,12 @@ class Trainer(Learner):
         finite, the disk refuses a file or another process is gone; the last good checkpoint stays.
         """
         intervals = Intervals(log_every, sample_every, save_every)
-        if not self._may_replace:
+        is_new = not self._may_replace
+        if is_new:
             refuse_to_replace(self.out)
-            if self.processes.leads:
-                set_aside(self.out)
+        refused = TrainingError(f"'{self.out}' cannot be used; the first process says why.")
+        self.processes.by_leader(lambda: self._prepare_folder(is_new), refused)
         self._may_replace = True
-        if self.processes.leads:
-            with self._writing("The folder of the pictures"):
-                (self.out / SAMPLES).mkdir(parents=True, exist_ok=True)
         self.stopped_by, signals = None, Signals(tells_first=self.processes.count > 1)
         try:
             with signals:
@@ -126,6 +124,13 @@ class Trainer(Learner):
                 f"At step {self.step}, the processes of this run stopped working together "
                 f"({str(error).splitlines()[0]}); {self._kept()}. Go on with --resume."
             ) from error
+
+    def _prepare_folder(self, is_new: bool) -> None:
+        """Let the run write into its folder; a new one replaces nothing that it finds there."""
+        if is_new:
+            set_aside(self.out)
+        with self._writing("The folder of the pictures"):
+            (self.out / SAMPLES).mkdir(parents=True, exist_ok=True)
 
     def _train(self, signals: Signals, intervals: Intervals) -> bool:
         leads = self.processes.leads
@@ -203,7 +208,7 @@ class Trainer(Learner):
                 if self.step % intervals.save_every == 0:
                     write(self.save)
                 if self.step % intervals.sample_every == 0:
-                    write(self.draw)  # after saving: a disk that refuses it costs nothing that was learned
+                    write(self.draw)  # after saving, where both are due: a disk may refuse it
             write(self.save)
             if self.stopped_by is None:
                 write(self.draw)

@@ -1133,6 +1133,62 @@ def test_what_cannot_be_read_beside_a_checkpoint_is_in_the_way_of_no_save(tmp_pa
     assert (folder / "pipe").is_fifo() and (folder / "locked").stat().st_mode & 0o777 == 0
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EPERM, "Not permitted"), shutil.SpecialFileError("a pipe")]
+)
+def test_what_may_be_neither_linked_nor_copied_is_moved(tmp_path, monkeypatch, error):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    (folder / "theirs").mkdir()
+    for name in ("notes.txt", "theirs/a.txt", "theirs/b.txt"):
+        (folder / name).write_text(name)
+
+    def refuse(path: Path, to: Path, follow_symlinks: bool) -> None:
+        if Path(path).name != "a.txt":
+            raise error
+        Path(to).write_bytes(Path(path).read_bytes())
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(shutil, "copy2", refuse)
+    save_version(folder, 2)
+    assert load_version(folder) == 2
+    assert all((folder / name).read_text() == name for name in ("notes.txt", "theirs/a.txt", "theirs/b.txt"))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_what_cannot_even_be_moved_is_told(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    (folder / "notes.txt").write_text("mine")
+    rename = Path.rename
+
+    def refuse(path: Path, to: Path, **_) -> Path:
+        if Path(path).name == "notes.txt":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(shutil, "copy2", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.warns(UserWarning, match=r"notes.txt' could not be kept: Permission denied"):
+        save_version(folder, 2)
+    assert load_version(folder) == 2
+
+
+def test_only_what_something_left_unfinished_is_not_carried_over(tmp_path):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    for name in (".nfs0001", ".fuse_hidden1", ".notes.new-0123abcd.txt", ".my.new-notes.txt"):
+        (folder / name).touch()
+    before = {path.name for path in folder.iterdir()} - {
+        ".nfs0001",
+        ".fuse_hidden1",
+        ".notes.new-0123abcd.txt",
+    }
+    save_version(folder, 2)
+    assert {path.name for path in folder.iterdir()} == before
+
+
 def test_a_model_card_is_kept_when_it_was_changed_since_it_was_saved(tmp_path):
     folder = tmp_path / "checkpoint"
     cards = {}

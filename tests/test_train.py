@@ -409,12 +409,12 @@ def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images)
         (
             "images",
             "images/run",
-            "The run folder 'images/run' is inside 'images', where its pictures would be",
+            "The pictures of the run folder 'images/run' would be inside 'images' and be taken for data",
         ),
         (
             ".",
             "runs/one",
-            "The run folder 'runs/one' is inside '.', where its pictures would be taken for data",
+            "The pictures of the run folder 'runs/one' would be inside '.' and be taken for data",
         ),
         ("", "runs/one", "a data source has an empty name; name a folder of images or a .zip"),
         (
@@ -433,12 +433,23 @@ def test_a_run_folder_whose_pictures_would_be_data_or_that_cannot_be_read_is_ref
     assert not Path(out).exists()
 
 
+def test_data_that_lie_where_the_pictures_of_a_run_would_are_left_alone(capsys, make_images):
+    make_images(4, folder="faces/samples")
+    before = sorted(Path("faces").rglob("*"))
+    assert start("--steps", 1, data="faces/samples", out="faces") == 2
+    sentence = "train.py: The pictures of the run folder 'faces' would be inside 'faces/samples' "
+    assert complaint(capsys).startswith(sentence)
+    assert sorted(path for path in Path("faces").rglob("*") if path.name != ".lock") == before
+
+
 def test_a_run_folder_inside_the_reference_is_refused_and_a_hidden_one_inside_the_data_is_not(
     capsys, make_images
 ):
     make_images(4), make_images(20, folder="held_out")
     assert start("--steps", 1, *MEASURE, *COLOURS, out="held_out/run") == 2
-    assert complaint(capsys).startswith("train.py: The run folder 'held_out/run' is inside 'held_out', ")
+    assert complaint(capsys).startswith(
+        "train.py: The pictures of the run folder 'held_out/run' would be inside 'held_out' "
+    )
     assert start("--steps", 1, "--measure-every", 1, "--measure-reference", "", *COLOURS) == 2
     assert complaint(capsys).startswith("train.py: a data source has an empty name; ")
     assert start("--steps", 1, out="images/.runs/one") == 0
@@ -450,7 +461,9 @@ def test_a_run_folder_to_which_a_link_among_the_data_leads_is_refused(capsys, ma
     Path("other").mkdir()
     Path("images/link").symlink_to(Path("other").absolute())
     assert start("--steps", 1, out="other/run") == 2
-    assert complaint(capsys).startswith("train.py: The run folder 'other/run' is inside 'images', ")
+    assert complaint(capsys).startswith(
+        "train.py: The pictures of the run folder 'other/run' would be inside 'images' "
+    )
     assert not Path("other/run").exists()
 
 
@@ -825,7 +838,7 @@ def test_what_counts_as_the_same_reference():
             check_reference(known, 1.05)
 
 
-@pytest.mark.parametrize(("kind", "text"), [(train._from_zero, "inf"), (train._count, "²")])
+@pytest.mark.parametrize(("kind", "text"), [(train._from_zero, "inf"), (train.count, "²")])
 def test_what_only_looks_like_a_number_is_refused(kind, text):
     with pytest.raises(argparse.ArgumentTypeError):
         kind(text)

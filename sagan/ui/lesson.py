@@ -196,10 +196,11 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
         return *face.values, shown
 
     async def leave(event: gr.EventData, asked: float) -> tuple:
-        classes = sampler.config.num_classes
+        num_classes = sampler.config.num_classes
         seeds = [number_of(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
         shares = [number_of(event, name, 1, whole=False) for name in ("t", "psi")]
-        face = CurrentFace(*seeds, *shares, number_of(event, "label", classes - 1) if classes else None)
+        label = number_of(event, "label", num_classes - 1) if num_classes else None
+        face = CurrentFace(*seeds, *shares, label)
         return *face.values, await controls.describe(asked, face)
 
     @cache  # the same for everybody
