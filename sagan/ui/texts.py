@@ -86,8 +86,7 @@ ATTENTION = {
     "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds; its sign means nothing, since values can "
-    "turn theirs as well: only the size counts",
+    "gamma_help": "how much of what it gathers the layer adds; the sign is arbitrary, only the size counts",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
