@@ -358,18 +358,6 @@ def test_no_process_trains_in_the_folder_of_another_run(images, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
-def test_the_others_learn_where_the_first_process_cannot_make_the_folder_of_the_pictures(images, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/samples").symlink_to("nowhere")
-    refused = run(tmp_path, "--data", images, "--steps=3")
-    assert refused.returncode != 0 and "Connection closed" not in refused.stderr
-    for sentence in (
-        "train.py: The folder of the pictures of step 0 could not be written (File exists); nothing",
-        f"train.py (process 1): '{tmp_path / 'run'}' cannot be used; the first process says why.",
-    ):
-        assert refused.stderr.count(sentence) == 1
-
-
 def test_the_others_learn_where_the_first_process_cannot_measure(images, make_images, tmp_path):
     few = make_images(4, folder="few")
     (tmp_path / "features.py").write_text(FEATURES)

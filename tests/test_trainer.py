@@ -1602,11 +1602,26 @@ def test_an_error_in_a_folder_called_as_the_transport_of_processes_is_said_as_it
     assert "stopped working together" not in str(caught.value)
 
 
+def test_all_processes_learn_where_the_first_one_cannot_use_the_folder(tmp_path, monkeypatch):
+    run = make(tmp_path)
+    told = []
+    monkeypatch.setattr(Processes, "by_leader", lambda _, make, refused: told.append((make, refused)))
+    without_files(run).train_step = lambda: told.append("trained") or Trainer.train_step(run)
+    run.train()
+    (prepare, refused), *steps = told
+    assert steps == ["trained"] * 6 and not list(tmp_path.glob("samples"))
+    assert str(refused) == f"'{tmp_path}' cannot be used; the first process says why."
+    (tmp_path / "samples").symlink_to("nowhere")
+    with pytest.raises(TrainingError, match="folder of the pictures"):
+        prepare()
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_process_that_lost_another_is_not_ended_before_it_has_said_so(tmp_path, monkeypatch, count):
     monkeypatch.setattr(signal, "signal", (handlers := {}).__setitem__)  # after which no signal arrives here
     run = make(tmp_path)
     run.processes = dataclasses.replace(run.processes, count=count)
+    monkeypatch.setattr(Processes, "by_leader", lambda _, make, refused: make())  # it was not lost yet
 
     def lose() -> None:
         raise RuntimeError("[gloo] Connection closed by peer")

@@ -650,14 +650,20 @@ def test_a_worksheet_that_arrives_leaves_what_is_said_of_a_step(context, serve, 
     page.close()
 
 
-def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
-    page = new_page(address, width=390, height=844)
+def toured(page) -> Iterator[tuple[lesson.Step, dict[str, float]]]:
+    """Each step of the tour, when what it is about is in sight, and the box of its card."""
     page.wait_for_selector("#attention-view [data-drawn]")
     page.evaluate("sagan.emit('tour', 0)")
     for index, step in enumerate(lesson.STEPS):
         at(page, index)
         page.wait_for_function(IN_SIGHT, arg=step.shows)
-        box = card(page).bounding_box()
+        yield step, card(page).bounding_box()
+        card(page, ".next").click()
+
+
+def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
+    page = new_page(address, width=390, height=844)
+    for step, box in toured(page):
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] < 844 / 2
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         if step.lab.get("network") == "discriminator":  # its score is what the step is about
@@ -666,19 +672,11 @@ def test_on_a_phone_a_step_is_seen_beside_its_card(new_page, address):
             assert card(page, ".score").is_visible() and card(page, ".score").text_content() == score
         else:
             assert not card(page, ".score").is_visible()
-        card(page, ".next").click()
 
 
 def test_on_a_phone_held_sideways_the_card_leaves_room_for_what_it_is_about(new_page, address):
-    page = new_page(address, width=844, height=390)
-    page.wait_for_selector("#attention-view [data-drawn]")
-    page.evaluate("sagan.emit('tour', 0)")
-    for index, step in enumerate(lesson.STEPS):
-        at(page, index)
-        page.wait_for_function(IN_SIGHT, arg=step.shows)
-        box = card(page).bounding_box()
+    for _, box in toured(new_page(address, width=844, height=390)):
         assert box["y"] >= 0 and box["y"] + box["height"] < 390 / 2
-        card(page, ".next").click()
 
 
 HIDDEN = """() => {
