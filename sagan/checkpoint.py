@@ -543,7 +543,7 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
         previous.rename(folder.with_name(f".{folder.name}.old-{token}"))
     new = folder.with_name(f".{folder.name}.new-{token}")
     new.mkdir()
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     try:
         yield new
         for path in new.iterdir():
@@ -559,20 +559,20 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
         shutil.rmtree(new, ignore_errors=True)
         recover(folder)
         raise
-    for name in refused:
+    for name, kept in refused.items():
         try:
-            (previous / name).rename(folder / name)
+            (previous / name).rename(folder / kept)
         except OSError as error:
             warnings.warn(f"'{folder / name}' could not be kept: {error.strerror}.", stacklevel=3)
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> list[str]:
-    """Returns the names of what may be neither linked nor copied, of which `new` has nothing."""
+def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool) -> dict[str, str]:
+    """Returns what may be neither linked nor copied, and so is not in `new`: {name: name to keep it by}."""
     names = {path.name: path.name for path in folder.iterdir() if path.name not in own}
     if keeps_card and os.path.lexists(folder / CARD):
         names[CARD] = previous_name(folder / CARD).name
-    refused = []
+    refused = {}
     for name, kept in names.items():
         if os.path.lexists(new / kept):
             continue
@@ -581,7 +581,7 @@ def _carry_over(folder: Path, new: Path, own: Collection[str], keeps_card: bool)
         except (PermissionError, shutil.SpecialFileError):
             shutil.rmtree(new / kept, ignore_errors=True)
             (new / kept).unlink(missing_ok=True)
-            refused.append(name)
+            refused[name] = kept
     return refused
 
 

@@ -1140,7 +1140,7 @@ def test_what_may_be_neither_linked_nor_copied_is_moved(tmp_path, monkeypatch, e
     folder = tmp_path / "checkpoint"
     save_version(folder, 1)
     (folder / "theirs").mkdir()
-    for name in ("notes.txt", "theirs/a.txt", "theirs/b.txt"):
+    for name in ("notes.txt", "theirs/a.txt", "theirs/b.txt", "model_card.md"):
         (folder / name).write_text(name)
 
     def refuse(path: Path, to: Path, follow_symlinks: bool) -> None:
@@ -1153,6 +1153,8 @@ def test_what_may_be_neither_linked_nor_copied_is_moved(tmp_path, monkeypatch, e
     save_version(folder, 2)
     assert load_version(folder) == 2
     assert all((folder / name).read_text() == name for name in ("notes.txt", "theirs/a.txt", "theirs/b.txt"))
+    cards = {path.name: path.read_text() for path in folder.glob("model_card*")}
+    assert cards == {"model_card.md": "2", "model_card.previous.md": "model_card.md"}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
