@@ -49,6 +49,28 @@ SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
 WINDOW = "http://localhost:9/"
 
 
+COVERED = """() => {
+    const focused = document.activeElement, card = document.querySelector('#tour-view .card');
+    if (focused === document.body || card.contains(focused)) return '';
+    const part = focused.getBoundingClientRect(), over = card.getBoundingClientRect();
+    const under = part.left >= over.left && part.right <= over.right
+        && part.top >= over.top && part.bottom <= over.bottom;
+    const { above, below } = sagan.hidden;
+    const away = part.bottom <= above || part.top >= innerHeight - below;
+    return under || away ? focused.outerHTML.slice(0, 80) : '';
+}"""
+
+
+def covered(page) -> str:
+    """What has the focus, where the card of the tour or the window's edge hides it; '': it is in sight."""
+    return page.evaluate(COVERED)
+
+
+def two_frames(page) -> None:
+    """Wait until the page has drawn what it was told."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def percent(share: float) -> str:
     """As the page says a share in percent."""
     return "> 99.9" if share > 0.9995 else f"{100 * share:.1f}"

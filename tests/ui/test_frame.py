@@ -1,7 +1,7 @@
 """The page in a frame as high as itself, as a Space shows it, follows the window around the frame."""
 
 import pytest
-from screen import in_space, until
+from screen import covered, in_space, until
 
 from sagan.ui import lesson, texts
 
@@ -58,18 +58,6 @@ def test_the_card_follows_a_window_that_is_scrolled(space):
         until(window, lambda: card_in_sight(window, page))
 
 
-COVERED = """() => {
-    const focused = document.activeElement, card = document.querySelector('#tour-view .card');
-    if (focused === document.body || card.contains(focused)) return '';
-    const part = focused.getBoundingClientRect(), over = card.getBoundingClientRect();
-    const under = part.left >= over.left && part.right <= over.right
-        && part.top >= over.top && part.bottom <= over.bottom;
-    const { above, below } = sagan.hidden;
-    const away = part.bottom <= above || part.top >= innerHeight - below;
-    return under || away ? focused.outerHTML.slice(0, 80) : '';
-}"""
-
-
 @pytest.mark.parametrize(("width", "height", "key"), [(640, 450, "Tab"), (1280, 800, "Shift+Tab")])
 def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, height, key):
     window, page = in_space(new_page, address, width, height)
@@ -79,7 +67,7 @@ def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, h
     page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
 
     def in_sight():
-        assert page.evaluate(COVERED) == ""
+        assert covered(page) == ""
 
     met = set()
     for _ in range(60):

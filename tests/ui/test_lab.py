@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from randomness import draw
-from screen import enlarged, painted, percent
+from screen import enlarged, painted, percent, two_frames
 
 from sagan import heatmaps, inside, latents
 from sagan.ui import texts
@@ -31,10 +31,6 @@ def place(page, layer: str, x: float, y: float) -> tuple[float, float]:
         )
     )
     return x, y
-
-
-def two_frames(page) -> None:
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def point_at(page, layer: str, x: float, y: float) -> None:

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from randomness import draw
-from screen import HeldRequests, gamma_text, painted, translate
+from screen import HeldRequests, gamma_text, painted, translate, two_frames
 
 from sagan import average_maps, checkpoint, heatmaps, latents
 from sagan.classes import Classes
@@ -25,10 +25,6 @@ from sagan.ui.numbers import computed
 
 G_LAYERS, D_LAYERS = ("16x16", "32x32"), ("8x8", "4x4")
 LAB = "#attention-view"
-
-
-def two_frames(page) -> None:
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def switch(page, name: str, value: str = "") -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from randomness import draw
-from screen import HeldRequests, chosen_tab
+from screen import HeldRequests, chosen_tab, covered, two_frames
 
 from sagan import heatmaps, latents
 from sagan.classes import Classes
@@ -45,10 +45,6 @@ def begin(page, index: int = 0) -> None:
     page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
     page.locator("#lesson-view .step").nth(index).click()
     at(page, index)
-
-
-def two_frames(page) -> None:
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 @contextmanager
@@ -679,16 +675,6 @@ def test_on_a_phone_held_sideways_the_card_leaves_room_for_what_it_is_about(new_
         assert box["y"] >= 0 and box["y"] + box["height"] < 390 / 2
 
 
-HIDDEN = """() => {
-    const focused = document.activeElement, card = document.querySelector('#tour-view .card');
-    if (focused === document.body || card.contains(focused)) return '';
-    const part = focused.getBoundingClientRect(), over = card.getBoundingClientRect();
-    const under = part.left >= over.left && part.right <= over.right
-        && part.top >= over.top && part.bottom <= over.bottom;
-    return under || part.bottom <= 0 || part.top >= innerHeight ? focused.outerHTML.slice(0, 80) : '';
-}"""
-
-
 @pytest.mark.parametrize(("width", "height"), [(640, 450), (844, 390), (1280, 800)])
 def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, height):
     page = new_page(address, width, height)
@@ -701,7 +687,7 @@ def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, h
         for _ in range(70):
             page.keyboard.press(key)
             two_frames(page)
-            assert page.evaluate(HIDDEN) == ""
+            assert covered(page) == ""
             met.add(page.evaluate("document.activeElement.outerHTML"))
         assert len(met) > 40
 
