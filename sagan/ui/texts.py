@@ -493,7 +493,7 @@ LESSON = {
             "alike ({all} in the {fine} layer), each would have 1/N. The page gives a share as a multiple of "
             "that: 8 × uniform is eight times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
-            "find a point whose strongest key in {fine} has less than 8 ×, or as little as you can.",
+            "find a point whose strongest key in {fine} is below 8 ×, or as low as you can find.",
             "see": "The numbers under each picture stay: only colours and their scale change. With its own "
             "maximum even a map that is spread over hundreds of places looks sharp.",
         },
@@ -533,10 +533,10 @@ LESSON = {
             "title": "When a map means little",
             "say": "A map near the highest entropy that its layer can have ({bits} bits in {fine}) is "
             "spread over everything, and its brightest place says little. A sharp map says where the layer "
-            "looked, not why: attention is not an explanation. And a map that every face has tells of the "
+            "looked, not why: attention is not an explanation. A map that all faces share tells of the "
             "place, not of this face.",
-            "do": "Switch on “every face” if it is off. Find a point whose map is this face’s own, and one "
-            "whose map every face has. An average is blurred even if each map is sharp: compare where peaks "
+            "do": "Switch on “every face” if it is off. Find a point whose map is this face’s own and one "
+            "whose map all faces share. An average is blurred even if each map is sharp: compare where peaks "
             "lie.",
             "do_without_average": "Press New face a few times. Find a point whose map changes with the face, "
             "and one whose map stays.",
