@@ -554,7 +554,7 @@ def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
     before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     capsys.readouterr()
     assert start("--steps", 1) == 2
-    expected = "train.py: There is a run in 'runs/one': go on with it by --resume, or name another --out."
+    expected = "train.py: There is a run in 'runs/one': go on with --resume, or name another --out."
     assert complaint(capsys) == expected
     Path("runs/one/checkpoint").rename("runs/one/.checkpoint.previous")  # what a crash can leave
     assert start("--steps", 1) == 2
