@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = "go on with the run in --out as it was set up; --device, --workers and --no-capture are said anew"
+    again = "go on with the run in --out as it was set up; give --device, --workers and --no-capture again"
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--label-columns",
         metavar="NAMES",
-        help="its columns of 1 for yes, 0 or -1 for no; Male,Smiling gives four classes",
+        help="columns of --labels, 1 for yes, 0 or -1 for no; Male,Smiling gives four classes",
     )
 
     add = parser.add_argument_group("networks").add_argument
@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--d-attention", type=_sides, metavar="SIDES", help="feature maps on which D attends (default 8,4)")
     for name in "gd":
         where = (
-            f"feature maps that residual blocks refine in {name.upper()}, one for each time that a side is "
+            f"feature maps that residual blocks refine in {name.upper()}, one block each time a side is "
             "named; with --start-from, those of the checkpoint and any more, which change nothing at first "
             "(default none)"
         )
@@ -128,17 +128,17 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"gradient penalty's weight (default {recipe.lambda_gp:g})",
     )
     move = (
-        "weight of consistency regularization: D shall give images, real and generated, the scores that "
-        f"they have when shifted a little and mirrored (default {recipe.consistency:g}: none)"
+        "weight of consistency regularization: D is to score images, real and generated, the same when "
+        f"they are shifted a little and mirrored (default {recipe.consistency:g}: none)"
     )
     add("--consistency", type=float, metavar="W", help=move)
     change = (
-        "probability of each kind of change of what D sees, real and generated images: a shift with a zoom; "
+        "probability of each kind of change to what D sees, real and generated images: a shift with a zoom; "
         f"brightness, saturation and contrast; a hole (default {recipe.augment:g}: none)"
     )
     add("--augment", type=float, metavar="P", help=change)
     half_life = (
-        "half-life of the averaged generator in thousand images, at most 5 percent of those shown so far "
+        "half-life of the averaged generator in thousands of images, at most 5 percent of those shown so far "
         "(default 10/32 of the batch size)"
     )
     add("--ema-kimg", type=float, metavar="KIMG", help=half_life)
@@ -153,8 +153,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("measuring").add_argument
     often = (
-        "compare so often with --measure-reference, and keep the best checkpoint in best/; 0, with --resume, "
-        "ends it (default never)"
+        "compare this often with --measure-reference, and keep the best checkpoint in best/; 0, with "
+        "--resume, ends it (default never)"
     )
     add("--measure-every", type=_from_zero, metavar="KIMG", help=often)
     add(
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not is_lack_of_memory(error):
             raise
         sentence = (
-            "There is too little memory for these networks: choose smaller ones, or end what else uses it."
+            "There is too little memory for these networks: choose smaller ones, or close other programs."
         )
     except OSError as error:
         sentence = refusal(error)
@@ -291,7 +291,7 @@ def start(options: argparse.Namespace, team: Processes, device: str, held: ExitS
     if options.resume:
         trainer.resume()
         if plan.measuring:
-            refused = TrainingError("The reference images are others than before, as the first process says.")
+            refused = TrainingError("The reference images have changed, as the first process says.")
             known = trainer.history, trainer.inherited
             team.by_leader(lambda: check_same_reference(*known, measurement.floor), refused)
     return trainer, plan

@@ -1,13 +1,13 @@
-"""What each part of the recipe is worth: one run a variant, all shown the same number of images.
+"""What each part of the recipe is worth: one run per variant, all shown the same number of images.
 
     python -m benchmarks.ablations --data faces.zip --reference held_out.zip --out runs/ablations --kimg 60
 
 Runs that are complete are not trained again, and one that was stopped goes on; one of another length, whose
-rates fell or would fall elsewhere, is refused. Every variant leaves a run folder; beside them table.csv holds
-how long a training step takes for each image, as a multiple of the fastest variant's, the gammas, and the
-figures of `python -m sagan.metrics`, or without a reference those of attention alone; and NAME.png the faces
-of each, from the same seeds for all. Differences between runs of other seeds are the yardstick: repeat one
-with --seed.
+learning rates fell or would fall at other steps, is refused. Every variant leaves a run folder; beside them
+table.csv holds how long a training step takes for each image, as a multiple of the fastest variant's, the
+gammas, and the figures of `python -m sagan.metrics`, or without a reference those of attention alone; and
+NAME.png the faces of each, from the same seeds for all. Differences between runs with other seeds are the
+yardstick: repeat one with --seed.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def _kimg(text: str) -> float:
             return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of thousand images above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, in thousands of images")
 
 
 def check_length(variant: Variant, options: argparse.Namespace) -> None:
@@ -116,7 +116,7 @@ def check_length(variant: Variant, options: argparse.Namespace) -> None:
     folder, steps = checkpoint.find_local(options.out / variant.name), variant.steps(options.kimg)
     if folder and (there := read_state_info(folder)["recipe"].get("steps")) != steps:
         raise ValueError(
-            f"The run in '{options.out / variant.name}' is one of {there} steps, but --kimg {options.kimg:g} "
+            f"The run in '{options.out / variant.name}' is {there} steps long, but --kimg {options.kimg:g} "
             f"makes {steps}: name another --out."
         )
 

@@ -51,7 +51,7 @@ def carry_out(
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """The options that `measuring` reads."""
     add = parser.add_argument
-    add("--reference", nargs="+", metavar="SOURCE", help="held-out images; without, no FID or KID")
+    add("--reference", nargs="+", metavar="SOURCE", help="held-out images; without them, no FID or KID")
     add("--crop", type=int, metavar="PIXELS", help="as in training (default: the shorter side)")
     add("--features", default=INCEPTION, metavar="NETWORK", help="as in `python -m sagan.metrics --help`")
     add("--count", type=int, metavar="N", help="images on each side, as there")

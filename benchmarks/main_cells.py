@@ -2,11 +2,11 @@
 
     python -m benchmarks.main_cells --checkpoint checkpoints/celeba64 --out runs/cells
 
-Of the coarsest attention layer of a trained generator. figures.json says how much of all weight the five main
-cells of a face receive, how far the parts of the picture that look at them differ in colour, and what becomes
-of the colours of those who look at the two commonest ones when these tell what they tell in another face;
-and of all layers what becomes of their maps if weights count times the lengths of values. looked_at.png
-and told.png show it.
+This is about the coarsest attention layer of a trained generator. figures.json says how much of all weight
+the five main cells of a face receive, how far the parts of the picture that look at them differ in colour,
+and what becomes of the colours of those who look at the two commonest ones when these tell what they tell in
+another face; and for all layers, what becomes of their maps if each weight counts times the length of its
+value. looked_at.png and told.png show it.
 """
 
 import argparse

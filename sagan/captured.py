@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class Captured(Generic[Result]):
-    """`function`, whose every kernel is launched at once.
+    """`function`, with all of its kernels launched at once.
 
     What it reads and writes stays where it is: the weights and moments that it updates in place, the tensors
     of its result, which the next call overwrites. Shapes are those of the first call. The function must have

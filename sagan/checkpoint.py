@@ -12,8 +12,8 @@ Weights are normalised already, but for those of a discriminator without spectra
 Companion files (film.safetensors and spectra.safetensors of the training, average_maps.safetensors, curated
 seeds) carry the SHA-256 of the generator they belong to. A run keeps its checkpoint in `checkpoint/`, with
 `state.safetensors` and `state.json` in it: all that is needed to go on; and the best one it measured, without
-those, in `best/`. What else somebody puts there stays when the run replaces them, and a card that was changed
-is kept as `model_card.previous.md`.
+those, in `best/`. Anything else put there stays when the run replaces them, and a card that was changed is
+kept as `model_card.previous.md`.
 """
 
 import csv
@@ -79,7 +79,7 @@ def find(source: str | Path) -> Path:
         str(folder).encode()
         there = find_local(folder)
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"{str(source)!r} is not text in UTF-8, as checkpoints want it.") from error
+        raise CheckpointError(f"{str(source)!r} is not text in UTF-8, which checkpoints need.") from error
     except OSError as error:  # too long a name, or a folder that this user may not see
         raise CheckpointError(f"No checkpoint at '{source}': {error.strerror}.") from error
     if there:
@@ -177,9 +177,9 @@ def _read_config(path: Path) -> dict:
 
 
 def read_json(path: Path, any_path: bool = False) -> Any:
-    """What a JSON file of a checkpoint says, all of which can be said again. Raises CheckpointError.
+    """What a JSON file of a checkpoint says, all of which can be written again. Raises CheckpointError.
 
-    With any_path it may hold the half letters by which Python spells a path that is not UTF-8.
+    With any_path it may hold lone surrogates, with which Python spells a path that is not UTF-8.
     """
     text = _read_text(path)
     try:
@@ -229,8 +229,8 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file, once their names and shapes are known to be the expected ones.
 
-    Those named in `without` may be there or not, and are left out. Raises CheckpointError for another file
-    than that, one that is larger than max_bytes, and where there is none.
+    Those named in `without` may be there or not, and are left out. Raises CheckpointError for any other file,
+    one that is larger than max_bytes, and where there is none.
     """
     try:
         _check_file(path, max_bytes)

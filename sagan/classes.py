@@ -22,7 +22,7 @@ class Classes:
         return tuple(label for label, count in enumerate(self._frequencies) if count)
 
     def in_turn(self, seeds: Sequence[int]) -> list[int] | None:
-        """A learned class for each seed: seed n shows number n modulo how many; None without classes."""
+        """A learned class for each seed: seed n shows number n modulo their count; None without classes."""
         learned = self.learned
         return [learned[seed % len(learned)] for seed in seeds] if learned else None
 

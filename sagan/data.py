@@ -120,7 +120,9 @@ def load_images(
         unreadable = _left_out(entry, len(files), image_size)
     if unreadable:
         named = ", ".join(f"{files[i]} ({reason})" for i, reason in unreadable.items())
-        warnings.warn(f"left out {len(unreadable)} unreadable of {len(files)} images: {named}", stacklevel=2)
+        warnings.warn(
+            f"left out {len(unreadable)} of {len(files)} images as unreadable: {named}", stacklevel=2
+        )
 
     kept = [i for i in range(len(files)) if i not in unreadable]
     images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
@@ -391,7 +393,7 @@ def _start_threads(count: int) -> ThreadPool:
         return ThreadPool(count)
     except (RuntimeError, AttributeError) as error:  # the second where it would end those that it has
         raise DataError(
-            f"the system starts no {count} threads to decode images; choose fewer --workers"
+            f"the system cannot start {count} threads to decode images; choose fewer --workers"
         ) from error
 
 
@@ -449,8 +451,8 @@ def _read_labels(path: Path, columns: Sequence[str], files: list[_File]) -> np.n
         name = _name_in_table(file.name)
         if name in index_of:
             raise DataError(
-                f"{files[index_of[name]]} and {file} have one file name, so the labels in {path} can't tell "
-                "them apart; rename one"
+                f"{files[index_of[name]]} and {file} have the same file name, so the labels in {path} can't "
+                "tell them apart; rename one"
             )
         index_of[name] = i
 

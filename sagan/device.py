@@ -1,4 +1,4 @@
-"""The hardware that heavy work runs on: which there is, what it can do, and how torch is to use it."""
+"""The hardware that heavy work runs on: what there is, what it can do, and how torch is to use it."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OUT_OF_MEMORY = "The GPU ran out of memory: end what else uses it, or name another --device."
+OUT_OF_MEMORY = "The GPU ran out of memory: end other jobs on it, or name another --device."
 
 
 class DeviceError(ValueError):
@@ -57,7 +57,7 @@ def is_lack_of_memory(error: Exception) -> bool:
 
 
 def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only; some of a GPU's want this before any other work on it."""
+    """Let torch use deterministic algorithms only; some on a GPU need this before any other work there."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
@@ -95,7 +95,7 @@ def finish(device: torch.device) -> None:
 
 @contextmanager
 def aside(device: torch.device) -> Iterator[None]:
-    """A stream of its own for the work inside, as a capture wants it of the steps before; none on a CPU."""
+    """A stream of its own for the work inside, as a capture needs for the steps before it; none on a CPU."""
     if device.type == "cpu":
         yield
         return

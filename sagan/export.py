@@ -48,7 +48,7 @@ def revive(
     """Give a network in training the weights of a `plain` one, multiplied by sigmas, by layer.
 
     Layers without a sigma keep the largest singular value 1. It changes nothing that the network computes,
-    but how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
+    only how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
     """
     state = network.state_dict() | source.state_dict()
     for name, _ in normalised(network):
@@ -111,7 +111,7 @@ def ship(run: Path, out: Path) -> None:
         raise checkpoint.CheckpointError(
             f"'{out}' exists and is not a shipped checkpoint: name another --out."
         )
-    meanwhile = f"'{run}' was saved meanwhile: run it again."
+    meanwhile = f"'{run}' was saved meanwhile: export it again."
     with checkpoint.replacing_folder(out, checkpoint.SHIPPED, keeps_card=True) as new:
         try:
             for name in checkpoint.SHIPPED:

@@ -50,7 +50,7 @@ def mean_distance(row: np.ndarray, query: int, side: int, image_size: int) -> fl
     """How far a query looks on average, in pixels of the picture: distances to the keys, times their weights.
 
     side is n, the cells in a row of the layer; the picture is image_size pixels wide. Raises ValueError where
-    the row has not n*n weights or there is no such query.
+    the row does not have n*n weights or there is no such query.
     """
     down, right = _offsets(row, query, side)
     return float(image_size / side * (np.hypot(down, right) * np.ravel(row)).sum(dtype=np.float64))

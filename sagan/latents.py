@@ -45,9 +45,9 @@ def from_seeds(seeds: Sequence[int], size: int) -> np.ndarray:
 def truncate(z: np.ndarray, psi: float) -> np.ndarray:
     """psi * z: towards the mean latent. psi is 0 to 1, or ValueError.
 
-    A little trades variety for quality. But random latents of many dimensions are all of nearly one length,
-    and what to make of much shorter ones a generator never learned: not every model bears truncation (Brock
-    et al. 2019, arXiv:1809.11096, section 3.1).
+    A little of it trades variety for quality. But random latents of many dimensions all have nearly the same
+    length, and a generator never learned what to make of much shorter ones: not every model tolerates
+    truncation (Brock et al. 2019, arXiv:1809.11096, section 3.1).
     """
     return np.float32(check_share("Truncation", psi)) * z
 

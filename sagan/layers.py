@@ -28,9 +28,9 @@ def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
 class SpectralNorm(nn.Module):
     """The parametrization `weight / sigma`, sigma its largest singular value.
 
-    Miyato et al. 2018, arXiv:1802.05957. The weight is taken as a matrix M with one row an output. Buffers u
-    and v estimate its first singular vectors: one power iteration a training forward, none in eval mode, 15
-    at the start; sigma = u^T M v. The gradient sees u and v as constants, as in the paper.
+    Miyato et al. 2018, arXiv:1802.05957. The weight is taken as a matrix M with one row per output. Buffers
+    u and v estimate its first singular vectors: one power iteration per training forward, none in eval mode,
+    15 at the start; sigma = u^T M v. The gradient sees u and v as constants, as in the paper.
 
     PyTorch's own parametrization computes the same. This one never copies a weight that lies in
     `torch.channels_last` memory, and goes over it less often in the backward pass.
@@ -213,9 +213,9 @@ class SelfAttention(nn.Module):
         """Map x (B, C, H, W) to the same shape, with `override` in the place of the layer's own.
 
         extras="queries_keys" returns (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns
-        (y, attention) with attention of (B, H*W, H*W), that which was given if any was; extras="parts"
-        returns (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x. Raises
-        ValueError where x has not these four axes, or maps have another shape.
+        (y, attention) with attention of (B, H*W, H*W), the given one if there is one; extras="parts" returns
+        (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x. Raises ValueError
+        where x does not have these four axes, or maps have another shape.
         """
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")

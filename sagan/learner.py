@@ -1,4 +1,4 @@
-"""Two networks that learn from each other, one step at a time; of files it knows nothing."""
+"""Two networks that learn from each other, one step at a time; it knows nothing of files."""
 
 import dataclasses
 from contextlib import nullcontext

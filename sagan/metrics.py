@@ -5,8 +5,8 @@
 compares N generated images with N real ones by what one network sees in them. With the Inception network the
 distances are FID (Heusel et al. 2017, arXiv:1706.08500) and KID (Binkowski et al. 2018, arXiv:1801.01401).
 Beside every figure stands its floor: what N other real images reach, which for the distances is about the
-best to hope for. Figures compare only at equal N, reference and network: Frechet distances fall as N grows.
-Of a model with classes, each is generated as often as it was in the training images.
+best to hope for. Figures are comparable only at equal N, reference and network: Frechet distances fall as N
+grows. Of a model with classes, each class is generated as often as it was in the training images.
 """
 
 import argparse
@@ -428,7 +428,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="SOURCE",
-        help="real images, best ones that were not trained on: folders or .zip files",
+        help="real images, preferably not trained on: folders or .zip files",
     )
     add("--crop", type=int, metavar="PIXELS", help="as in training (default: the shorter side)")
     add(
@@ -450,7 +450,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"images on each side (default: half the reference, at most {MOST_BY_DEFAULT:,})",
     )
-    add("--seed", type=int, default=0, help="seed of the first face; the next have the next (default: 0)")
+    add("--seed", type=int, default=0, help="seed of the first face; seeds count up from it (default: 0)")
     add("--truncation", type=float, default=1.0, help="0 to 1 (default: %(default)s, full variety)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: auto, cuda where there is one)")
     add(

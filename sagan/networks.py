@@ -163,7 +163,7 @@ class GeneratorBlock(nn.Module):
 class Residual(nn.Module):
     """`x + alpha * f(x)`, f two 3x3 convolutions. alpha is one scalar that starts at 0, as attention's gamma.
 
-    A block can so be added to a network that is trained already, and changes nothing at first (Bachlechner et
+    So a block can be added to a network that is already trained, and changes nothing at first (Bachlechner et
     al. 2020, arXiv:2003.04887).
     """
 
@@ -177,7 +177,7 @@ class Residual(nn.Module):
 
 
 class GeneratorResidual(Residual):
-    """In the generator each of the two has (conditional) batch norm, and the first ReLU."""
+    """In the generator each of the two has (conditional) batch norm, and the first also ReLU."""
 
     has_bias = False  # batch norm has
 
@@ -192,7 +192,7 @@ class GeneratorResidual(Residual):
 
 
 class DiscriminatorResidual(Residual):
-    """In the discriminator leaky ReLU is between the two."""
+    """In the discriminator there is a leaky ReLU between the two."""
 
     has_bias = True
 

@@ -1,4 +1,4 @@
-"""One run in several processes, one a device, as `torchrun` starts them."""
+"""One run in several processes, one per device, as `torchrun` starts them."""
 
 import inspect
 import os

@@ -102,7 +102,7 @@ def refuse_to_replace(out: Path) -> None:
     """Raise TrainingError where there is a run in the folder already."""
     parts = (checkpoint.RUN_CHECKPOINT, checkpoint.RUN_BEST)
     if any((out / part).exists() for part in parts) or checkpoint.find_local(out):
-        raise TrainingError(f"There is a run in '{out}': go on with it by --resume, or name another --out.")
+        raise TrainingError(f"There is a run in '{out}': go on with --resume, or name another --out.")
 
 
 def set_aside(out: Path) -> None:
@@ -121,9 +121,9 @@ def set_aside(out: Path) -> None:
 def check_same_classes(folder: Path, there: Sequence[str], here: Sequence[str]) -> None:
     """Raise TrainingError where the networks in the folder have other classes than the run, by name."""
     if len(there) != len(here):
-        counts = [len(names) or "no" for names in (there, here)]
+        counts = len(there) or "no", len(here) or "none"
         raise TrainingError(
-            f"The checkpoint in '{folder}' has {counts[0]} classes, but this run {counts[1]}: give "
+            f"The checkpoint in '{folder}' has {counts[0]} classes, but this run has {counts[1]}: give "
             "the --labels and --label-columns that it was trained with, or leave them out if it has none."
         )
     if pair := next(((a, b) for a, b in zip(there, here, strict=True) if a != b), None):

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise
-        parser.error("There is too little memory: choose a smaller --count, or end what else uses it.")
+        parser.error("There is too little memory: choose a smaller --count, or close other programs.")
     except OSError as error:
         parser.error(f"'{out}' could not be written: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -72,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
+        help="x.npy: uint8 array (count, S, S, 3); x.zip: a PNG per face, named by seed; x.png: one sheet",
     )
     add("--overwrite", action="store_true", help="replace --out where it exists (default: refuse)")
-    add("--seed", type=int, default=0, help="seed of the first face; the next have the next (default: 0)")
+    add("--seed", type=int, default=0, help="seed of the first face; seeds count up from it (default: 0)")
     add(
         "--truncation",
         type=float,

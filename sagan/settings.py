@@ -1,4 +1,4 @@
-"""What a run of train.py shall be: the options, a preset and the run that goes on, settled as one plan."""
+"""What a run of train.py is to be: the options, a preset and the run that goes on, settled as one plan."""
 
 import dataclasses
 import json
@@ -157,7 +157,7 @@ def _networks_of(config: SaganConfig, named: str, settings: Settings) -> Setting
             if not includes(settings[name], value):
                 raise TrainingError(
                     f"{_option(name)} is {_joined(settings[name])}, but must name all that "
-                    f"'{named}' was trained with, {_joined(value)}, before any more."
+                    f"'{named}' was trained with ({_joined(value)}) and may add more."
                 )
             continue
         if name in settings and settings[name] != value:
@@ -173,12 +173,12 @@ def _check_place(out: Path, settings: Settings) -> None:
     try:
         str(out.resolve()).encode()
     except UnicodeEncodeError as error:
-        raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, as checkpoints want it.") from error
+        raise TrainingError(f"--out {str(out)!r} is not text in UTF-8, which checkpoints need.") from error
     for source in [*settings["data"], *(settings.get("measure_reference") or ())]:
         if reads(source, out / SAMPLES):
             raise TrainingError(
                 f"The pictures of the run folder '{out}' would be inside '{source}' and be taken for data: "
-                "let it be elsewhere."
+                "choose another --out."
             )
 
 

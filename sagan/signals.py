@@ -14,8 +14,8 @@ class Signals:
     """
 
     def __init__(self, tells_first: bool = False) -> None:
-        """tells_first: whether a block that fails leaves SIGTERM ignored. torchrun ends what is left of a run
-        by it, and so a process can say before why it stopped.
+        """tells_first: whether a block that fails leaves SIGTERM ignored. torchrun ends the rest of a run
+        with it; a process that ignores it can first say why it stopped.
         """
         self.first = 0
         self._tells_first = tells_first

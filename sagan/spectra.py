@@ -1,9 +1,9 @@
 """Spectral norm, shown: all singular values of the normalised layers, and the power iteration that finds one.
 
-A weight is taken as a matrix with one row an output, as in `layers.SpectralNorm`. Shipped weights are divided
-by their largest singular value already, so what they were before is kept beside them: spectra.safetensors, a
-companion file that a run writes with each checkpoint, holds float32 (k,), descending, of each layer:
-"generator/blocks.0.conv" of the averaged generator, "discriminator/to_score" and so on.
+A weight is taken as a matrix with one row per output, as in `layers.SpectralNorm`. Shipped weights are
+already divided by their largest singular value, so what they were before is kept beside them:
+spectra.safetensors, a companion file that a run writes with each checkpoint, holds float32 (k,), descending,
+of each layer: "generator/blocks.0.conv" of the averaged generator, "discriminator/to_score" and so on.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,8 +57,8 @@ def power_iteration(
     after it the estimate is sigma = u^T W v, and before the first one, without a v, |W^T u|. Returns the
     estimates and the angles in degrees between u and the true first left singular vector, or all of those
     that share the first singular value; both are float64 (steps + 1,), before the first step and after each.
-    first_vectors gives the `first_left_vectors` who keeps them: they take longer than all else.
-    Raises ValueError where steps are not 0 to 100, or the matrix is none, not finite or zero.
+    first_vectors returns the `first_left_vectors`, for a caller that keeps them: they take longer than all
+    else. Raises ValueError where steps are not 0 to 100, or the matrix is none, not finite or zero.
     """
     if isinstance(steps, bool) or not isinstance(steps, Integral) or not 0 <= steps <= MOST_STEPS:
         raise ValueError(f"The steps must be an integer from 0 to {MOST_STEPS}, but were {steps!r}.")

@@ -1,4 +1,4 @@
-"""A run: the loop around the learner, its logs, pictures and checkpoints, and how it goes on."""
+"""A run: the loop around the learner, its logs, pictures and checkpoints, and how it resumes."""
 
 import dataclasses
 import errno
@@ -39,12 +39,12 @@ MEASURED = "frechet_distance"  # which only the rows of the history have that we
 
 
 class Trainer(Learner):
-    """A learner whose run is kept in a folder: logged, drawn, measured, saved, and gone on with.
+    """A learner whose run is kept in a folder: logged, drawn, measured, saved and resumed.
 
     out/checkpoint/ is the newest checkpoint with all that resuming needs, out/best/ the best one measured;
     out/history.csv, out/curves.png and out/samples/ grow along the way. Saving, sampling, logging and
-    measuring never change what is learned, and a resumed run goes on bit for bit on the CPU. (But in one of
-    so many minutes, the rates follow the clock.)
+    measuring never change what is learned, and a resumed run goes on bit for bit on the CPU. (But where
+    minutes give its length, the rates follow the clock.)
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class Trainer(Learner):
         capture: bool | None = None,
     ) -> None:
         """about: plain data that every checkpoint keeps: the settings that train.py --resume goes by, and the
-        command; of it the model card tells "command" and "data", the sources.
+        command; the model card tells "command" and "data", the sources.
 
         measure: called with the averaged generator after every measure_kimg thousand images and at the end of
         the run; returns figures by name, the first of them better when lower. What a signal or a crash left
-        unmeasured is measured when the run goes on, where the figures are those of `sagan.metrics`. Only the
+        unmeasured is measured when the run goes on, if the figures are those of `sagan.metrics`. Only the
         first process calls it; all must be given the same measure_kimg, without which nothing is measured.
 
         The rest is `Learner`'s. Raises TrainingError for what does not go together.
         """
         if measure and not measure_kimg:
-            raise ValueError("measure is called after so many images as measure_kimg says: give both")
+            raise ValueError("measure is called after as many images as measure_kimg says: give both")
         if measure_kimg and not measure and processes.leads:
             raise ValueError("the first process measures whenever measure_kimg says: give it measure as well")
         check_size(dataclasses.replace(config, num_classes=len(data.class_names)))
@@ -377,12 +377,12 @@ class Trainer(Learner):
     def start_from(self, folder: Path, source: str) -> None:
         """Begin with the weights of a checkpoint, its history and its film; both optimisers start anew.
 
-        `source` is what the model card calls it. Of a run's checkpoint it takes the raw generator. Weights
-        get back the scale that they had before they were normalised, where the checkpoint tells, the raw
-        generator's that of the averaged one: it grows in training, and so the same rates turn them less and
-        less. A discriminator of another kind of loss, with or without spectral norm, starts anew, as do
-        residual blocks that the checkpoint lacks. Raises CheckpointError, or TrainingError where the networks
-        are other ones, or a run saved meanwhile.
+        `source` is what the model card calls it. From a run's checkpoint it takes the raw generator. Weights
+        get back the scale that they had before they were normalised, where the checkpoint tells it (the raw
+        generator gets that of the averaged one): the scale grows in training, so the same rates turn weights
+        less and less. A discriminator of another kind of loss, with or without spectral norm, starts anew, as
+        do residual blocks that the checkpoint lacks. Raises CheckpointError, or TrainingError where the
+        networks are different, or a run saved meanwhile.
         """
         made = checkpoint.generator_hash(folder)
         config, classes = checkpoint.load_config(folder)
@@ -430,7 +430,7 @@ class Trainer(Learner):
         earlier = info.get("fingerprint")  # older runs have none
         if earlier and self.data.fingerprint and earlier != self.data.fingerprint:
             raise TrainingError(
-                f"The run in '{self.out}' was trained on images of other names or labels, or in another "
+                f"The run in '{self.out}' was trained on images with other names or labels, or in another "
                 "order: give the same --data and --labels."
             )
         tensors = checkpoint.load_tensors(folder / checkpoint.STATE, max_bytes=math.inf)

@@ -65,7 +65,7 @@ def test_runs_of_the_same_length_go_on_and_those_of_another_are_refused_before_a
             with pytest.raises(SystemExit) as stopped:
                 ablations.main(options)
             named = "small-batches" if first == "small-batches" else "only-16"
-            sentence = f"The run in 'runs/{named}' is one of 100 steps, but --kimg {kimg} makes {steps}: "
+            sentence = f"The run in 'runs/{named}' is 100 steps long, but --kimg {kimg} makes {steps}: "
             assert capsys.readouterr().err.endswith(f"error: {sentence}name another --out.\n")
             assert stopped.value.code == 2
     assert len(trained) == 4
@@ -108,7 +108,7 @@ def test_a_length_that_is_none_is_refused(
     with pytest.raises(SystemExit) as stopped:
         ablations.main([*COMMAND, "--out", "runs", f"--kimg={kimg}"])
     assert stopped.value.code == 2
-    said = f"error: argument --kimg: {kimg!r} is not a number of thousand images above 0\n"
+    said = f"error: argument --kimg: {kimg!r} is not a number above 0, in thousands of images\n"
     assert capsys.readouterr().err.endswith(said)
     assert trained == []
 

@@ -372,7 +372,7 @@ def test_a_file_of_a_checkpoint_is_not_taken_for_a_missing_folder(no_hub, folder
 def test_a_folder_whose_name_is_not_utf_8_is_told_so(folder):
     named = folder.rename(os.fsdecode(os.fsencode(folder) + b"\xff"))
     sentence = refusal(checkpoint.find, named)
-    assert sentence == f"'{folder}\\udcff' is not text in UTF-8, as checkpoints want it."
+    assert sentence == f"'{folder}\\udcff' is not text in UTF-8, which checkpoints need."
 
 
 # Refusing: files

@@ -330,7 +330,7 @@ def test_a_system_that_starts_too_few_threads_is_one_sentence(load, make_images,
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", limited)
         sentence = error_of(load, [folder], 8, workers=9)
-    assert sentence == "the system starts no 9 threads to decode images; choose fewer --workers"
+    assert sentence == "the system cannot start 9 threads to decode images; choose fewer --workers"
     assert list((tmp_path / "cache").iterdir()) == []
     assert len(load([folder], 8, workers=9)) == 3
 
@@ -491,7 +491,7 @@ def test_labels_stay_with_their_images_where_one_is_left_out(load, make_images, 
     folder = make_images(100, size=8)
     (folder / "0050.png").write_bytes(b"broken")
     table = write_labels(tmp_path / "l.csv", [["file", "Odd"], *([f"{i:04}.png", i % 2] for i in range(100))])
-    with pytest.warns(UserWarning, match="left out 1 unreadable"):
+    with pytest.warns(UserWarning, match=r"left out 1 of \d+ images as unreadable"):
         images = load([folder], 8, labels=table, label_columns=["Odd"])
     assert images.labels.tolist() == [i % 2 for i in range(100) if i != 50]
 
@@ -619,7 +619,8 @@ def test_one_file_name_twice_is_refused_only_with_labels(load, make_images, tmp_
     table = write_labels(tmp_path / "l.csv", [["file", "Male"], ["0000.png", 1], ["0001.png", 1]])
     error = error_of(load, [first, second], 8, labels=table, label_columns=["Male"])
     assert (
-        error.startswith(f"{first}/0000.png and {second}/0000.png have one file name") and "rename" in error
+        error.startswith(f"{first}/0000.png and {second}/0000.png have the same file name")
+        and "rename" in error
     )
 
 
@@ -742,14 +743,14 @@ def test_up_to_one_percent_unreadable_are_named_and_left_out(load, make_images, 
     folder = make_images(200, size=8)
     (folder / "0007.png").write_bytes(b"broken")
     (folder / "0120.png").write_bytes((folder / "0120.png").read_bytes()[:100])
-    with pytest.warns(UserWarning, match=r"left out 2 unreadable of 200 images: .*0007\.png.*0120\.png"):
+    with pytest.warns(UserWarning, match=r"left out 2 of 200 images as unreadable: .*0007\.png.*0120\.png"):
         images = load([folder], 8)
     kept = [i for i in range(200) if i not in (7, 120)]
     wanted = [np.asarray(Image.open(folder / f"{i:04}.png")) for i in kept]
     np.testing.assert_array_equal(images.images, wanted)
 
     forbid_decoding(monkeypatch)
-    with pytest.warns(UserWarning, match="left out 2 unreadable"):
+    with pytest.warns(UserWarning, match=r"left out 2 of \d+ images as unreadable"):
         assert len(load([folder], 8)) == 198
 
 
@@ -808,7 +809,10 @@ def test_a_thread_of_pixels_is_an_unreadable_image(load, make_images):
     folder = make_images(200, size=8)
     make_images(1, size=(200, 2), folder="images/wide")
     make_images(1, size=(2, 202), folder="images/high")
-    with pytest.warns(UserWarning, match=r"left out 1 unreadable .*high/0000\.png \(2 x 202 is too narrow\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"left out 1 of \d+ images as unreadable: .*high/0000\.png \(2 x 202 is too narrow\)",
+    ):
         assert len(load([folder], 8)) == 201
 
 

@@ -266,7 +266,7 @@ def test_a_run_that_saves_meanwhile_is_not_shipped(run, tmp_path, monkeypatch):
             )
 
     monkeypatch.setattr(shutil, "copyfile", saving)
-    with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: run it again\.$"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"was saved meanwhile: export it again\.$"):
         export.ship(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -284,7 +284,7 @@ def test_a_run_that_is_between_two_checkpoints_is_not_shipped(run, tmp_path, mon
     monkeypatch.setattr(shutil, "copyfile", replaced)
     with pytest.raises(checkpoint.CheckpointError) as error:
         export.ship(run, tmp_path / "out")
-    assert str(error.value) == f"'{run}' was saved meanwhile: run it again."
+    assert str(error.value) == f"'{run}' was saved meanwhile: export it again."
     assert not (tmp_path / "out").exists()
 
 

@@ -760,7 +760,7 @@ def test_a_gpu_without_room_is_one_sentence(make_images, capsys, monkeypatch):
     run = make_run()
     monkeypatch.setattr(torch, "empty", full)
     sentence = refused(capsys, "--checkpoint", run, "--device", "cuda")
-    assert sentence == "The GPU ran out of memory: end what else uses it, or name another --device."
+    assert sentence == "The GPU ran out of memory: end other jobs on it, or name another --device."
 
 
 def test_a_disk_that_refuses_the_picture_is_one_sentence(make_images, capsys, monkeypatch):

@@ -261,7 +261,7 @@ def test_too_little_memory_is_one_sentence(plain, tmp_path, monkeypatch, capsys,
         raise error
 
     monkeypatch.setattr(sample, "sheet", full)
-    said = "There is too little memory: choose a smaller --count, or end what else uses it."
+    said = "There is too little memory: choose a smaller --count, or close other programs."
     assert refused(capsys, plain, tmp_path / "x.png") == said
     assert names(tmp_path) == []
 
@@ -298,7 +298,7 @@ def test_help_names_every_option_with_its_default(help_of):
     for words in (
         "--checkpoint CHECKPOINT folder or Hub id (default: checkpoints/celeba64)",
         "--count COUNT how many faces (default: 64)",
-        "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG a face, named by its seed; x.png: one sheet",
+        "x.npy: uint8 array (count, S, S, 3); x.zip: a PNG per face, named by seed; x.png: one sheet",
         "--overwrite replace --out where it exists (default: refuse)",
         "(default: 0)",
         "less variety and often cleaner faces (default: 1.0)",

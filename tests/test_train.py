@@ -353,7 +353,7 @@ BAD_DATA = {
     ),
     "3 of 20 images can't be read, more than 1 percent": broken_images,
     "labels.csv has no row for 1 of 3 images, for example images/0001.png": labels_for_some,
-    "images/0000.png and more/0000.png have one file name": one_name_twice,
+    "images/0000.png and more/0000.png have the same file name": one_name_twice,
     "labels need both a CSV file and at least one of its columns": lambda make_images: (
         make_images(1) and ("--labels", "labels.csv")
     ),
@@ -389,7 +389,7 @@ def test_a_path_that_this_user_may_not_see_is_one_line(capsys, monkeypatch):
 def test_a_few_unreadable_images_are_named_and_left_out(make_images):
     folder = make_images(150)
     (folder / "0007.png").write_bytes(b"not an image")
-    with pytest.warns(UserWarning, match=r"left out 1 unreadable of 150 images: images/0007.png"):
+    with pytest.warns(UserWarning, match=r"left out 1 of 150 images as unreadable: images/0007.png"):
         assert start("--steps", 1) == 0
     assert "- Data: 149 images from images\n" in checkpoint.read_card(Path("runs/one/checkpoint"))
 
@@ -420,7 +420,7 @@ def test_an_out_that_cannot_be_a_folder_is_said_in_one_line(capsys, make_images)
         (
             "images",
             os.fsdecode(b"caf\xe9"),
-            r"--out 'caf\udce9' is not text in UTF-8, as checkpoints want it.",
+            r"--out 'caf\udce9' is not text in UTF-8, which checkpoints need.",
         ),
     ],
 )
@@ -554,7 +554,7 @@ def test_a_second_start_into_the_same_folder_is_refused(capsys, make_images):
     before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     capsys.readouterr()
     assert start("--steps", 1) == 2
-    expected = "train.py: There is a run in 'runs/one': go on with it by --resume, or name another --out."
+    expected = "train.py: There is a run in 'runs/one': go on with --resume, or name another --out."
     assert complaint(capsys) == expected
     Path("runs/one/checkpoint").rename("runs/one/.checkpoint.previous")  # what a crash can leave
     assert start("--steps", 1) == 2
@@ -789,7 +789,7 @@ def test_a_run_is_refused_other_images_of_the_same_number(capsys, stopped, make_
     make_images(4, folder="other")
     Path("other/0003.png").rename("other/0005.png")
     assert resume("--data", "other") == 2
-    assert "was trained on images of other names or labels, or in another order" in complaint(capsys)
+    assert "was trained on images with other names or labels, or in another order" in complaint(capsys)
     stopped.pop("fingerprint")  # a run from before it was kept
     Path("runs/one/checkpoint/state.json").write_text(json.dumps(stopped))
     assert resume("--data", "other", "--steps", 2) == 0
@@ -967,11 +967,12 @@ def test_a_run_that_starts_from_a_checkpoint_may_name_more_residual_blocks(capsy
         (("--start-from", "runs/one", "--resume"), "leave out --start-from"),
         (
             ("--start-from", "runs/residual", "--g-residual", "8,8"),
-            "--g-residual is 8,8, but must name all that 'runs/residual' was trained with, 8,16, before",
+            "--g-residual is 8,8, but must name all that 'runs/residual' was trained with (8,16) and",
         ),
         (
             ("--start-from", "runs/residual", "--d-residual", ""),
-            "--d-residual is '', but must name all that 'runs/residual' was trained with, 4, before any more",
+            "--d-residual is '', but must name all that 'runs/residual' was trained with (4) "
+            "and may add more.",
         ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
@@ -993,8 +994,8 @@ CLASSES = ("--labels", "labels.csv", "--label-columns", "Male,Smiling")
 @pytest.mark.parametrize(
     ("before", "now", "sentence"),
     [
-        ((), CLASSES, "has no classes, but this run 4: give the --labels"),
-        (CLASSES, (), "has 4 classes, but this run no: give the --labels"),
+        ((), CLASSES, "has no classes, but this run has 4: give the --labels"),
+        (CLASSES, (), "has 4 classes, but this run has none: give the --labels"),
         (
             CLASSES,
             (*CLASSES[:3], "Male,Hat"),
@@ -1174,7 +1175,7 @@ def test_a_gpu_without_room_is_one_sentence(capsys, monkeypatch, make_images):
     make_images(4)
     monkeypatch.setattr(train, "Trainer", full)
     assert start() == 2
-    ran_out = "train.py: The GPU ran out of memory: end what else uses it, or name another --device."
+    ran_out = "train.py: The GPU ran out of memory: end other jobs on it, or name another --device."
     assert complaint(capsys) == ran_out
 
 

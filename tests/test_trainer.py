@@ -1171,7 +1171,8 @@ def test_processes_do_not_start_from_different_states_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "counts"), [(0, 3, "no classes, but this run 3"), (3, 0, "3 classes, but this run no")]
+    ("there", "here", "counts"),
+    [(0, 3, "no classes, but this run has 3"), (3, 0, "3 classes, but this run has none")],
 )
 def test_a_run_does_not_start_from_other_classes(tmp_path, there, here, counts):
     earlier = make(tmp_path / "first", random_images(classes=there))
@@ -1961,7 +1962,7 @@ def test_a_run_never_takes_the_place_of_another(tmp_path):
     data = random_images()
     make(tmp_path / "run", data).train()
     kept = files()
-    sentence = f"There is a run in '{tmp_path / 'run'}': go on with it by --resume, or name another --out."
+    sentence = f"There is a run in '{tmp_path / 'run'}': go on with --resume, or name another --out."
     with pytest.raises(TrainingError) as error:
         make(tmp_path / "run", data, steps=1, seed=1).train()
     assert str(error.value) == sentence

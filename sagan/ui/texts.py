@@ -3,10 +3,10 @@
 TITLE = "SAGAN Explorer"
 HEADER = {
     "title": TITLE,
-    "what": "A generator that learned to make pictures: nothing that they show exists.",
+    "what": "A generator that learned to make pictures: nothing they show exists.",
     "what_faces": "A generator that learned to make faces: none of these people exist.",
-    "how": "Tab Attention: move over the face to see which places each point looks at while it is made.",
-    "how_touch": "Tab Attention: touch the face to see which places each point looks at while it is made.",
+    "how": "Attention tab: move over the face to see which places each point looks at while it is made.",
+    "how_touch": "Attention tab: touch the face to see which places each point looks at while it is made.",
     "link": "Copy link",
     "copied": "Link copied",
     "copy_by_hand": "Copy this link:",
@@ -20,14 +20,14 @@ FACE = {
     "seed": "Seed {seed}",
     "between": "{percent} % from {seed_a} to {seed_b}",
     "download": "Download PNG",
-    "none": "No face came. Load the page again to try once more.",
+    "none": "No face arrived. Reload the page to try again.",
 }
 SEED = "Seed"
 DICE = "New face"
 TRUNCATION = "Truncation"
 CLASS = "Class"
 NOT_LEARNED = "{name} (no training images)"
-IGNORED = "Ignored in the link, because it is not valid or too much: {values}."
+IGNORED = "Ignored in the link (invalid, or too many): {values}."
 IGNORED_PINS = "{count} of {all} pins"
 
 FACES_TAB = "Faces"
@@ -36,10 +36,10 @@ SHEET = {
     "face": "Face from seed {seed}",
     "current": "Face from seed {seed}, the current face",
     "waiting": "A face that is being made",
-    "help": "Choose a face: it becomes the current one on every tab. A seed draws the latent, the random "
-    "numbers that a face is made from; neighbouring seeds have nothing in common. Truncation multiplies "
-    "the latent: a little below 1 faces are cleaner and more alike; far below, latents are shorter than any "
-    "that the generator learned from, and faces fall apart.",
+    "help": "Choose a face: it becomes the current one on every tab. A seed determines the latent, the "
+    "random numbers a face is made from; neighbouring seeds have nothing in common. Truncation multiplies "
+    "the latent: a little below 1, faces are cleaner and more alike; far below, latents are shorter than "
+    "any the generator learned from, and faces fall apart.",
     "download": "Download sheet",
     "failed": "The sheet could not be made. Choose another first seed to try again.",
 }
@@ -49,17 +49,17 @@ COUNT = "How many"
 
 WALK_TAB = "Walk"
 WALK = {
-    "label": "The face at this point of the way",
-    "strip": "The way from seed A to seed B",
+    "label": "Face at this point of the walk",
+    "strip": "Walk from seed A to seed B",
     "step": "Go to {percent} % of the way",
     "a": "A · seed {seed}",
     "b": "B · seed {seed}",
     "play": "Play",
     "pause": "Pause",
-    "help": "The way follows the arc between both latents (slerp): halfway on a straight line they would be "
-    "shorter than nearly all that the generator learned from. Every point of the way gives a face. Play "
+    "help": "The walk follows the arc between the two latents (slerp): halfway on a straight line, a latent "
+    "is shorter than nearly all the generator learned from. Every point of the walk gives a face. Play "
     "shows {frames} of them, one fading into the next.",
-    "failed": "The way could not be made. Choose another seed to try again.",
+    "failed": "The walk could not be made. Choose another seed to retry.",
 }
 WAY = "From A to B"
 SEED_B = "Seed B"
@@ -81,12 +81,12 @@ ATTENTION = {
     "touch": "Touch the face to see more.",
     "touch_long": "Touch the face: brighter places are those that the marked point attends to. Rest a moment "
     "or start sideways, and the point follows your finger; a swipe up or down scrolls the page.",
-    "pinned": "{count} of {most} points pinned. Their maps stay, also for other faces; move on to explore, "
+    "pinned": "{count} of {most} points pinned. Their maps stay for other faces too; move on to explore, "
     "click a pin to remove it.",
-    "pinned_touch": "{count} of {most} points pinned. Their maps stay, also for other faces.",
+    "pinned_touch": "{count} of {most} points pinned. Their maps stay for other faces too.",
     "full": "No more than {most} points can be pinned. Remove one first.",
     "gamma": "gamma",
-    "gamma_help": "how much of what it gathers the layer adds; the sign is arbitrary, only the size counts",
+    "gamma_help": "how much the layer adds of what it gathers; the sign is arbitrary, only the size counts",
     "query": "query",
     "key": "key",
     "keys": "five strongest keys",
@@ -105,7 +105,7 @@ ATTENTION = {
     "outside_value": "{outside} %",
     "total": "receives in all",
     "total_value": "{total} × average",
-    "spread": "as spread out as {places} equal places of {all}",
+    "spread": "as if shared evenly by {places} of {all} places",
     "scale": "weight, times uniform (1/N): one scale for all maps",
     "scale_own": "weight, each map from 0 to its own maximum: {tops} uniform",
     "largest": "max",
@@ -125,13 +125,13 @@ LAB = {
     "average": "the average of {count} faces,",
     "average_top": "up to {times} × uniform",
     "averages_loading": "Loading the average maps: {percent} %",
-    "no_averages": "This checkpoint has no average maps; python -m sagan.average_maps --checkpoint FOLDER "
-    "makes them, for the next start of this page.",
-    "score": "The discriminator's score of this face: {score}. The higher, the more real it looks to it; 0 "
-    "is no dividing line.",
-    "score_known": "When these weights were saved, real pictures had {real} on average and generated ones "
+    "no_averages": "This checkpoint has no average maps. To make them, run python -m sagan.average_maps "
+    "--checkpoint FOLDER, then restart the server.",
+    "score": "The discriminator’s score: {score}. The higher, the more real this face looks to it; 0 is no "
+    "dividing line.",
+    "score_known": "When these weights were saved, real pictures scored {real} on average, generated ones "
     "{fake}.",
-    "score_known_changed": "When these weights were saved, real pictures had {real} on average and generated "
+    "score_known_changed": "When these weights were saved, real pictures scored {real} on average, generated "
     "ones {fake}, all of them changed at random as in training.",
     "failed": "No answer came. Try again.",
     "saving": "Making the file …",
@@ -207,26 +207,26 @@ DIALS = {
         "own": "Every place gathers what its query asks for.",
         "strongest": "Every place takes the value of one key alone, its strongest in the unaltered face.",
         "uniform": "Every place gathers from all places alike, as if nobody asked.",
-        "b": "Every place looks where the same place of face B, unaltered, looks. What it gathers there are "
-        "still the values of this face: its colours, in the outlines of B. The tab Walk chooses who B is.",
+        "b": "Every place looks where the same place of face B, unaltered, looks. It still gathers the "
+        "values of this face there: its colours, in the outlines of B. Choose face B on the Walk tab.",
         "masked": "Nobody can look at the pinned places, and the other shares of each map of the unaltered "
-        "face grow until they sum to 1 again. Pin those that receive most, then any others.",
-        "told": "In the first layer every place looks where it looked; but what it finds at the pinned "
-        "places are the values that they have in the unaltered face B. Do the parts of the picture that "
-        "look there take over B’s colours?",
+        "face grow until they sum to 1 again. Try those that receive most, then others.",
+        "told": "In the first layer every place looks where it did before, but at the pinned places it finds "
+        "the values that they have in the unaltered face B. Do the parts of the picture that look there "
+        "take on B’s colours?",
     },
-    "no_gammas": "All gammas are 0, so that maps change nothing: turn a dial first.",
+    "no_gammas": "All gammas are 0, so maps change nothing: turn a dial first.",
     "no_pins": "Nothing is pinned, so nothing changes. Pin a place on a picture above.",
     "same": {
-        "seed": "Face B is this face. Choose another one in the tab Walk, as seed B.",
-        "t": "This face lies at the end of the way, and so it is face B. Go back towards A in the tab Walk.",
+        "seed": "Face B is this face. Choose another seed B on the Walk tab.",
+        "t": "This face is at the end of the walk, so it is face B. Go back towards A on the Walk tab.",
         "psi": "Face B is this face: with truncation 0 all seeds give the same one. Raise the truncation.",
     },
     "b": "face B unaltered, seed {seed}",
     "help": "The generator makes this face again with other gammas, maps or values. The difference is the "
     "picture as dialled minus the one with attention off; grey is no change. Off is not a GAN without "
-    "attention: this generator learned with it and counts on it, and one that learned without draws other "
-    "faces. A face may turn pale merely because less is added. All this changes these pictures only.",
+    "attention: this generator learned with it and counts on it; one that learned without it draws other "
+    "faces. A face may turn pale merely because less is added. Only these pictures change.",
     "failed": "The pictures could not be made. Turn a dial or choose maps to try again.",
 }
 NUMBERS = {
@@ -243,22 +243,22 @@ NUMBERS = {
     "every": "every channel",
     "weight": "{weight} = {times} × uniform",
     "rest": "These keys hold {percent} % of the weight; the sums run over all {all}.",
-    "added": "Over all channels, what is added here is {times} times as long as x. Gamma alone does not say "
-    "that: it also depends on how long the values are, and on whether they agree.",
+    "added": "Over all channels, what is added here is {times} times as long as x. That depends not only on "
+    "gamma, but also on how long the values are and on whether they agree.",
     "parts": {
         "y": "y: what leaves the layer at this point.",
         "x": "x: what came into the layer at this point. What attention gathers is added to it; with gamma 0 "
         "it passes unchanged.",
-        "gamma": "γ, gamma: one learned number for the layer: how much of what attention gathers it adds. At "
-        "0, where it starts, q, k and v get no gradient: gamma moves first, and then they learn.",
-        "attended": "The sum: what this point gathers from all places, itself among them, each value as "
-        "much as its softmax says.",
-        "weights": "softmax: the logits become shares that sum to 1, for each face anew. This row of shares "
+        "gamma": "γ, gamma: one learned number per layer: how much of what attention gathers is added. At 0, "
+        "where it starts, q, k and v get no gradient: gamma moves first, and then they learn.",
+        "attended": "The sum: what this point gathers from all places, itself included, each value "
+        "weighted by its softmax.",
+        "weights": "softmax: the logits become shares that sum to 1, anew for each face. This row of shares "
         "is the heatmap of what the point looks at.",
         "q": "q, the query: what this point looks for, a 1×1 convolution of x here.",
-        "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, d being "
-        "how many numbers q has, so that more of them make softmax no sharper; this layer, as in the paper, "
-        "does not.",
+        "logits": "q · k, the logit: how well a key answers the query. Transformers divide it by √d, where q "
+        "has d numbers, so that more of them do not make softmax sharper; this layer, as in the paper, does "
+        "not.",
         "k": "k, the key: what a place offers, a 1×1 convolution of x there.",
         "values": "v, the value: what a place tells those who look at it, a third 1×1 convolution of x "
         "there.",
@@ -287,9 +287,9 @@ TRAINING = {
     "floor": "real",
     "chart": "{title} at this moment: {values}",
     "axis": "images shown, on a logarithmic scale",
-    "help": "The same eight latents all along. Choose a face: it becomes the current one, and you see what "
+    "help": "Always the same eight latents. Choose a face: it becomes the current one, and you see what "
     "it attends to at this moment.",
-    "help_plain": "The same eight latents all along. Choose a face: it becomes the current one.",
+    "help_plain": "Always the same eight latents. Choose a face: it becomes the current one.",
     "classes": "The seeds go through the classes in turn.",
     "hinge": "Neither loss has to fall: each network is measured against the other, which learns too. The "
     "generator’s is minus the mean score of its pictures. While scores lie between −1 and 1, the "
@@ -297,13 +297,13 @@ TRAINING = {
     "that it scores both alike on average.",
     "fid": "FID: how far what a classifier sees in generated pictures is from what it sees in real ones. "
     "Two sets of real ones differ as well.",
-    "inconsistency": "The discriminator’s loss contains the penalty of consistency regularization, where the "
-    "training had it: an image has to keep its score when it is shifted or mirrored.",
+    "inconsistency": "Where training used consistency regularization, the discriminator’s loss contains its "
+    "penalty: an image has to keep its score when it is shifted or mirrored.",
     "joined": "Dotted lines: here training went on with higher learning rates again, which disturb what had "
     "settled.",
     "penalty": "The discriminator’s loss contains the gradient penalty.",
     "other_run": "* Another, shorter run of the same recipe: its faces, maps and their gammas, since this "
-    "one kept no film at that time; the same latents give other faces there. The curves are of this one.",
+    "run kept no film at that time; there the same latents give other faces. The curves are of this run.",
     "no_film": "This checkpoint has no film of its faces; training with this program records one.",
 }
 
@@ -331,11 +331,11 @@ INSIDE = {
     "help": "Choose a block to see what the current face looks like in it. Tall boxes have large maps, wide "
     "ones have many; ◆ marks attention.",
     "does": {
-        "generator first": "A transposed convolution, which enlarges, batch norm, which sets each map’s mean "
-        "and spread, and ReLU, which makes 0 of all below 0, turn the {numbers} numbers of the latent into "
-        "{maps} maps of {side}×{side} places.",
+        "generator first": "A transposed convolution (it enlarges), batch norm (it sets each map’s mean and "
+        "spread) and ReLU (it sets all below 0 to 0) turn the {numbers} numbers of the latent into {maps} "
+        "maps of {side}×{side} places.",
         "generator convolution": "A transposed convolution doubles the side: {maps} maps of {side}×{side} "
-        "places, each made from only 2×2 places of the block before. Batch norm and ReLU follow, so that "
+        "places, each made from only 2×2 places of the block before. Batch norm and ReLU follow, so "
         "nothing is below 0.",
         "generator attention": "Each of the {places} places gathers from all of them. What it gathers, times "
         "gamma, {gamma}, is added to what came in; the shape stays {maps} maps of {side}×{side} places.",
@@ -376,10 +376,10 @@ SPECTRUM = {
     "where there are classes) is divided by σ, its largest singular value: the most that W can stretch what "
     "comes in. So no convolution of the discriminator amplifies without limit, and its slope, which the "
     "generator learns from, stays in check. Gammas and the factors of residual blocks are not divided; in "
-    "the generator, batch norm sets the scale anew after most convolutions.",
+    "the generator, batch norm resets the scale after most convolutions.",
     "what_generator": "In training the weight W of every convolution of this generator is "
-    "divided by σ, its largest singular value: the most that W can stretch what comes in. Batch norm sets "
-    "the scale anew after most convolutions. Gammas and the factors of residual blocks are not divided. The "
+    "divided by σ, its largest singular value: the most that W can stretch what comes in. Batch norm resets "
+    "the scale after most convolutions. Gammas and the factors of residual blocks are not divided. The "
     "discriminator of this model was trained without spectral norm.",
     "layer": "Layer",
     "part": "{block}, {part}",
@@ -397,13 +397,13 @@ SPECTRUM = {
     "before": "before",
     "after": "after",
     "said_both": "The largest was {sigma}, the smallest {least}; divided by {sigma} they are {largest} and "
-    "{small}. On this scale the curve moves and keeps its shape.",
+    "{small}. On this scale the curve moves but keeps its shape.",
     "said_after": "After normalisation the largest is {largest}, the smallest {small}.",
     "one_both": "One output, one singular value: it was {sigma} and is now {largest}.",
     "one_after": "One output, one singular value: normalised, it is {largest}.",
     "waiting": "Computing the singular values …",
-    "not_known": "The values before are not known, because this checkpoint keeps only normalised weights; "
-    "checkpoints that this program trains now keep them.",
+    "not_known": "The values before normalisation are not known: this checkpoint keeps only normalised "
+    "weights; checkpoints trained now keep them too.",
     "rank": "largest, second largest, and so on; both scales are logarithmic",
     "iteration": "Power iteration",
     "how": "How σ is found without all the others: send a random vector u back and forth through W, and what "
@@ -413,7 +413,7 @@ SPECTRUM = {
         "Forth again: u turns towards the first singular vector.",
         "How far W stretches v: the estimate of σ.",
         "Divided by it, the largest singular value comes to 1.",
-        "What it bounds: where a patch changes by x, what is made of it changes by no more.",
+        "What it bounds: if a patch changes by x, what is made of it changes by no more.",
     ],
     "angle_now": "{angle}° off",
     "divided_now": "largest {largest}",
@@ -433,10 +433,10 @@ SPECTRUM = {
     "true_vector": "true",
     "of_truth": "{sigma} of {truth}, {percent} %",
     "none_of_truth": "– of {truth}",
-    "note": "Among many dimensions a random vector starts at almost 90°. Where other singular values come "
-    "close to the largest, the direction takes long, but the estimate is good early, and only σ is needed. "
-    "In training one round at each use is enough: u is kept, and W changes little from one to the next. "
-    "Where W has one row, as at the discriminator’s score, u is one number, and there is nothing to find.",
+    "note": "In many dimensions a random vector starts at almost 90°. Where other singular values are close "
+    "to the largest, the direction takes long to settle, but the estimate is good early, and only σ is "
+    "needed. In training one round per use is enough: u is kept, and W changes little between uses. Where W "
+    "has one row, as for the discriminator’s score, u is one number and there is nothing to find.",
     "failed": "The layer could not be worked out. Choose another layer to try again.",
 }
 
@@ -475,7 +475,7 @@ LESSON = {
             "do": "Point at other places and watch “outside 3×3”: the share that one 3×3 convolution "
             "could not have reached. Where is it smallest?",
             "see": "If attention were spread evenly, {even} % of it would lie outside in the {fine} layer. "
-            "Where it is small, the place looks at itself and its neighbours; or what all places look at "
+            "Where little does, the place looks at itself and its neighbours; or what all places look at "
             "lies next to it.",
         },
         "query_key_value": {
@@ -485,7 +485,7 @@ LESSON = {
             "place tells, its value v; the sum of all this is what it gathers.",
             "do": "Choose q, then k, then v in the formula and see which numbers light up. Which of the five "
             "keys fits best?",
-            "see": "The one of the first row: keys are listed by q · k, the largest first.",
+            "see": "The one in the first row: keys are listed by q · k, the largest first.",
         },
         "softmax": {
             "title": "Softmax: times uniform",
@@ -493,7 +493,7 @@ LESSON = {
             "alike ({all} in the {fine} layer), each would have 1/N. The page gives a share as a multiple of "
             "that: 8 × uniform is eight times an even share.",
             "do": "Set Colours to “own maximum” and back. The picture changes; which numbers do not? Then "
-            "find a point whose strongest key in {fine} has less than 8 ×, or as little as you can.",
+            "find a point whose strongest key in {fine} is below 8 ×, or as low as you can find.",
             "see": "The numbers under each picture stay: only colours and their scale change. With its own "
             "maximum even a map that is spread over hundreds of places looks sharp.",
         },
@@ -510,8 +510,8 @@ LESSON = {
         },
         "gamma": {
             "title": "Gamma: from off to learned",
-            "say": "Gamma is how much of what attention gathers is added. It starts at 0, so that at first "
-            "the layer changes nothing; only when it moves can queries, keys and values learn. Here the "
+            "say": "Gamma is how much of what attention gathers is added. It starts at 0, so at first "
+            "the layer changes nothing; only once it moves can queries, keys and values learn. Here the "
             "dials are off, and the difference is plain grey.",
             "do": "Press Learned beside a dial. What does attention add to this face, and which layer adds "
             "most? Then press it beside all dials and choose face B’s maps: whose outlines do you see?",
@@ -522,31 +522,31 @@ LESSON = {
             "title": "What everybody looks at",
             "say": "Five of the {cells} cells of the {coarse} layer receive {share} % of all its attention "
             "in this face ({alike} % if all received alike). They are pinned: the small maps show who looks "
-            "at each of them. What all of these find there is the same value, so the picture agrees on it.",
+            "at each of them. All who look there find the same value, so the picture agrees on it.",
             "do": "Which part of the face looks at which pin? Then choose “B at pins” in the Gamma dials "
-            "below: what do these parts take over from face B? Remove pins one by one.",
+            "below: what do these parts take from face B? Remove pins one by one.",
             "see": "In the face model of this project, parts take much of their colour from the cells "
-            "that they look at. Here, without the five (“pins out”) the picture moves by {moved} grey "
+            "they look at. Here, without the five (“pins out”), the picture changes by {moved} grey "
             "levels. A bright cell need not be about the picture below it.",
         },
         "meaning": {
             "title": "When a map means little",
-            "say": "A map near the most bits of entropy that its layer can have ({bits} in {fine}) is "
+            "say": "A map near the highest entropy that its layer can have ({bits} bits in {fine}) is "
             "spread over everything, and its brightest place says little. A sharp map says where the layer "
-            "looked, not why: attention is not an explanation. And a map that every face has tells of the "
+            "looked, not why: attention is not an explanation. A map that all faces share tells of the "
             "place, not of this face.",
-            "do": "Switch “every face” on, if it is not. Find a point whose map is its own, and one whose "
-            "map every face has. An average is blurred even where each map is sharp: compare where the "
-            "peaks lie.",
+            "do": "Switch on “every face” if it is off. Find a point whose map is this face’s own and one "
+            "whose map all faces share. An average is blurred even if each map is sharp: compare where peaks "
+            "lie.",
             "do_without_average": "Press New face a few times. Find a point whose map changes with the face, "
             "and one whose map stays.",
-            "see": "Neither kind is better made: a layer may well look at the same places in all faces. But "
-            "only where a map changes with the face does it tell of this one.",
+            "see": "Neither kind is better: a layer may well look at the same places in all faces. But only "
+            "where a map changes with the face does it tell of this face.",
         },
         "discriminator": {
             "title": "The discriminator looks too",
             "say": "The discriminator attends as well. It alone sees real pictures, and learns to score "
-            "them above the generator’s; the generator learns from its scores. That of this face stands "
+            "them above the generator’s; the generator learns from its scores. This face’s score stands "
             "below the maps: the higher, the more real it looks.",
             "do": "Press New face a few times. Which face has the highest score? Would you agree?",
             "see": "It need not be the one that you would choose: the discriminator learned to tell "
@@ -580,8 +580,8 @@ WORKSHEET = {
         {
             "tab": "Attention",
             "ask": "A 3×3 convolution on the {fine} map makes a place from 9 of {all} places. What share is "
-            "that? And which share of the point’s attention lies outside these 9 places (layer {fine})?",
-            "answer": "9 / {all} = {nine} %, less at an edge. Outside lies {outside} %: attention reaches in "
+            "that? And what share of the point’s attention lies outside these 9 places (layer {fine})?",
+            "answer": "9 / {all} = {nine} %, less at an edge. {outside} % lies outside: attention reaches in "
             "one step what one 3×3 convolution could not.",
         },
         {
@@ -593,8 +593,8 @@ WORKSHEET = {
         },
         {
             "tab": "Attention",
-            "ask": "How many times uniform is the point’s strongest key in layer {coarse}, and which share "
-            "of all of its attention is that? How does one follow from the other?",
+            "ask": "How many times uniform is the point’s strongest key in layer {coarse}, and what share "
+            "of all its attention is that? How does one follow from the other?",
             "answer": "{times} × uniform, {share} %: uniform is 1/{coarse_all}, and {times} / {coarse_all} "
             "is that share.",
         },
@@ -603,8 +603,8 @@ WORKSHEET = {
             "ask": "How many pixels wide is a cell of each layer? How many shares does the whole map of a "
             "layer hold, from all places to all places? Why not attend to single pixels?",
             "answer": "{cells}. Single pixels would need {pixel_shares}: the number grows with the fourth "
-            "power of the side. These shares are made anew for each face; they are no learned weights. (What "
-            "a cell holds reaches beyond its square, since convolutions follow.)",
+            "power of the side. These shares are made anew for each face; they are not learned weights. "
+            "(What a cell holds reaches beyond its square, as convolutions follow.)",
         },
         {
             "tab": "Attention, Gamma dials",
@@ -616,9 +616,9 @@ WORKSHEET = {
         },
         {
             "tab": "Attention",
-            "ask": "How many bits of entropy can a map of layer {fine} have at most? How many has that of "
-            "the point? Name a reason why even a sharp map does not explain the face.",
-            "answer": "log2({all}) = {bits} bits, where all places count alike; that of the point has "
+            "ask": "How many bits of entropy can a map of layer {fine} have at most? How many does the "
+            "point’s have? Give a reason why even a sharp map does not explain the face.",
+            "answer": "log2({all}) = {bits} bits, when all places count alike; the point’s has "
             "{entropy}. A map shows where the layer looked, but neither what it found (the values) nor what "
             "later layers made of it. And convolutions carry information past it.",
         },
@@ -626,13 +626,13 @@ WORKSHEET = {
             "tab": "Inside, Spectral norm",
             "ask": "A weight W has the singular values 4, 2 and 1. What are they after spectral norm? At "
             "most how many times as long as x can W x be, before and after?",
-            "answer": "1, 0.5 and 0.25: all are divided by the largest. Before 4 times, after 1 time as "
-            "long. (The patches of a convolution overlap, so that a whole layer can still amplify, but "
+            "answer": "1, 0.5 and 0.25: all are divided by the largest. 4 times as long before, 1 time "
+            "after. (The patches of a convolution overlap, so a whole layer can still amplify, but "
             "within limits.)",
         },
         {
             "tab": "Attention, Network: discriminator",
-            "ask": "Note the discriminator’s scores of the seeds 1 to 6. Which face looks most real to it, "
+            "ask": "Note the discriminator’s scores for seeds 1 to 6. Which face looks most real to it, "
             "and which to you? What does each network learn to do with such scores? Is one below 0 bad?",
             "answer": "{scores}. The highest has seed {best}. The generator learns to raise them; the "
             "discriminator learns to lower them, and to raise those of real pictures. 0 is no dividing "
@@ -642,8 +642,8 @@ WORKSHEET = {
     ],
 }
 
-TOO_BUSY = "Too many requests wait already: try again in a moment."
-LONG_SESSION = "The name of a session may have {most} characters at most."
+TOO_BUSY = "Too many requests are waiting: try again in a moment."
+LONG_SESSION = "A session name may have at most {most} characters."
 NO_FILES = "This page takes no files."
 NO_CHECKPOINT = "There is no face to show yet"
 WHAT_TO_DO = (
@@ -655,8 +655,8 @@ FOOTER = {
     "architecture": "Self-Attention GAN",
     "paper": "Zhang et al. 2018",
     "architecture_link": "https://arxiv.org/abs/1805.08318",
-    "licence": "Licences: of the code, see LICENSE",
-    "weights": "; of the weights and of the data, see the",
+    "licence": "Licences: for code, see LICENSE",
+    "weights": "; for weights and data, see the",
     "card": "model card",
 }
 FOOTER_SIZE = "{size}×{size} pixels"

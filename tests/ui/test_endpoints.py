@@ -203,7 +203,7 @@ def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):
             "process_completed" in line for line in messages.iter_lines()
         )  # and its picture is written
     answer = join(65)
-    said = "The name of a session may have 64 characters at most."
+    said = "A session name may have at most 64 characters."
     assert (answer.status_code, answer.json()) == (400, {"detail": said})
 
 

@@ -144,7 +144,7 @@ def test_what_everybody_looks_at_is_told_with_what_changes_without_it(sampler, w
         told = lesson.words_of(model, step)
         assert f"Five of the 256 cells of the 16×16 layer receive {100 * share:.0f} % of" in told["say"]
         assert "(2 % if all received alike)" in told["say"]
-        (said,) = re.findall(r"moves by ([\d.]+) grey levels", told["see"])
+        (said,) = re.findall(r"changes by ([\d.]+) grey levels", told["see"])
         assert float(said) == pytest.approx(moved, abs=0.06)
         assert lesson.setting(model, step)["pins"] == pins
 

@@ -464,7 +464,7 @@ def test_a_film_of_classes_without_attention_says_what_it_shows(new_page, serve,
     page.get_by_role("tab", name="Training", exact=True).click()
     page.wait_for_selector("#training-view [data-step]")
     assert part(page, ".help").text_content() == (
-        "The same eight latents all along. Choose a face: it becomes the current one. "
+        "Always the same eight latents. Choose a face: it becomes the current one. "
         "The seeds go through the classes in turn."
     )
     labels = part(page, ".strip button").evaluate_all("all => all.map((button) => button.ariaLabel)")
