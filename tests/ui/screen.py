@@ -26,9 +26,10 @@ SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
     const frame = document.querySelector('iframe'), events = ['scroll', 'resize'];
     const say = (text) => frame.contentWindow.postMessage(`[iFrameSizer]${text}`, '*');
     const offset = () => scrollY + frame.getBoundingClientRect().top;
+    let late = 0; // ms by which a busy window tells where it is
     function tell() {
         const info = { scrollTop: scrollY, clientHeight: innerHeight, offsetTop: offset() };
-        say(`pageInfo:${JSON.stringify(info)}`);
+        setTimeout(say, late, `pageInfo:${JSON.stringify(info)}`);
     }
     const answers = {
         scrollToOffset: (height) => scrollTo(0, offset() + height),

@@ -78,6 +78,25 @@ def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, h
     assert len(met) > 40
 
 
+def test_what_has_the_focus_comes_out_from_behind_a_card_that_follows_late(new_page, address):
+    window, page = in_space(new_page, address, 640, 450)
+    page.evaluate("sagan.emit('tour', 1)")
+    page.wait_for_selector('#tour-view .card[data-step="1"]')
+    window.wait_for_timeout(1500)  # the step has been scrolled to
+    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+    window.evaluate("late = 300")
+
+    def in_sight():
+        assert covered(page) == ""
+
+    for presses in (2, 3, 1, 4) * 2:
+        for _ in range(presses):
+            window.keyboard.press("Tab")
+            window.wait_for_timeout(30)
+        window.wait_for_timeout(320)
+        until(window, in_sight)
+
+
 def test_a_frame_is_as_high_as_what_it_shows(space):
     window, page = space
     for tab in (texts.LESSON_TAB, texts.INSIDE_TAB, texts.ATTENTION_TAB):

@@ -11,6 +11,7 @@
   let tallest = { width: 0, height: 0 }; // of the window while it was so wide: bars of a browser come and go
   let wanted = { top: 0, until: 0 }; // where the window was scrolled to; before the frame has grown it may not get there
   let timer = 0;
+  let focused = 0; // when the focus moved last
 
   const framed = () => around !== null && !limited;
   const follows = () => framed() && !document.fullscreenElement;
@@ -25,6 +26,7 @@
     root.style.setProperty('--window', on ? `${tallest.height}px` : '100vh');
     root.classList.toggle('framed', framed());
     if (on) for (const [part, gap] of Object.entries(STICKY)) shift(document.querySelector(part), top + gap);
+    if (on && Date.now() < focused + PATIENCE) uncover(document.activeElement); // it was not yet known where the card stands
   }
 
   /** Let a part stand at `top` or below, but not outside of what holds it. */
@@ -55,7 +57,7 @@
   }
 
   /** Browsers bring what has the focus into the window, but there the card of the tour may cover it. */
-  function uncover({ target }) {
+  function uncover(target) {
     const tour = document.querySelector('#tour-view');
     if (!follows() || !tour?.offsetHeight || tour.contains(target) || !target.matches(':focus-visible')) return;
     const card = tour.getBoundingClientRect(), part = target.getBoundingClientRect();
@@ -86,7 +88,7 @@
   addEventListener('gradio:iframe-resizer-ready', begin, { once: true });
   addEventListener('resize', resized);
   addEventListener('scroll', scrolled);
-  addEventListener('focusin', uncover);
+  addEventListener('focusin', ({ target }) => { focused = Date.now(); uncover(target); });
   document.addEventListener('fullscreenchange', follow);
   follow();
   begin();
