@@ -104,8 +104,8 @@ def words_of(sampler: "Sampler", step: Step) -> dict[str, str]:
         "all": f"{max(sides) ** 2:,}",
         "even": f"{100 - 900 / max(sides) ** 2:.0f}",
         "bits": 2 * (max(sides).bit_length() - 1),
-        "coarse": f"{min(sides)}×{min(sides)}",
-        "fine": f"{max(sides)}×{max(sides)}",
+        "coarse": min(sampler.layers, key=side_of),
+        "fine": max(sampler.layers, key=side_of),
         "coarse_cell": size // min(sides),
         "fine_cell": size // max(sides),
     }

@@ -142,7 +142,7 @@ def test_what_everybody_looks_at_is_told_with_what_changes_without_it(sampler, w
             maps[layer] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
         moved = np.abs(model.faces(z, labels, maps=maps)[0].astype(int) - model.faces(z, labels)[0]).mean()
         told = lesson.words_of(model, step)
-        assert f"Five of the 256 cells of the 16×16 layer receive {100 * share:.0f} % of" in told["say"]
+        assert f"Five of the 256 cells of the 16x16 layer receive {100 * share:.0f} % of" in told["say"]
         assert "(2 % if all received alike)" in told["say"]
         (said,) = re.findall(r"changes by ([\d.]+) grey levels", told["see"])
         assert float(said) == pytest.approx(moved, abs=0.06)
@@ -177,7 +177,7 @@ def test_which_layer_looks_farther_is_counted_on_the_face_of_the_step(sampler, w
                     for at in [row * side // 32 * side + column * side // 32]
                 )
                 farther += coarse > fine
-        said = f"With {name} the 16×16 layer looks farther at {100 * farther / 1024:.0f} % of the places."
+        said = f"With {name} the 16x16 layer looks farther at {100 * farther / 1024:.0f} % of the places."
         assert lesson.words_of(model, step)["see"].startswith(f"{said} ")
 
 
