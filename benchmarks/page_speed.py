@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 from playwright.sync_api import Error, Page, sync_playwright
 
@@ -26,6 +28,8 @@ FLAGS = [
 ]
 DRAWN = "#attention-view [data-drawn]"
 SECONDS_TO_WAIT = 120
+VISITS = 8  # faces that each of many visitors asks for
+PAUSE = 3  # s between them, on average
 
 # Counts animation frames; times every pointer event with its listeners, and every frame callback that draws.
 WATCH = """
@@ -109,6 +113,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=300, help="pointer events to measure")
     parser.add_argument("--seeds", type=int, default=100, help="seed changes and dial turns to measure")
     parser.add_argument("--queries", type=int, default=1000, help="attention rows to check")
+    parser.add_argument("--visitors", type=int, default=30, help="visitors at the same time")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
@@ -134,6 +139,7 @@ def report(page: Page, first_face: float, options: argparse.Namespace) -> None:
     payload = page.evaluate("new Blob([JSON.stringify({ ...sagan.face, picture: undefined })]).size")
     worst = worst_weight(page, options.queries)
     turns = turn_dial(page, options.seeds)
+    waits = crowd(page, options.visitors)
     line = "{:<58} {:>10}   {}".format
     print(line("what", "measured", "figure"))
     print(f"{options.moves} moves, {options.seeds} seeds and dial turns, {options.queries} queries")
@@ -146,10 +152,12 @@ def report(page: Page, first_face: float, options: argparse.Namespace) -> None:
     for name, value in percentiles(changes).items():
         figure = "<= 120" if name == "p95" else ""
         print(line(f"seed slider to new face, both layers ready, {name} (ms)", f"{value:.1f}", figure))
-
     for name, value in percentiles(turns).items():
         figure = "<= 120" if name == "p95" else ""
         print(line(f"gamma dial to four new pictures, {name} (ms)", f"{value:.1f}", figure))
+    for name, value in percentiles(waits).items():
+        what = f"{options.visitors} visitors, a new face every {PAUSE} s each, {name} (ms)"
+        print(line(what, f"{value:.1f}", ""))
     print(line("drawn weights against a float64 softmax, worst", f"{worst:.1e}", "<= 1e-6"))
     print(line("first payload of a face (KB)", f"{payload / 1000:.0f}", "<= 150"))
 
@@ -163,6 +171,33 @@ def turn_dial(page: Page, turns: int) -> list[float]:
     steps = [0.05 * step for step in range(61)]  # a dial goes from 0 to 3, and no value twice in a row
     values = [random.choice(steps[i % 2 :: 2]) for i in range(turns + 5)]
     return [page.evaluate(TURN_DIAL, value) for value in values][5:]
+
+
+def crowd(page: Page, visitors: int) -> list[float]:
+    """Milliseconds of each answer with a new face, where so many ask for one again and again."""
+    seed = random.randrange(2**32)
+    with page.expect_request(lambda request: request.method == "POST") as asked:
+        page.evaluate(CHANGE_SEED, seed)
+    address, body = asked.value.url, asked.value.post_data_json
+    at = body["data"].index(seed)
+
+    def visit(number: int) -> list[float]:
+        waits = []
+        with httpx.Client(timeout=SECONDS_TO_WAIT) as visitor:
+            for _ in range(VISITS):
+                time.sleep(random.expovariate(1 / PAUSE))
+                wanted = random.randrange(2**32)
+                data = [*body["data"][:at], wanted, *body["data"][at + 1 :]]
+                start = time.perf_counter()
+                question = body | {"data": data, "session_hash": f"visitor{number}"}
+                answer = visitor.post(address, json=question).raise_for_status()
+                waits.append(1000 * (time.perf_counter() - start))
+                if str(wanted) not in answer.text:
+                    raise RuntimeError(f"The answer has no face of seed {wanted}: {answer.text[:200]}")
+        return waits
+
+    with ThreadPoolExecutor(visitors) as pool:
+        return [wait for waits in pool.map(visit, range(visitors)) for wait in waits]
 
 
 def worst_weight(page: Page, queries: int) -> float:
