@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagan.classes import Classes
-from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.networks import Discriminator, Generator, Network, SaganConfig
 
 FORMAT_VERSION = 1
 CONFIG, HISTORY, CARD = "config.json", "history.csv", "model_card.md"
@@ -201,7 +201,7 @@ def load_discriminator(folder: Path) -> Discriminator:
     return _load_network(Discriminator, folder, DISCRIMINATOR)
 
 
-def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
+def _load_network(kind: type[Network], folder: Path, name: str) -> Network:
     config, _ = load_config(folder)
     with torch.device("meta"):  # no memory is taken before the file is known to fit
         network = kind(config, spectral=False)

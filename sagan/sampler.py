@@ -23,6 +23,7 @@ from sagan.layers import Override
 from sagan.networks import (
     Discriminator,
     Generator,
+    Network,
     NetworkExtras,
     discriminator_key,
     layer_name,
@@ -78,10 +79,7 @@ class Sampler:
 
         Unless classes are given, those of the networks are called by their numbers, and all were learned.
         """
-        self._generator, self._discriminator = (
-            copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
-            for network in (generator, discriminator)
-        )
+        self._generator, self._discriminator = _copied(generator), _copied(discriminator)
         self.config = generator.config
         self.classes = classes or Classes(tuple(map(str, range(self.config.num_classes))))
         self.layers = tuple(generator.attention)
@@ -416,6 +414,11 @@ class Sampler:
         if layer not in self.layers:
             there = " and ".join(self.layers) or "none"
             raise ValueError(f"There is no attention layer {layer!r}; this model has {there}.")
+
+
+def _copied(network: Network) -> Network:
+    """A copy for the sampler alone: float32 on the CPU, in eval mode, without gradients."""
+    return copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
 def _as_array(given: object, wanted: str, dtype: type | None = None) -> np.ndarray:
