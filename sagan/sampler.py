@@ -30,6 +30,7 @@ from sagan.networks import (
     learned_gammas,
     side_of,
 )
+from sagan.spectra import Spectrum
 from sagan.workers import each
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
@@ -224,7 +225,7 @@ class Sampler:
         return _first_maps(self._discriminate_one(image, label, "activations")[1])
 
     @cached_property
-    def spectra(self) -> dict[str, dict[str, object]]:
+    def spectra(self) -> dict[str, Spectrum]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
 
         That is {"generator/blocks.0.conv": {"shape", "matrix", "before", "after"}, ...}; worked out when it
