@@ -29,7 +29,7 @@ import secrets
 import shutil
 import stat
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -474,7 +474,7 @@ def _compact(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.half() if value.ndim >= 2 else value for key, value in state.items()}
 
 
-def write_history(path: Path, rows: list[dict[str, float]]) -> list[str]:
+def write_history(path: Path, rows: Sequence[Mapping[str, float | str]]) -> list[str]:
     """Write rows as CSV in one step; returns the columns, in the order in which rows first name them."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
