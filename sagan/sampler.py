@@ -30,6 +30,7 @@ from sagan.networks import (
     learned_gammas,
     side_of,
 )
+from sagan.seeds import Labels
 from sagan.spectra import Spectrum
 from sagan.workers import each
 
@@ -140,8 +141,8 @@ class Sampler:
 
     def faces(
         self,
-        latents: np.ndarray,
-        labels: np.ndarray | None = None,
+        latents: np.ndarray | Sequence[np.ndarray],
+        labels: Labels | None = None,
         gammas: Mapping[str, float] | None = None,
         maps: Mapping[str, np.ndarray] | None = None,
         values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
@@ -206,7 +207,7 @@ class Sampler:
         """
         return _first_maps(self._generate_one(latent, label, gammas, "activations")[1])
 
-    def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def score(self, images: np.ndarray, labels: Labels | None = None) -> np.ndarray:
         """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
         return np.array([score for score, _ in self._discriminate(images, labels)], np.float32)
 
@@ -268,8 +269,8 @@ class Sampler:
         LAYER/gamma       float32 (), learned or dialled
         about/NAME        what `about` says of the face, for example its seeds: numbers and words
         """
-        about = {f"about/{name}": np.asarray(value) for name, value in (about or {}).items()}
-        for name, value in about.items():
+        added = {f"about/{name}": np.asarray(value) for name, value in (about or {}).items()}
+        for name, value in added.items():
             if value.ndim or value.dtype.kind not in "biufU":
                 raise ValueError(f"{name} must be a number or a word, but was {value.tolist()!r}.")
         face, queries_keys = self.face_and_queries_keys(latent, label, gammas)
@@ -285,25 +286,25 @@ class Sampler:
             for layer, (q, k) in layers.items():
                 parts = {"q": q, "k": k, "attention": inside.attention(q, k), "gamma": factors[layer]}
                 arrays |= {f"{key(layer)}/{name}": np.asarray(p, np.float32) for name, p in parts.items()}
-        return arrays | about
+        return arrays | added
 
     def _generate(
         self,
         latents: np.ndarray | Sequence[np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels | None,
         overrides: Mapping[str, Override],
         extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
-        labels = self._checked_labels(labels, len(latents))
+        of_each = self._checked_labels(labels, len(latents))
 
         def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
             answer = self._generator(torch.tensor(latent)[None], label, overrides, extras)
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
-        return each(generate, latents, labels)
+        return each(generate, latents, of_each)
 
     def _generate_one(
         self,
@@ -318,12 +319,12 @@ class Sampler:
     def _discriminate(
         self,
         images: np.ndarray | Sequence[np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels | None,
         extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[float, dict]]:
         """Yield (score, {layer: extra}) for every image."""
         images = self._checked_images(images)
-        labels = self._checked_labels(labels, len(images))
+        of_each = self._checked_labels(labels, len(images))
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
             answer = self._discriminator(to_batch(image[None]), label, extras)
@@ -332,7 +333,7 @@ class Sampler:
                 raise ValueError("This model's discriminator gives this image a score that is not finite.")
             return score, _arrays(collected)
 
-        return each(discriminate, images, labels)
+        return each(discriminate, images, of_each)
 
     def _discriminate_one(
         self, image: np.ndarray, label: int | None, extras: NetworkExtras
