@@ -77,7 +77,7 @@ def itself(maps: Tensor) -> Tensor:
 def without_main(maps: Tensor) -> Tensor:
     """Nobody attends to the five keys that receive most in this face; the others share in proportion."""
     main, _ = _main_and_others(maps)
-    return _masked(maps, torch.zeros_like(maps[:, 0], dtype=bool).scatter(1, main, True))
+    return _masked(maps, torch.zeros_like(maps[:, 0], dtype=torch.bool).scatter(1, main, True))
 
 
 def without_as_much(maps: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def without_as_much(maps: Tensor) -> Tensor:
     drawn = received.gather(1, others)
     most = torch.minimum(received.gather(1, main).sum(1), 0.9 * drawn.sum(1))
     out = drawn.cumsum(1) <= most[:, None]
-    return _masked(maps, torch.zeros_like(received, dtype=bool).scatter(1, others, out))
+    return _masked(maps, torch.zeros_like(received, dtype=torch.bool).scatter(1, others, out))
 
 
 def main_swapped(maps: Tensor) -> Tensor:
@@ -137,7 +137,9 @@ class Altered:
     scale: Tensor | float = 1.0
     shift: Tensor | float = 0.0
 
-    def __call__(self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple):
+    def __call__(
+        self, layer: SelfAttention, args: tuple, options: dict, output: Tensor | tuple
+    ) -> Tensor | tuple:
         x, *more = args
         override = options.get("override", more[0] if more else None) or Override()
         _, own = layer.forward(x, extras="maps")  # .forward: hooks, as this one, are for calls

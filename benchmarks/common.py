@@ -74,7 +74,7 @@ def random_images() -> np.ndarray:
     return np.random.default_rng().integers(256, size=(IMAGES, 64, 64, 3), dtype=np.uint8)
 
 
-def elapsed(step: Callable[[], None], steps: int, device: str) -> float:
+def elapsed(step: Callable[[], object], steps: int, device: str) -> float:
     """How long so many steps take on this device, in seconds."""
     start = time.perf_counter()
     for _ in range(steps):

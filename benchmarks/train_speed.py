@@ -27,6 +27,7 @@ from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ from sagan.recipe import Recipe
 
 WARM_UP = BEFORE_CAPTURE + 2  # steps
 TUTORIAL_BATCH = 64
+
+Result = TypeVar("Result")
 
 
 def tutorial_step(images: np.ndarray, batch_size: int, device: str) -> Callable[[], None]:
@@ -81,7 +84,7 @@ class Contestant:
         """Set the loop up, alone: how fast each convolution is decides which one a GPU takes."""
         self.run(_begin, self.name, self.batch_size, self.device)
 
-    def run(self, function: Callable[..., float], *arguments: object) -> float:
+    def run(self, function: Callable[..., Result], *arguments: object) -> Result:
         return self.pool.submit(function, *arguments).result()
 
     def images_per_second(self, steps: int) -> float:

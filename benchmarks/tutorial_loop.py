@@ -19,10 +19,14 @@ class PowerIteration(nn.Module):
     Rows of the matrix are the first axis of the weight, which is the wrong one for transposed convolutions.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    u: nn.Parameter
+    v: nn.Parameter
+
+    def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
         self.layer = layer
-        weight = layer._parameters.pop("weight")
+        weight = layer.weight
+        del layer.weight
         self.weight = weight
         matrix = weight.detach().flatten(1)
         for name, size in (("u", matrix.shape[0]), ("v", matrix.shape[1])):

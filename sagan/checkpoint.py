@@ -29,7 +29,7 @@ import secrets
 import shutil
 import stat
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sagan.classes import Classes
-from sagan.networks import Discriminator, Generator, SaganConfig
+from sagan.networks import Discriminator, Generator, Network, SaganConfig
 
 FORMAT_VERSION = 1
 CONFIG, HISTORY, CARD = "config.json", "history.csv", "model_card.md"
@@ -201,7 +201,7 @@ def load_discriminator(folder: Path) -> Discriminator:
     return _load_network(Discriminator, folder, DISCRIMINATOR)
 
 
-def _load_network(kind: type[nn.Module], folder: Path, name: str) -> nn.Module:
+def _load_network(kind: type[Network], folder: Path, name: str) -> Network:
     config, _ = load_config(folder)
     with torch.device("meta"):  # no memory is taken before the file is known to fit
         network = kind(config, spectral=False)
@@ -474,7 +474,7 @@ def _compact(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.half() if value.ndim >= 2 else value for key, value in state.items()}
 
 
-def write_history(path: Path, rows: list[dict[str, float]]) -> list[str]:
+def write_history(path: Path, rows: Sequence[Mapping[str, float | str]]) -> list[str]:
     """Write rows as CSV in one step; returns the columns, in the order in which rows first name them."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
 

@@ -126,8 +126,8 @@ def load_images(
 
     kept = [i for i in range(len(files)) if i not in unreadable]
     images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
-    labels = None if classes is None else classes[kept]
-    return ImageSet(images, labels, names, _fingerprint([files[i] for i in kept], labels))
+    of_kept = None if classes is None else classes[kept]
+    return ImageSet(images, of_kept, names, _fingerprint([files[i] for i in kept], of_kept))
 
 
 def class_names(labels: str | Path | None, columns: Sequence[str]) -> tuple[str, ...]:
@@ -397,7 +397,9 @@ def _start_threads(count: int) -> ThreadPool:
         ) from error
 
 
-def _check_rejected(files: list[_File], crop: int | None, small: dict, unreadable: dict) -> None:
+def _check_rejected(
+    files: list[_File], crop: int | None, small: dict[int, str], unreadable: dict[int, str]
+) -> None:
     if small:
         i, size = next(iter(small.items()))
         raise DataError(

@@ -18,13 +18,13 @@ from sagan import checkpoint
 from sagan.classes import Classes
 from sagan.commands import run_program
 from sagan.layers import estimate_anew, exact_weight, normalised
-from sagan.networks import Discriminator, Generator
+from sagan.networks import Generator, Network
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64
 
 
-def plain(network: Generator | Discriminator) -> Generator | Discriminator:
+def plain(network: Network) -> Network:
     """A copy in eval mode without parametrizations: every normalised weight divided by its exact sigma.
 
     The live power iteration lags behind averaged weights, so its u and v are not used.
@@ -40,11 +40,7 @@ def plain(network: Generator | Discriminator) -> Generator | Discriminator:
 
 
 @torch.no_grad()
-def revive(
-    network: Generator | Discriminator,
-    source: Generator | Discriminator,
-    sigmas: dict[str, float],
-) -> None:
+def revive(network: Network, source: Network, sigmas: dict[str, float]) -> None:
     """Give a network in training the weights of a `plain` one, multiplied by sigmas, by layer.
 
     Layers without a sigma keep the largest singular value 1. It changes nothing that the network computes,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 Extras = Literal["queries_keys", "maps", "parts"]
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding)
 
 # Attention weights that are worked on at a time: on a CPU they stay in its cache, which is 1.7 x faster; on a
 # GPU several copies of them fit into its memory.
@@ -35,6 +36,9 @@ class SpectralNorm(nn.Module):
     PyTorch's own parametrization computes the same. This one never copies a weight that lies in
     `torch.channels_last` memory, and goes over it less often in the backward pass.
     """
+
+    u: Tensor
+    v: Tensor
 
     def __init__(self, weight: Tensor, transposed: bool = False) -> None:
         super().__init__()
@@ -106,11 +110,8 @@ class _Normalised(torch.autograd.Function):
         return result, None, None, None, None
 
 
-def spectral_norm(module: nn.Module, enabled: bool = True) -> nn.Module:
-    """Divide `module.weight` by its largest singular value; `enabled=False` returns the module untouched.
-
-    The module is a Conv2d, ConvTranspose2d, Linear or Embedding.
-    """
+def spectral_norm(module: Layer, enabled: bool = True) -> Layer:
+    """Divide `module.weight` by its largest singular value; `enabled=False` returns the module untouched."""
     if enabled:
         norm = SpectralNorm(module.weight, isinstance(module, nn.ConvTranspose2d))
         parametrize.register_parametrization(module, "weight", norm, unsafe=True)

@@ -23,7 +23,7 @@ from sagan.device import (
     resident,
 )
 from sagan.layers import normalised_once
-from sagan.networks import Discriminator, Generator, SaganConfig, layer_name
+from sagan.networks import Discriminator, Generator, Network, SaganConfig, layer_name
 from sagan.parallel import ALONE, Processes
 from sagan.recipe import Recipe
 
@@ -134,7 +134,7 @@ class Learner:
         torch.manual_seed(recipe.seed)
         self.generator = self._place(Generator(self.config))
         if recipe.sync_batch_norm:
-            self.generator = nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)  # in place
         self.discriminator = self._place(Discriminator(self.config))
         self.averaged = self._place(Generator(self.config)).requires_grad_(False)
         self.averaged.load_state_dict(self.generator.state_dict())
@@ -149,7 +149,7 @@ class Learner:
         self.rates: dict[str, float] = {}  # of this step
         self._sums: dict[str, tuple[Tensor, int]] = {}  # and how many were added
 
-    def _place(self, network: nn.Module) -> nn.Module:
+    def _place(self, network: Network) -> Network:
         network.to(self.device, memory_format=torch.channels_last)
         # The explicit softmax is faster on a CPU, and has the double backward that the penalty needs.
         fused = self.device.type == "cuda" and self.recipe.loss == "hinge"
@@ -278,7 +278,7 @@ class Learner:
     # What is learned
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, Generator | Discriminator]:
         return {"generator": self.generator, "discriminator": self.discriminator, "averaged": self.averaged}
 
     @property
@@ -388,7 +388,7 @@ class Learner:
         seed = np.random.SeedSequence([self.recipe.seed, *stream]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(seed >> np.uint64(1)))
 
-    def _autocast(self):
+    def _autocast(self) -> torch.autocast | nullcontext:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ from sagan.device import OUT_OF_MEMORY, is_lack_of_memory, pick_device
 from sagan.heatmaps import sheet
 from sagan.latents import sheet_seeds, truncate
 from sagan.networks import Generator, side_of
-from sagan.seeds import inputs
+from sagan.seeds import Labels, inputs
 
 INCEPTION = "inception"
 BATCH = 100
@@ -212,7 +212,7 @@ def _batches(images: np.ndarray, indices: np.ndarray) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def generate(
-    generator: Generator, seeds: Sequence[int], labels: Sequence[int] | None, truncation: float = 1.0
+    generator: Generator, seeds: Sequence[int], labels: Labels | None, truncation: float = 1.0
 ) -> Iterator[Tensor]:
     """Yield the faces of these seeds, as uint8 (B, 3, S, S). Eval mode is expected.
 
@@ -281,7 +281,7 @@ class Measurement:
 
 @torch.inference_mode()
 def attention_figures(
-    generator: Generator, seeds: Sequence[int], labels: Sequence[int] | None, truncation: float = 1.0
+    generator: Generator, seeds: Sequence[int], labels: Labels | None, truncation: float = 1.0
 ) -> dict[str, float]:
     """How strong and how sharp each attention layer of a generator in eval mode is, over faces of `seeds`.
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -167,6 +167,8 @@ class Residual(nn.Module):
     al. 2020, arXiv:2003.04887).
     """
 
+    has_bias: bool  # of the convolutions
+
     def __init__(self, channels: int, spectral: bool) -> None:
         super().__init__()
         self.first, self.second = (
@@ -250,7 +252,10 @@ class Discriminator(nn.Module):
         return scores if extras is None else (scores, collected)
 
 
-def learned_gammas(network: nn.Module) -> dict[str, Tensor]:
+Network = TypeVar("Network", bound=Generator | Discriminator)
+
+
+def learned_gammas(network: Generator | Discriminator) -> dict[str, Tensor]:
     """The learned gamma of every attention layer of a network, by layer name, detached."""
     return {name: layer.gamma.detach() for name, layer in network.attention.items()}
 

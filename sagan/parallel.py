@@ -58,7 +58,7 @@ class Processes:
         """The mean over all processes, of each value."""
         return [total / self.count for total in self._reduced(values, dist.ReduceOp.SUM)]
 
-    def _reduced(self, values: tuple[float, ...], how: dist.ReduceOp) -> list[float]:
+    def _reduced(self, values: tuple[float, ...], how: dist.ReduceOp.RedOpType) -> list[float]:
         if self.count == 1:
             return list(values)
         joined = torch.tensor(values, dtype=torch.float64)

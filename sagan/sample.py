@@ -3,7 +3,7 @@
 import argparse
 import sys
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -147,7 +147,7 @@ def _write_sheet(path: Path, faces: Iterator[Drawn], count: int, size: int) -> N
 WRITERS = {".npy": _write_array, ".zip": _write_zip, ".png": _write_sheet}
 
 
-def _writer(out: Path):
+def _writer(out: Path) -> Callable[[Path, Iterator[Drawn], int, int], None]:
     """The function that writes files with this ending; ValueError where nothing can be written there."""
     if out.suffix.lower() not in WRITERS:
         raise ValueError(f"--out must end in {', '.join(WRITERS)}, but was '{out}'.")

@@ -23,12 +23,15 @@ from sagan.layers import Override
 from sagan.networks import (
     Discriminator,
     Generator,
+    Network,
     NetworkExtras,
     discriminator_key,
     layer_name,
     learned_gammas,
     side_of,
 )
+from sagan.seeds import Labels
+from sagan.spectra import Spectrum
 from sagan.workers import each
 
 QueriesKeys = dict[str, tuple[np.ndarray, np.ndarray]]  # by layer; both float32 (n*n, d)
@@ -78,10 +81,7 @@ class Sampler:
 
         Unless classes are given, those of the networks are called by their numbers, and all were learned.
         """
-        self._generator, self._discriminator = (
-            copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
-            for network in (generator, discriminator)
-        )
+        self._generator, self._discriminator = _copied(generator), _copied(discriminator)
         self.config = generator.config
         self.classes = classes or Classes(tuple(map(str, range(self.config.num_classes))))
         self.layers = tuple(generator.attention)
@@ -141,8 +141,8 @@ class Sampler:
 
     def faces(
         self,
-        latents: np.ndarray,
-        labels: np.ndarray | None = None,
+        latents: np.ndarray | Sequence[np.ndarray],
+        labels: Labels | None = None,
         gammas: Mapping[str, float] | None = None,
         maps: Mapping[str, np.ndarray] | None = None,
         values: Mapping[str, Mapping[int, np.ndarray]] | None = None,
@@ -207,7 +207,7 @@ class Sampler:
         """
         return _first_maps(self._generate_one(latent, label, gammas, "activations")[1])
 
-    def score(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def score(self, images: np.ndarray, labels: Labels | None = None) -> np.ndarray:
         """The discriminator's scores of images uint8 (N, S, S, 3): float32 (N,), higher is more real."""
         return np.array([score for score, _ in self._discriminate(images, labels)], np.float32)
 
@@ -226,7 +226,7 @@ class Sampler:
         return _first_maps(self._discriminate_one(image, label, "activations")[1])
 
     @cached_property
-    def spectra(self) -> dict[str, dict[str, object]]:
+    def spectra(self) -> dict[str, Spectrum]:
         """What `sagan.spectra.describe` says of every normalised layer of both networks, by its name.
 
         That is {"generator/blocks.0.conv": {"shape", "matrix", "before", "after"}, ...}; worked out when it
@@ -269,8 +269,8 @@ class Sampler:
         LAYER/gamma       float32 (), learned or dialled
         about/NAME        what `about` says of the face, for example its seeds: numbers and words
         """
-        about = {f"about/{name}": np.asarray(value) for name, value in (about or {}).items()}
-        for name, value in about.items():
+        added = {f"about/{name}": np.asarray(value) for name, value in (about or {}).items()}
+        for name, value in added.items():
             if value.ndim or value.dtype.kind not in "biufU":
                 raise ValueError(f"{name} must be a number or a word, but was {value.tolist()!r}.")
         face, queries_keys = self.face_and_queries_keys(latent, label, gammas)
@@ -286,25 +286,25 @@ class Sampler:
             for layer, (q, k) in layers.items():
                 parts = {"q": q, "k": k, "attention": inside.attention(q, k), "gamma": factors[layer]}
                 arrays |= {f"{key(layer)}/{name}": np.asarray(p, np.float32) for name, p in parts.items()}
-        return arrays | about
+        return arrays | added
 
     def _generate(
         self,
         latents: np.ndarray | Sequence[np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels | None,
         overrides: Mapping[str, Override],
         extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[np.ndarray, dict]]:
         """Yield (face, {layer: extra}) for every latent."""
         latents = self._checked_latents(latents)
-        labels = self._checked_labels(labels, len(latents))
+        of_each = self._checked_labels(labels, len(latents))
 
         def generate(latent: np.ndarray, label: Tensor | None) -> tuple[np.ndarray, dict]:
             answer = self._generator(torch.tensor(latent)[None], label, overrides, extras)
             images, collected = (answer, {}) if extras is None else answer
             return _pixels(images[0]), _arrays(collected)
 
-        return each(generate, latents, labels)
+        return each(generate, latents, of_each)
 
     def _generate_one(
         self,
@@ -319,12 +319,12 @@ class Sampler:
     def _discriminate(
         self,
         images: np.ndarray | Sequence[np.ndarray],
-        labels: np.ndarray | None,
+        labels: Labels | None,
         extras: NetworkExtras | None = None,
     ) -> Iterator[tuple[float, dict]]:
         """Yield (score, {layer: extra}) for every image."""
         images = self._checked_images(images)
-        labels = self._checked_labels(labels, len(images))
+        of_each = self._checked_labels(labels, len(images))
 
         def discriminate(image: np.ndarray, label: Tensor | None) -> tuple[float, dict]:
             answer = self._discriminator(to_batch(image[None]), label, extras)
@@ -333,7 +333,7 @@ class Sampler:
                 raise ValueError("This model's discriminator gives this image a score that is not finite.")
             return score, _arrays(collected)
 
-        return each(discriminate, images, labels)
+        return each(discriminate, images, of_each)
 
     def _discriminate_one(
         self, image: np.ndarray, label: int | None, extras: NetworkExtras
@@ -416,6 +416,11 @@ class Sampler:
         if layer not in self.layers:
             there = " and ".join(self.layers) or "none"
             raise ValueError(f"There is no attention layer {layer!r}; this model has {there}.")
+
+
+def _copied(network: Network) -> Network:
+    """A copy for the sampler alone: float32 on the CPU, in eval mode, without gradients."""
+    return copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
 def _as_array(given: object, wanted: str, dtype: type | None = None) -> np.ndarray:

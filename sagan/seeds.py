@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sagan.latents import from_seeds, truncate
 from sagan.networks import Generator
 
+Labels = Sequence[int] | np.ndarray  # a class for each face
+
 
 def inputs(
-    generator: Generator, seeds: Sequence[int], labels: Sequence[int] | None, truncation: float = 1.0
+    generator: Generator, seeds: Sequence[int], labels: Labels | None, truncation: float = 1.0
 ) -> tuple[Tensor, Tensor | None]:
     """What a generator makes the faces of these seeds from: latents (B, z_dim), and labels (B,) or None.
 

@@ -1,7 +1,10 @@
 """The signals that end a run: the first when its step is done, a second at once."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
+
+Handler = Callable[[int, FrameType | None], object] | int | None  # as `signal.signal` takes and returns it
 
 
 class Signals:
@@ -19,7 +22,7 @@ class Signals:
         """
         self.first = 0
         self._tells_first = tells_first
-        self._usual: dict[signal.Signals, object] = {}  # handlers
+        self._usual: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> "Signals":
         numbers = [signal.SIGINT, signal.SIGTERM]

@@ -9,6 +9,7 @@ of each layer: "generator/blocks.0.conv" of the averaged generator, "discriminat
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -24,10 +25,26 @@ from sagan.networks import Discriminator, Generator, SaganConfig
 MOST_STEPS = 100
 SAME = 1e-9  # singular values whose difference is a smaller share of them count as one
 HEADER_BYTES = 1 << 16  # enough for names and shapes
-KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
+
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Embedding
 
 
-def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.Module]:
+class Spectrum(TypedDict):
+    """What there is to show of a layer of a plain network.
+
+    shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
+    matrix  (rows, columns) of that weight as a matrix
+    after   its singular values, float32 (k,), descending: the first is 1
+    before  those before normalisation, or None where they are not known
+    """
+
+    shape: tuple[int, ...]
+    matrix: tuple[int, ...]
+    after: np.ndarray
+    before: np.ndarray | None
+
+
+def layers(generator: Generator, discriminator: Discriminator) -> dict[str, Layer]:
     """All layers whose weights are normalised, by name, of networks in training or plain ones."""
     networks: dict[str, nn.Module] = {"generator": generator}
     if discriminator.config.d_spectral_norm:
@@ -37,11 +54,11 @@ def layers(generator: Generator, discriminator: Discriminator) -> dict[str, nn.M
         for network in networks
         for name, module in networks[network].named_modules()
         # The tables of conditional batch norm are no maps from inputs to outputs.
-        if isinstance(module, KINDS) and not name.endswith((".gain", ".bias"))
+        if isinstance(module, Layer) and not name.endswith((".gain", ".bias"))
     }
 
 
-def matrix(module: nn.Module) -> Tensor:
+def matrix(module: Layer) -> Tensor:
     """The weight of a layer `as_matrix`, in float64; of one in training, not normalised."""
     trained = parametrize.is_parametrized(module, "weight")
     weight = (module.parametrizations.weight.original if trained else module.weight).detach()
@@ -140,15 +157,9 @@ def largest(folder: Path, config: SaganConfig) -> dict[str, float]:
 
 def describe(
     generator: Generator, discriminator: Discriminator, before: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, object]]:
-    """What there is to show of each layer of two plain networks.
-
-    shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
-    matrix  (rows, columns) of that weight as a matrix
-    after   its singular values, float32 (k,), descending: the first is 1
-    before  those before normalisation, or None where `before` does not have them
-    """
-    described = {}
+) -> dict[str, Spectrum]:
+    """What there is to show of each layer of two plain networks; `before`: of `before_normalisation`."""
+    described: dict[str, Spectrum] = {}
     for name, module in layers(generator, discriminator).items():
         weight = matrix(module)
         described[name] = {

@@ -33,7 +33,7 @@ class CurrentFace:
     @property
     def name(self) -> str:
         """What files call it: its seed or, between two, both and how far along in percent; its class."""
-        ends = {0: str(self.seed_a), 1: str(self.seed_b)}
+        ends = {0.0: str(self.seed_a), 1.0: str(self.seed_b)}
         name = ends.get(self.t) or f"{self.seed_a}-{self.seed_b}-{int(100 * self.t + 0.5)}"
         return name if self.label is None else f"{name}-class-{self.label}"
 
@@ -41,7 +41,7 @@ class CurrentFace:
         """Its latent, float32 (z_dim,). Raises ValueError for seeds, t or psi out of range."""
         a, b = (latents.from_seed(latents.check_seed(seed), z_dim) for seed in (self.seed_a, self.seed_b))
         # At either end the seed's own latent, to the bit.
-        between = {0: a, 1: b}.get(self.t)
+        between = {0.0: a, 1.0: b}.get(self.t)
         return latents.truncate(latents.slerp(a, b, self.t) if between is None else between, self.psi)
 
     def inputs(self, config: "SaganConfig") -> tuple[np.ndarray, int | None]:

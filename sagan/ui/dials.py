@@ -46,7 +46,7 @@ def gamma_dials(controls: Controls) -> None:
 
     async def want(event: gr.EventData, face: CurrentFace) -> dict[str, Any]:
         number = number_of(event, "number")
-        times = numbers_of(event, "times", MOST_TIMES, range(count, count + 1), whole=False)
+        times = numbers_of(event, "times", MOST_TIMES, range(count, count + 1), float)
         maps = MAPS[number_of(event, "maps", len(MAPS) - 1)]
         pins = pins_of(event, sampler.config.image_size, range(MOST_PINS + 1))
         return {"number": number} | await in_worker(compare, sampler, face, times, maps, pins)

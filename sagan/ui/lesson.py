@@ -198,7 +198,7 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
     async def leave(event: gr.EventData, asked: float) -> tuple:
         num_classes = sampler.config.num_classes
         seeds = [number_of(event, name, MAX_SEED) for name in ("seed_a", "seed_b")]
-        shares = [number_of(event, name, 1, whole=False) for name in ("t", "psi")]
+        shares = [number_of(event, name, 1, float) for name in ("t", "psi")]
         label = number_of(event, "label", num_classes - 1) if num_classes else None
         face = CurrentFace(*seeds, *shares, label)
         return *face.values, await controls.describe(asked, face)

@@ -44,7 +44,7 @@ def walk_tab(controls: Controls) -> None:
     async def jump(
         event: gr.EventData, asked: float, seed: int, seed_b: int, psi: float, label: int | None
     ) -> tuple:
-        t = number_of(event, "t", 1, whole=False)
+        t = number_of(event, "t", 1, float)
         return t, await controls.show(asked, seed, seed_b, t, psi, label)
 
     async def roll(asked: float, seed: int, t: float, psi: float, label: int | None) -> tuple:

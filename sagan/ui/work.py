@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -35,6 +35,8 @@ HEAVY: dict[str, Any] = {**CHOICE, "queue": True, "concurrency_limit": 1, "concu
 # while the queue has places left, which all share.
 PROGRAMS: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "programs"}
 
+Number = TypeVar("Number", int, float)
+
 
 async def in_worker(function: Callable, *args: Any) -> Any:
     """Run `function(*args)` on a worker thread; a ValueError reaches the visitor as its one sentence.
@@ -51,7 +53,7 @@ async def in_worker(function: Callable, *args: Any) -> Any:
         _PLACES.release()
 
 
-def answered(number: float, make: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def answered(number: int, make: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """What `make(*args)` gives and the number of its request; or `error`, the sentence of a ValueError."""
     try:
         return {"number": number} | make(*args)
@@ -59,15 +61,17 @@ def answered(number: float, make: Callable[..., dict[str, Any]], *args: Any) -> 
         return {"number": number, "error": str(error)}
 
 
-def number_of(event: gr.EventData, name: str, most: float = 2**53 - 1, whole: bool = True) -> float:
-    """The number `name`, from 0 to `most`, that a view's script sent with its event.
+def number_of(event: gr.EventData, name: str, most: float = 2**53 - 1, kind: type[Number] = int) -> Number:
+    """The number `name`, from 0 to `most`, that a view's script sent with its event: whole if kind is int.
 
     Private endpoints answer direct requests too: whatever else was sent is refused in one sentence.
     """
-    return _number(name, _sent(event, name), most, whole)
+    return _number(name, _sent(event, name), most, kind)
 
 
-def numbers_of(event: gr.EventData, name: str, most: float, counts: range, whole: bool = True) -> list[float]:
+def numbers_of(
+    event: gr.EventData, name: str, most: float, counts: range, kind: type[Number] = int
+) -> list[Number]:
     """The list `name` of such numbers, as many as `counts` allows."""
     values = _sent(event, name)
     if not isinstance(values, list) or len(values) not in counts:
@@ -75,7 +79,7 @@ def numbers_of(event: gr.EventData, name: str, most: float, counts: range, whole
         how_many = f"{few} to {many}" if few != many and counts.step == 1 else ", ".join(map(str, counts))
         sentence = f"{name} must be a list of {how_many} numbers, but was {reprlib.repr(values)}."
         raise gr.Error(sentence, print_exception=False)
-    return [_number(name, value, most, whole) for value in values]
+    return [_number(name, value, most, kind) for value in values]
 
 
 def _sent(event: gr.EventData, name: str) -> Any:
@@ -85,10 +89,9 @@ def _sent(event: gr.EventData, name: str) -> Any:
         return None
 
 
-def _number(name: str, value: Any, most: float, whole: bool) -> float:
-    kind = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value <= most:
-        what = "an integer" if whole else "a number"
+def _number(name: str, value: Any, most: float, kind: type[Number]) -> Number:
+    if type(value) not in (int, kind) or not 0 <= value <= most:
+        what = "an integer" if kind is int else "a number"
         sentence = f"{name} must be {what} from 0 to {most}, but was {reprlib.repr(value)}."
         raise gr.Error(sentence, print_exception=False)
     return value
