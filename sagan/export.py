@@ -17,7 +17,7 @@ from torch import nn
 from sagan import checkpoint
 from sagan.classes import Classes
 from sagan.commands import run_program
-from sagan.layers import estimate_anew, exact_weight, normalised
+from sagan.layers import estimate_anew, exact_weight, normalised_modules
 from sagan.networks import Generator, Network
 
 CALIBRATION_IMAGES = 512
@@ -30,7 +30,7 @@ def plain(network: Network) -> Network:
     The live power iteration lags behind averaged weights, so its u and v are not used.
     """
     state = {name: value for name, value in network.state_dict().items() if ".parametrizations." not in name}
-    for name, module in normalised(network):
+    for name, module in normalised_modules(network):
         state[f"{name}.weight"] = exact_weight(module)
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[]):  # its random start is overwritten, and nobody else's numbers move
@@ -47,7 +47,7 @@ def revive(network: Network, source: Network, sigmas: dict[str, float]) -> None:
     only how far an update of Adam turns a weight. Residual blocks that only the network has stay as they are.
     """
     state = network.state_dict() | source.state_dict()
-    for name, _ in normalised(network):
+    for name, _ in normalised_modules(network):
         if f"{name}.weight" in state:
             weight = state.pop(f"{name}.weight") * sigmas.get(name, 1.0)
             state[f"{name}.parametrizations.weight.original"] = weight

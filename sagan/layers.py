@@ -15,7 +15,126 @@ Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.E
 # Attention weights that are worked on at a time: on a CPU they stay in its cache, which is 1.7 x faster; on a
 # GPU several copies of them fit into its memory.
 CACHED_WEIGHTS, GPU_WEIGHTS = 1 << 22, 1 << 28
-SMALLEST = 1e-12  # length that a vector is divided by
+SMALLEST = 1e-12  # length that a vector is divided by in power iteration
+
+
+class Override(NamedTuple):
+    """What takes the place of an attention layer's own in one call; None: the layer's own.
+
+    gamma   a number, for the learned scalar
+    maps    (B, N, N), or (1, N, N) for all of a batch, of any numbers, for the attention; N = H*W
+    values  n positions (n,) of integers, and what these tell instead of their own values, (n, C)
+    """
+
+    gamma: float | None = None
+    maps: Tensor | None = None
+    values: tuple[Tensor, Tensor] | None = None
+
+
+class SelfAttention(nn.Module):
+    """Every position of a feature map attends to every position (Zhang et al. 2018, section 3).
+
+    From x (B, C, H, W), 1x1 convolutions make a query and a key of d = C // 8 numbers (at least one) and a
+    value of C numbers at each of the N = H*W positions:
+
+        attention = softmax(q @ k^T)        (B, N, N)
+        y = x + gamma * (attention @ v)     (B, N, C), and then the shape of x
+
+    `attention[b, i, j]` is how much position `i` attends to position `j`, a position being
+    `row * W + column`; every row sums to 1. Logits are q . k, without 1/sqrt(d). `gamma` is one learned
+    number that starts at 0, so that the layer starts as the identity.
+
+    `fused = True` computes the same through `F.scaled_dot_product_attention`, whose kernels never store the
+    map. They have no double backward: leave it off for WGAN-GP.
+    """
+
+    def __init__(self, channels: int, spectral: bool = True) -> None:
+        super().__init__()
+        inner = max(1, channels // 8)
+        self.query = spectral_norm(nn.Conv2d(channels, inner, 1), spectral)
+        # A bias of keys would add the same to all logits of a row, which softmax does not see. Its gradient
+        # would be rounding errors alone, and Adam makes full steps of these: the bias drifts until bfloat16
+        # has no digits left for what differs between keys.
+        self.key = spectral_norm(nn.Conv2d(channels, inner, 1, bias=False), spectral)
+        self.value = spectral_norm(nn.Conv2d(channels, channels, 1), spectral)
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.fused = False
+
+    def forward(
+        self, x: Tensor, override: Override | None = None, extras: Extras | None = None
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Map x (B, C, H, W) to the same shape, with `override` in the place of the layer's own.
+
+        extras="queries_keys" returns (y, (q, k)) with q and k of (B, N, d); extras="maps" returns
+        (y, attention) with attention of (B, N, N), the given one if there is one; extras="parts" returns
+        (y, (x, q, k, v)), with x and v of (B, N, C). Raises ValueError where x does not have these four axes,
+        or maps have another shape.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
+        gamma, maps, values = override or Override()
+        q, k, v = (_by_position(project(x)) for project in (self.query, self.key, self.value))
+        if values is not None:
+            at, told = values
+            v = v.index_copy(1, at, told.to(v).expand(len(v), -1, -1))
+        if maps is not None:
+            maps = _for_each(maps, *q.shape[:2])
+        elif extras == "maps":
+            maps = _attention(q, k)
+        attended = self._attend(q, k, v) if maps is None else maps.to(v.dtype) @ v  # (B, N, C)
+        y = x + (self.gamma if gamma is None else gamma) * attended.transpose(1, 2).reshape(x.shape)
+        if extras is None:
+            return y
+        return y, {"maps": maps, "queries_keys": (q, k), "parts": (_by_position(x), q, k, v)}[extras]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`_attention(q, k) @ v`, without keeping the maps of a whole batch."""
+        if self.fused:
+            # One width for all three and each position in one piece, or the fused kernels step aside; zeros
+            # change neither logits nor sums.
+            wide = (F.pad(t, (0, v.shape[2] - t.shape[2]))[:, None].contiguous() for t in (q, k, v))
+            return F.scaled_dot_product_attention(*wide, scale=1.0)[:, 0]
+        chunk = max(1, (GPU_WEIGHTS if q.is_cuda else CACHED_WEIGHTS) // q.shape[1] ** 2)
+        parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
+        return torch.cat([_attention(a, b).to(c.dtype) @ c for a, b, c in parts])
+
+
+def _by_position(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, N, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _attention(q: Tensor, k: Tensor) -> Tensor:
+    """Queries and keys (B, N, d) -> each query's weights on all keys (B, N, N)."""
+    return torch.softmax(q @ k.transpose(1, 2), dim=-1)
+
+
+def _for_each(maps: Tensor, count: int, positions: int) -> Tensor:
+    """Given maps as one (positions, positions) for each of `count` images. Raises ValueError."""
+    if maps.shape not in [(batch, positions, positions) for batch in (1, count)]:
+        wanted = f"({count}, {positions}, {positions}) or (1, {positions}, {positions})"
+        raise ValueError(f"maps must have the shape {wanted}, but have {tuple(maps.shape)}")
+    return maps.expand(count, -1, -1)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm whose gain and bias are looked up by class (de Vries et al. 2017, arXiv:1707.00683).
+
+    The tables start at gain 1 and bias 0 and are not spectrally normalised.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Embedding(num_classes, channels)
+        self.bias = nn.Embedding(num_classes, channels)
+        nn.init.ones_(self.gain.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """x (B, C, H, W), labels (B,) of integers -> (B, C, H, W)."""
+        gain, bias = (table(labels)[:, :, None, None].to(x.dtype) for table in (self.gain, self.bias))
+        return self.norm(x) * gain + bias
 
 
 def as_matrix(weight: Tensor, transposed: bool = False) -> Tensor:
@@ -83,10 +202,10 @@ class SpectralNorm(nn.Module):
             else:
                 u, v = self.u.clone(), self.v.clone()
                 sigma = u @ (matrix @ v)
-            return _Normalised.apply(weight, u, v, sigma, self.matrix)
+            return _DivideBySigma.apply(weight, u, v, sigma, self.matrix)
 
 
-class _Normalised(torch.autograd.Function):
+class _DivideBySigma(torch.autograd.Function):
     """W / sigma, sigma = u^T M v and M = matrix(W), with the gradient (G - <G, W / sigma> u v^T) / sigma."""
 
     @staticmethod
@@ -118,7 +237,7 @@ def spectral_norm(module: Layer, enabled: bool = True) -> Layer:
     return module
 
 
-def normalised(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def normalised_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules of a network whose weights are spectrally normalised, with their names."""
     for name, module in network.named_modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -128,7 +247,7 @@ def normalised(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 @torch.no_grad()
 def estimate_anew(network: nn.Module) -> None:
     """Let the power iterations of a network begin anew, for weights that they do not know."""
-    for _, module in normalised(network):
+    for _, module in normalised_modules(network):
         norm = module.parametrizations.weight[0]
         norm.start(norm.matrix(module.parametrizations.weight.original))
 
@@ -142,7 +261,7 @@ def normalised_once(*networks: nn.Module) -> Iterator[None]:
     held = []
     try:
         for network in networks:
-            for _, module in normalised(network):
+            for _, module in normalised_modules(network):
                 norm = module.parametrizations.weight[0]
                 if norm.held is None:  # an enclosing block's stays
                     norm.held = module.weight
@@ -168,111 +287,3 @@ def singular_values(matrix: Tensor) -> Tensor:
     """
     small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     return torch.linalg.eigvalsh(small @ small.T).flip(0).clamp(min=0).sqrt()
-
-
-class Override(NamedTuple):
-    """What takes the place of an attention layer's own in one call; None: the layer's own.
-
-    gamma   a number, for the learned scalar
-    maps    (B, H*W, H*W), or (1, H*W, H*W) for all of a batch, of any numbers, for the attention
-    values  positions (N,) of integers, and what these tell instead of their own values, (N, C)
-    """
-
-    gamma: float | None = None
-    maps: Tensor | None = None
-    values: tuple[Tensor, Tensor] | None = None
-
-
-class SelfAttention(nn.Module):
-    """`x + gamma * attended`: every position attends to every position (Zhang et al. 2018, section 3).
-
-    Queries and keys have `channels // 8` dimensions (at least one), values `channels`. Logits are q . k,
-    without 1/sqrt(d). Keys have no bias: it would add the same to all logits of a row, which softmax does not
-    see. Its gradient would be rounding errors alone, and Adam makes full steps of these: the bias drifts
-    until bfloat16 has no digits left for what differs between keys.
-
-    `attention[b, i, j]` is how much position `i` attends to position `j`; a position is
-    `row * width + column` and every row sums to 1. `gamma` is one scalar that starts at 0, so that the layer
-    starts as the identity.
-
-    `fused = True` computes the same through `F.scaled_dot_product_attention`, which has kernels that never
-    store the map. They have no double backward: leave it off for WGAN-GP.
-    """
-
-    def __init__(self, channels: int, spectral: bool = True) -> None:
-        super().__init__()
-        inner = max(1, channels // 8)
-        self.query = spectral_norm(nn.Conv2d(channels, inner, 1), spectral)
-        self.key = spectral_norm(nn.Conv2d(channels, inner, 1, bias=False), spectral)
-        self.value = spectral_norm(nn.Conv2d(channels, channels, 1), spectral)
-        self.gamma = nn.Parameter(torch.zeros(()))
-        self.fused = False
-
-    def forward(
-        self, x: Tensor, override: Override | None = None, extras: Extras | None = None
-    ) -> Tensor | tuple[Tensor, Any]:
-        """Map x (B, C, H, W) to the same shape, with `override` in the place of the layer's own.
-
-        extras="queries_keys" returns (y, (q, k)) with q and k of (B, H*W, d); extras="maps" returns
-        (y, attention) with attention of (B, H*W, H*W), the given one if there is one; extras="parts" returns
-        (y, (positions, q, k, v)), with positions and v of (B, H*W, C), positions being x. Raises ValueError
-        where x does not have these four axes, or maps have another shape.
-        """
-        if x.ndim != 4:
-            raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
-        gamma, maps, values = override or Override()
-        if maps is not None:
-            count, positions = len(x), x.shape[2] * x.shape[3]
-            if maps.shape not in [(batch, positions, positions) for batch in (1, count)]:
-                wanted = f"({count}, {positions}, {positions}) or (1, {positions}, {positions})"
-                raise ValueError(f"maps must have the shape {wanted}, but have {tuple(maps.shape)}")
-            maps = maps.expand(count, -1, -1)
-        q, k, v = (_positions(project(x)) for project in (self.query, self.key, self.value))  # (B, H*W, d)
-        if values is not None:
-            at, told = values
-            v = v.index_copy(1, at, told.to(v).expand(len(v), -1, -1))
-        if maps is None and extras == "maps":
-            maps = torch.softmax(q @ k.transpose(1, 2), dim=-1)  # (B, H*W, H*W)
-        if maps is not None:
-            attended = maps.to(v.dtype) @ v
-        elif self.fused:
-            # One width for all three and each position in one piece, or the fused kernels step aside; zeros
-            # change neither logits nor sums.
-            wide = (F.pad(t, (0, v.shape[2] - t.shape[2]))[:, None].contiguous() for t in (q, k, v))
-            attended = F.scaled_dot_product_attention(*wide, scale=1.0)[:, 0]
-        else:
-            chunk = max(1, (GPU_WEIGHTS if x.is_cuda else CACHED_WEIGHTS) // q.shape[1] ** 2)
-            parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
-            attended = torch.cat(
-                [torch.softmax(a @ b.transpose(1, 2), -1).to(c.dtype) @ c for a, b, c in parts]
-            )
-        attended = attended.transpose(1, 2).reshape(x.shape)
-        y = x + (self.gamma if gamma is None else gamma) * attended
-        if extras is None:
-            return y
-        return y, {"maps": maps, "queries_keys": (q, k), "parts": (_positions(x), q, k, v)}[extras]
-
-
-def _positions(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H*W, C)."""
-    return x.flatten(2).transpose(1, 2)
-
-
-class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm whose gain and bias are looked up by class (de Vries et al. 2017, arXiv:1707.00683).
-
-    The tables start at gain 1 and bias 0 and are not spectrally normalised.
-    """
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
-        self.gain = nn.Embedding(num_classes, channels)
-        self.bias = nn.Embedding(num_classes, channels)
-        nn.init.ones_(self.gain.weight)
-        nn.init.zeros_(self.bias.weight)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """x (B, C, H, W), labels (B,) of integers -> (B, C, H, W)."""
-        gain, bias = (table(labels)[:, :, None, None].to(x.dtype) for table in (self.gain, self.bias))
-        return self.norm(x) * gain + bias
