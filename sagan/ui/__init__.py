@@ -78,6 +78,7 @@ def launch_options() -> dict[str, Any]:
         "head": "".join((style, *scripts)),
         "run_history": False,  # it writes every answer to the browser's storage, which makes sliders slow
         "footer_links": ["api"],
+        "ssr_mode": False,  # Spaces turn it on; the page is tested as Python alone serves it
         "app_kwargs": {"middleware": [Middleware(Gate)], "exception_handlers": {Exception: broken}},
         "state_session_capacity": SESSIONS,
     }

@@ -13,7 +13,8 @@ MOST_BYTES = 8 * 1024  # of a request's body; the page's own have less than 2,00
 # What browsers and gradio_client ask for. Other routes of Gradio write files for whoever asks, fetch what
 # others serve, or keep the server busy.
 OPEN = re.compile(
-    r"""(?: | / | /config/? | /theme\.css | /favicon\.ico | /manifest\.json | /robots\.txt
+    r"""(?: | / | /config/? | /theme\.css | /favicon\.ico | /manifest\.json
+        | /pwa_icon(?: /\d+ )? | /robots\.txt
         | /(?: assets | static | svelte )/.*
         | /gradio_api/ (?: info/? | openapi\.json | theme\.css | app_id/? | startup-events | cancel | reset/?
             | queue/(?: join | data ) | (?: run | call | heartbeat )/.* | file=(?! (?i: https?: )).* ))""",

@@ -264,6 +264,14 @@ def test_what_programs_and_browsers_ask_for_is_answered(address):
         assert httpx.get(address + path).status_code == 200, path
 
 
+def test_no_other_server_stands_before_the_page_where_spaces_ask_for_one(serve, sampler, monkeypatch):
+    monkeypatch.setenv("GRADIO_SSR_MODE", "True")
+    app = build_app(sampler)
+    page = httpx.get(serve(app))
+    assert not app.ssr_mode and app.node_process is None
+    assert "window.gradio_config" in page.text
+
+
 @pytest.mark.parametrize("prefix", ["", "/sagan", "/a/b"])
 def test_below_a_prefix_the_same_routes_are_open(prefix):
     async def told(request: Request) -> PlainTextResponse:
@@ -271,9 +279,20 @@ def test_below_a_prefix_the_same_routes_are_open(prefix):
 
     app = Starlette(routes=[Route("/{path:path}", told)], middleware=[Middleware(Gate)])
     client = TestClient(Starlette(routes=[Mount(prefix, app)]))
-    for path in ("/", "/config", "/gradio_api/file=/tmp/a/face.png", "/gradio_api/heartbeat/abc"):
+    for path in (
+        "/",
+        "/config",
+        "/gradio_api/file=/tmp/a/face.png",
+        "/gradio_api/heartbeat/abc",
+        "/pwa_icon/192",
+    ):
         assert client.get(prefix + path).text == "told"
-    for path in ("/gradio_api/dev/reload", "/gradio_api/file=http://a.example/b", "/config/more"):
+    for path in (
+        "/gradio_api/dev/reload",
+        "/gradio_api/file=http://a.example/b",
+        "/config/more",
+        "/pwa_icon/a",
+    ):
         assert client.get(prefix + path).status_code == 404
 
 
