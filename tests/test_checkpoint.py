@@ -129,7 +129,7 @@ def test_loaded_networks_answer_as_the_saved_ones_to_the_precision_of_fp16(tmp_p
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
         with torch.inference_mode():
             expected, answer = network(x, labels), loaded(x, labels)
-        assert expected.std() > 0.05
+        assert expected.std() > 0.01  # it differs; what is random now and then has 0.04
         torch.testing.assert_close(answer, expected, atol=0.01 * expected.std().item(), rtol=0.01)
 
 
