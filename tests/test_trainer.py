@@ -401,7 +401,7 @@ def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
 def test_fakes_are_detached_in_the_d_step(tmp_path):
     run = make(tmp_path)
     draw = run._draw(0)
-    fake = run._fake(draw)
+    fake = run._fake(run.generator, draw)
     assert fake.requires_grad
     seen = []
     step = run._d_step
@@ -429,7 +429,7 @@ def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
     run = make(tmp_path)
     draw = run._draw(0)
     before = {name: value.clone() for name, value in run.discriminator.named_parameters()}
-    run._g_step(run._fake(draw), draw)
+    run._g_step(run._fake(run.generator, draw), draw)
     assert all(parameter.grad is None for parameter in run.discriminator.parameters())
     assert all(torch.equal(value, before[name]) for name, value in run.discriminator.named_parameters())
     assert all(parameter.requires_grad for parameter in run.discriminator.parameters())
