@@ -243,7 +243,7 @@ class Trainer(Learner):
         folder = self.out / checkpoint.RUN_BEST
         try:
             checkpoint.recover(folder)
-            kept = checkpoint.read_history(folder)[-1:]
+            kept = checkpoint.read_history(folder, max_bytes=math.inf)[-1:]
         except (checkpoint.CheckpointError, OSError):  # damaged: no good to anybody
             kept = []
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
@@ -444,7 +444,7 @@ class Trainer(Learner):
             ) from error
         self.step, self.seconds, self.inherited = info["step"], info["seconds"], info["before"]
         self._snapshot = None
-        self.history = checkpoint.read_history(folder)
+        self.history = checkpoint.read_history(folder, max_bytes=math.inf)
         if film := Film.load(folder, self.config):
             self.film = film.going_on()
         self._may_replace = True

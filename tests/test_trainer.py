@@ -1232,6 +1232,27 @@ def test_a_state_of_any_size_is_resumed(stopped, monkeypatch):
     assert limits["state.safetensors"] == math.inf
 
 
+def test_a_history_of_any_size_is_that_of_its_run_but_read_of_others_only_up_to_a_limit(
+    tmp_path, monkeypatch
+):
+    run = make(tmp_path, steps=2)
+    measuring(run, 0.004, [2.0, 1.0])
+    run.train()
+    monkeypatch.setattr(checkpoint.read_history, "__defaults__", (100,))
+    for read in (checkpoint.read_history, Sampler.load):
+        with pytest.raises(CheckpointError, match="is larger than"):
+            read(tmp_path / "best")
+    longer = make(tmp_path, run.data, steps=3)
+    longer.resume()
+    assert longer.history == run.history
+    measuring(longer, 0.004, [3.0])
+    longer.train()
+    assert checkpoint.read_history(tmp_path / "best", math.inf)[-1]["step"] == 2
+    other = make(tmp_path / "other", run.data)
+    with pytest.raises(CheckpointError, match="is larger than"):
+        other.start_from(tmp_path / "best", "other")
+
+
 def test_the_best_is_found_again_after_a_crash_between_its_renames(tmp_path):
     run = make(tmp_path, steps=1)
     measuring(run, 0.004, [1.0])
