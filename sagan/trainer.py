@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import math
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,13 +240,26 @@ class Trainer(Learner):
         self._write_history()
 
     def _is_best(self, figure: str) -> bool:
-        """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
+        """Whether the last row of the history has a lower value than the best checkpoint that is kept.
+
+        False, with a warning, where the disk does not let that be read: it may be the better one.
+        """
         folder = self.out / checkpoint.RUN_BEST
         try:
             checkpoint.recover(folder)
             kept = checkpoint.read_history(folder, max_bytes=math.inf)[-1:]
-        except (checkpoint.CheckpointError, OSError):  # damaged: no good to anybody
+        except FileNotFoundError:
             kept = []
+        except (checkpoint.CheckpointError, OSError) as error:
+            refusal = error.__cause__ or error
+            if isinstance(refusal, OSError):
+                warnings.warn(
+                    f"'{folder}' stays as it is at step {self.step}, because what it keeps cannot be read "
+                    f"({refusal.strerror or refusal}).",
+                    stacklevel=2,
+                )
+                return False
+            kept = []  # damaged: no good to anybody
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:

@@ -1452,6 +1452,56 @@ def test_a_damaged_best_checkpoint_is_replaced(tmp_path):
     assert checkpoint.read_history(tmp_path / "best")[-1]["frechet_distance"] == 2.0
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("owner", "name", "at"), [(Path, "open", "best/history.csv"), (checkpoint, "recover", "best")]
+)
+def test_a_best_checkpoint_that_the_disk_does_not_let_read_stays(
+    tmp_path, monkeypatch, owner, name, at, number
+):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    usual = getattr(owner, name)
+
+    def refusing(path: Path, *arguments, **options):
+        if path == tmp_path / at:
+            raise OSError(number, os.strerror(number), str(path))
+        return usual(path, *arguments, **options)
+
+    run = make(tmp_path, run.data, steps=3)
+    run.resume()
+    after_each_step(run, lambda: monkeypatch.setattr(owner, name, refusing if run.step == 2 else usual))
+    measuring(run, 0.004, [2.0, 1.5])
+    with pytest.warns(UserWarning) as warned:
+        assert run.train()
+    assert [str(warning.message) for warning in warned] == [
+        f"'{tmp_path / 'best'}' stays as it is at step 2, because what it keeps cannot be read "
+        f"({os.strerror(number)})."
+    ]
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
+
+
+def test_a_best_checkpoint_that_goes_while_it_is_read_is_written_anew(tmp_path, monkeypatch):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    run = make(tmp_path, run.data, steps=2)
+    run.resume()
+    measuring(run, 0.004, [2.0])
+    place = checkpoint._check_place
+
+    def going(path: Path) -> None:
+        if path.parent.name == "best":
+            shutil.rmtree(path.parent)
+        place(path)
+
+    monkeypatch.setattr(checkpoint, "_check_place", going)
+    run.train()
+    monkeypatch.undo()
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 2
+
+
 def test_a_measurement_that_fails_costs_nothing_that_was_learned(tmp_path):
     run = make(tmp_path, steps=4)
 
