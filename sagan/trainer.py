@@ -135,7 +135,8 @@ class Trainer(Learner):
 
     def _train(self, signals: Signals, intervals: Intervals) -> bool:
         leads = self.processes.leads
-        written: dict[Callable[[], None], int] = {}  # the step at which each was last
+        # The step at which each was last: an interval and the end of the run may fall on the same one.
+        written: dict[Callable[[], None], int] = {}
         bar = tqdm(
             total=None if self.recipe.steps is None else self.inherited.step + self.recipe.steps,
             initial=self.step,
