@@ -266,16 +266,17 @@ def check_fits(path: Path, found: Mapping[str, object], expected: Mapping[str, o
         )
 
 
-def read_history(folder: Path) -> list[dict[str, float]]:
+def read_history(folder: Path, max_bytes: float = MAX_HISTORY_BYTES) -> list[dict[str, float]]:
     """The rows of history.csv as numbers; empty where there is none. Raises CheckpointError.
 
-    Raises FileNotFoundError where it vanishes meanwhile, as when a run replaces its checkpoint.
+    max_bytes is for what others may have written; a run reads its own at any size. Raises FileNotFoundError
+    where it vanishes meanwhile, as when a run replaces its checkpoint.
     """
     path = folder / HISTORY
     try:
         if not path.is_file():
             return []
-        _check_file(path, MAX_HISTORY_BYTES)
+        _check_file(path, max_bytes)
         _check_place(path)
         with path.open(newline="") as file:
             return [

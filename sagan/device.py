@@ -46,7 +46,8 @@ def has_native_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):  # the question is about the current one
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        private = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # which a release may rename
+        return any(getattr(torch.cpu, name, lambda: False)() for name in private)
     return False
 
 

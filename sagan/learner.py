@@ -203,16 +203,15 @@ class Learner:
         with normalised_once(self.generator):  # its weights stay what they are until its update
             for draw in of_d:
                 with torch.no_grad():
-                    fake = self._fake(draw)
+                    fake = self._fake(self.generator, draw)
                 figures.append(self._d_step(draw, fake))
-            figures.append(self._g_step(self._fake(of_g), of_g))
+            figures.append(self._g_step(self._fake(self._g, of_g), of_g))
         return [{name: value.detach() for name, value in row.items()} for row in figures]
 
-    def _fake(self, draw: Draw) -> Tensor:
+    def _fake(self, generator: nn.Module, draw: Draw) -> Tensor:
         """Generated images (B, 3, S, S)."""
-        network = self._g if torch.is_grad_enabled() else self.generator
         with self._autocast():
-            return network(draw.noise, draw.labels).float()
+            return generator(draw.noise, draw.labels).float()
 
     def _d_step(self, draw: Draw, fake: Tensor) -> dict[str, Tensor]:
         """One update of D from real images and as many generated ones (B, 3, S, S); returns its figures.

@@ -34,7 +34,7 @@ class SaganConfig:
     g_width: int = 64
     d_width: int = 64
     g_attention: tuple[int, ...] | None = None  # None: 16 and 32, or 8 and 16 where images are 32 pixels wide
-    d_attention: tuple[int, ...] = (8, 4)
+    d_attention: tuple[int, ...] = (4, 8)  # an image meets the larger first
     g_residual: tuple[int, ...] = ()
     d_residual: tuple[int, ...] = ()
     d_spectral_norm: bool = True  # off for WGAN-GP, which fights it

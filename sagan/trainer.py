@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import math
 import shlex
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +135,8 @@ class Trainer(Learner):
 
     def _train(self, signals: Signals, intervals: Intervals) -> bool:
         leads = self.processes.leads
-        written: dict[Callable[[], None], int] = {}  # the step at which each was last
+        # The step at which each was last: an interval and the end of the run may fall on the same one.
+        written: dict[Callable[[], None], int] = {}
         bar = tqdm(
             total=None if self.recipe.steps is None else self.inherited.step + self.recipe.steps,
             initial=self.step,
@@ -239,13 +241,26 @@ class Trainer(Learner):
         self._write_history()
 
     def _is_best(self, figure: str) -> bool:
-        """Whether the last row of the history has a lower value than the best checkpoint that is kept."""
+        """Whether the last row of the history has a lower value than the best checkpoint that is kept.
+
+        False, with a warning, where the disk does not let that be read: it may be the better one.
+        """
         folder = self.out / checkpoint.RUN_BEST
         try:
             checkpoint.recover(folder)
-            kept = checkpoint.read_history(folder)[-1:]
-        except (checkpoint.CheckpointError, OSError):  # damaged: no good to anybody
+            kept = checkpoint.read_history(folder, max_bytes=math.inf)[-1:]
+        except FileNotFoundError:
             kept = []
+        except (checkpoint.CheckpointError, OSError) as error:
+            refusal = error.__cause__ or error
+            if isinstance(refusal, OSError):
+                warnings.warn(
+                    f"'{folder}' stays as it is at step {self.step}, because what it keeps cannot be read "
+                    f"({refusal.strerror or refusal}).",
+                    stacklevel=2,
+                )
+                return False
+            kept = []  # damaged: no good to anybody
         return self.history[-1][figure] < min((row.get(figure, math.inf) for row in kept), default=math.inf)
 
     def _log(self, bar: tqdm, images_per_second: float, figures: dict[str, float]) -> None:
@@ -444,7 +459,7 @@ class Trainer(Learner):
             ) from error
         self.step, self.seconds, self.inherited = info["step"], info["seconds"], info["before"]
         self._snapshot = None
-        self.history = checkpoint.read_history(folder)
+        self.history = checkpoint.read_history(folder, max_bytes=math.inf)
         if film := Film.load(folder, self.config):
             self.film = film.going_on()
         self._may_replace = True

@@ -84,6 +84,17 @@ def test_a_cpu_has_bf16_by_either_set_of_instructions(monkeypatch, avx512, amx):
     assert device.has_native_bf16(torch.device("cpu")) is (avx512 or amx)
 
 
+def test_a_cpu_that_torch_cannot_be_asked_about_has_no_bf16(monkeypatch):
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for name in names:
+        monkeypatch.delattr(torch.cpu, name)
+    assert device.has_native_bf16(torch.device("cpu")) is False
+    for name in names:
+        with monkeypatch.context() as other:
+            other.setattr(torch.cpu, name, lambda: True, raising=False)
+            assert device.has_native_bf16(torch.device("cpu"))
+
+
 FAULTS = """
 import resource, torch
 from sagan.device import keep_freed_memory

@@ -506,6 +506,12 @@ def test_order_and_repeats_of_attention_sides_do_not_matter():
     assert SaganConfig(d_attention=[8, 4, 8]) == SaganConfig(d_attention=(4, 8))
 
 
+def test_a_default_is_written_as_a_config_has_it():
+    config = SaganConfig()
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    assert defaults | {"g_attention": (16, 32)} == dataclasses.asdict(config)  # which depends on the size
+
+
 def test_repeats_of_residual_sides_do_matter_but_not_their_order():
     assert (
         SaganConfig(d_residual=[8, 4, 8])

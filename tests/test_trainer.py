@@ -401,7 +401,7 @@ def test_adam_has_the_betas_of_the_recipe_and_its_usual_epsilon(tmp_path):
 def test_fakes_are_detached_in_the_d_step(tmp_path):
     run = make(tmp_path)
     draw = run._draw(0)
-    fake = run._fake(draw)
+    fake = run._fake(run.generator, draw)
     assert fake.requires_grad
     seen = []
     step = run._d_step
@@ -429,7 +429,7 @@ def test_the_discriminator_gets_no_gradients_in_the_g_step(tmp_path):
     run = make(tmp_path)
     draw = run._draw(0)
     before = {name: value.clone() for name, value in run.discriminator.named_parameters()}
-    run._g_step(run._fake(draw), draw)
+    run._g_step(run._fake(run.generator, draw), draw)
     assert all(parameter.grad is None for parameter in run.discriminator.parameters())
     assert all(torch.equal(value, before[name]) for name, value in run.discriminator.named_parameters())
     assert all(parameter.requires_grad for parameter in run.discriminator.parameters())
@@ -1232,6 +1232,27 @@ def test_a_state_of_any_size_is_resumed(stopped, monkeypatch):
     assert limits["state.safetensors"] == math.inf
 
 
+def test_a_history_of_any_size_is_that_of_its_run_but_read_of_others_only_up_to_a_limit(
+    tmp_path, monkeypatch
+):
+    run = make(tmp_path, steps=2)
+    measuring(run, 0.004, [2.0, 1.0])
+    run.train()
+    monkeypatch.setattr(checkpoint.read_history, "__defaults__", (100,))
+    for read in (checkpoint.read_history, Sampler.load):
+        with pytest.raises(CheckpointError, match="is larger than"):
+            read(tmp_path / "best")
+    longer = make(tmp_path, run.data, steps=3)
+    longer.resume()
+    assert longer.history == run.history
+    measuring(longer, 0.004, [3.0])
+    longer.train()
+    assert checkpoint.read_history(tmp_path / "best", math.inf)[-1]["step"] == 2
+    other = make(tmp_path / "other", run.data)
+    with pytest.raises(CheckpointError, match="is larger than"):
+        other.start_from(tmp_path / "best", "other")
+
+
 def test_the_best_is_found_again_after_a_crash_between_its_renames(tmp_path):
     run = make(tmp_path, steps=1)
     measuring(run, 0.004, [1.0])
@@ -1429,6 +1450,56 @@ def test_a_damaged_best_checkpoint_is_replaced(tmp_path):
     measuring(run, 0.004, [2.0])
     run.train()
     assert checkpoint.read_history(tmp_path / "best")[-1]["frechet_distance"] == 2.0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("owner", "name", "at"), [(Path, "open", "best/history.csv"), (checkpoint, "recover", "best")]
+)
+def test_a_best_checkpoint_that_the_disk_does_not_let_read_stays(
+    tmp_path, monkeypatch, owner, name, at, number
+):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    usual = getattr(owner, name)
+
+    def refusing(path: Path, *arguments, **options):
+        if path == tmp_path / at:
+            raise OSError(number, os.strerror(number), str(path))
+        return usual(path, *arguments, **options)
+
+    run = make(tmp_path, run.data, steps=3)
+    run.resume()
+    after_each_step(run, lambda: monkeypatch.setattr(owner, name, refusing if run.step == 2 else usual))
+    measuring(run, 0.004, [2.0, 1.5])
+    with pytest.warns(UserWarning) as warned:
+        assert run.train()
+    assert [str(warning.message) for warning in warned] == [
+        f"'{tmp_path / 'best'}' stays as it is at step 2, because what it keeps cannot be read "
+        f"({os.strerror(number)})."
+    ]
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 1
+
+
+def test_a_best_checkpoint_that_goes_while_it_is_read_is_written_anew(tmp_path, monkeypatch):
+    run = make(tmp_path, steps=1)
+    measuring(run, 0.004, [1.0])
+    run.train()
+    run = make(tmp_path, run.data, steps=2)
+    run.resume()
+    measuring(run, 0.004, [2.0])
+    place = checkpoint._check_place
+
+    def going(path: Path) -> None:
+        if path.parent.name == "best":
+            shutil.rmtree(path.parent)
+        place(path)
+
+    monkeypatch.setattr(checkpoint, "_check_place", going)
+    run.train()
+    monkeypatch.undo()
+    assert checkpoint.read_history(tmp_path / "best")[-1]["step"] == 2
 
 
 def test_a_measurement_that_fails_costs_nothing_that_was_learned(tmp_path):
