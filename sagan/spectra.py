@@ -32,7 +32,8 @@ Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Embedding
 class Spectrum(TypedDict):
     """What there is to show of a layer of a plain network.
 
-    shape   of the weight: (in, out, 4, 4) of a transposed convolution, (out, in, 4, 4) of a convolution
+    shape   of the weight: (in, out, H, W) of a transposed convolution, (out, in, H, W) of a convolution,
+            (classes, C) of the table of classes
     matrix  (rows, columns) of that weight as a matrix
     after   its singular values, float32 (k,), descending: the first is 1
     before  those before normalisation, or None where they are not known
