@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data and run folder").add_argument
     add("--data", nargs="+", metavar="SOURCE", help="folders (any depth; jpg, png, webp, avif) or .zip files")
     add("--out", type=Path, metavar="FOLDER", required=True, help="run folder, made if missing")
-    again = "go on with the run in --out as it was set up; give --device, --workers and --no-capture again"
+    again = "go on with the run in --out as it was set up; --device, --workers and --no-capture are not kept"
     add("--resume", action="store_true", default=False, help=again)
     add(
         "--crop",

@@ -245,6 +245,8 @@ def load_tensors(
         raise CheckpointError(f"'{path}' is missing.") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a safetensors file, or only a part of one.") from error
+    except NotImplementedError as error:  # PyTorch 2.8 cannot even copy those of four bits each
+        raise CheckpointError(f"'{path}' holds weights of a type that is not read.") from error
 
 
 def _open_tensors(path: Path) -> safe_open:

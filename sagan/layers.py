@@ -44,8 +44,8 @@ class SelfAttention(nn.Module):
     `row * W + column`; every row sums to 1. Logits are q . k, without 1/sqrt(d). `gamma` is one learned
     number that starts at 0, so that the layer starts as the identity.
 
-    `fused = True` computes the same through `F.scaled_dot_product_attention`, whose kernels never store the
-    map. They have no double backward: leave it off for WGAN-GP.
+    `fused = True` computes the same through `F.scaled_dot_product_attention`, which has kernels that never
+    store the map. These have no double backward: leave it off for WGAN-GP.
     """
 
     def __init__(self, channels: int, spectral: bool = True) -> None:
@@ -73,13 +73,13 @@ class SelfAttention(nn.Module):
         if x.ndim != 4:
             raise ValueError(f"x must have the shape (B, C, H, W), but has {tuple(x.shape)}")
         gamma, maps, values = override or Override()
+        if maps is not None:
+            maps = _for_each(maps, len(x), x.shape[2] * x.shape[3])
         q, k, v = (_by_position(project(x)) for project in (self.query, self.key, self.value))
         if values is not None:
             at, told = values
             v = v.index_copy(1, at, told.to(v).expand(len(v), -1, -1))
-        if maps is not None:
-            maps = _for_each(maps, *q.shape[:2])
-        elif extras == "maps":
+        if maps is None and extras == "maps":
             maps = _attention(q, k)
         attended = self._attend(q, k, v) if maps is None else maps.to(v.dtype) @ v  # (B, N, C)
         y = x + (self.gamma if gamma is None else gamma) * attended.transpose(1, 2).reshape(x.shape)

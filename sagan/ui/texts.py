@@ -210,7 +210,7 @@ DIALS = {
         "b": "Every place looks where the same place of face B, unaltered, looks. It still gathers the "
         "values of this face there: its colours, in the outlines of B. Choose face B on the Walk tab.",
         "masked": "Nobody can look at the pinned places, and the other shares of each map of the unaltered "
-        "face grow until they sum to 1 again. Try those that receive most, then others.",
+        "face grow until they sum to 1 again. Pin the places that receive most, then others.",
         "told": "In the first layer every place looks where it did before, but at the pinned places it finds "
         "the values that they have in the unaltered face B. Do the parts of the picture that look there "
         "take on B’s colours?",

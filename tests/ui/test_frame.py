@@ -97,6 +97,24 @@ def test_what_has_the_focus_comes_out_from_behind_a_card_that_follows_late(new_p
         until(window, in_sight)
 
 
+def test_who_scrolls_after_the_focus_moved_is_not_pulled_back(new_page, address):
+    window, page = in_space(new_page, address, 640, 450)
+    page.evaluate("sagan.emit('tour', 1)")
+    page.wait_for_selector('#tour-view .card[data-step="1"]')
+    window.wait_for_timeout(1500)  # the step has been scrolled to
+    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+    window.mouse.move(320, 200)
+    for _ in range(6):
+        window.keyboard.press("Tab")
+        window.wait_for_timeout(300)  # shorter than the page looks after the focus
+        before = window.evaluate("scrollY")
+        for _ in range(6):
+            window.mouse.wheel(0, -20)
+            window.wait_for_timeout(60)
+        window.wait_for_timeout(200)
+        assert window.evaluate("scrollY") == max(0, before - 120)
+
+
 def test_a_frame_is_as_high_as_what_it_shows(space):
     window, page = space
     for tab in (texts.LESSON_TAB, texts.INSIDE_TAB, texts.ATTENTION_TAB):

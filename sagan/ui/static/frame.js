@@ -11,7 +11,7 @@
   let tallest = { width: 0, height: 0 }; // of the window while it was so wide: bars of a browser come and go
   let wanted = { top: 0, until: 0 }; // where the window was scrolled to; before the frame has grown it may not get there
   let timer = 0;
-  let focused = 0; // when the focus moved last
+  let focused = 0; // when the focus moved last, until the visitor or the page does something else
 
   const framed = () => around !== null && !limited;
   const follows = () => framed() && !document.fullscreenElement;
@@ -26,7 +26,8 @@
     root.style.setProperty('--window', on ? `${tallest.height}px` : '100vh');
     root.classList.toggle('framed', framed());
     if (on) for (const [part, gap] of Object.entries(STICKY)) shift(document.querySelector(part), top + gap);
-    if (on && Date.now() < focused + PATIENCE) uncover(document.activeElement); // it was not yet known where the card stands
+    // When the focus moved, it may not have been known yet where the card stands.
+    if (on && Date.now() < focused + PATIENCE) uncover(document.activeElement);
   }
 
   /** Let a part stand at `top` or below, but not outside of what holds it. */
@@ -39,6 +40,7 @@
 
   /** Scroll as scrollIntoView does with { block: 'start' } or 'nearest'. */
   sagan.scrollTo = (target, block = 'start') => {
+    focused = 0;
     if (!follows()) return target.scrollIntoView({ block });
     const { top, bottom } = target.getBoundingClientRect(), { above, below } = sagan.hidden;
     let to = top - parseFloat(getComputedStyle(target).scrollMarginTop);
@@ -89,6 +91,9 @@
   addEventListener('resize', resized);
   addEventListener('scroll', scrolled);
   addEventListener('focusin', ({ target }) => { focused = Date.now(); uncover(target); });
+  for (const by of ['wheel', 'touchmove', 'pointerdown', 'keydown']) { // a key that moves the focus comes before it moves
+    addEventListener(by, () => { focused = 0; }, { capture: true, passive: true });
+  }
   document.addEventListener('fullscreenchange', follow);
   follow();
   begin();
