@@ -266,12 +266,18 @@ def test_a_pin_does_not_unfold_the_dials(dialled):
     assert part(dialled, ".how").text_content() == texts.DIALS["how"]["masked"]
 
 
+def open_walk(page) -> None:
+    """Open its tab and wait for the walk: while Gradio still makes sliders, they lose what is typed."""
+    page.get_by_role("tab", name=texts.WALK_TAB, exact=True).click()
+    page.wait_for_selector("#walk-view .play:enabled")
+
+
 def test_another_face_b_brings_its_maps(new_page, address, sampler):
     page = new_page(f"{address}?seed=8&seed_b=21&maps=b")
     page.wait_for_selector("#dials-view .fold[open]")
     part(page, ".content").scroll_into_view_if_needed()
     page.wait_for_selector("#dials-view [data-shown]")
-    page.get_by_role("tab", name=texts.WALK_TAB, exact=True).click()
+    open_walk(page)
     page.locator("#seed-b input[type=number]").fill("22")
     page.locator("#seed-b input[type=number]").press("Tab")
     page.wait_for_function("sagan.face.seed_b === 22")
@@ -441,7 +447,7 @@ def test_where_face_b_is_the_face_itself_the_page_says_why_and_what_helps(
     page = new_page(f"{address}?{query}")
     page.wait_for_selector("#dials-view .fold[open]")
     assert part(page, ".how").text_content() == texts.DIALS["same"][why]
-    page.get_by_role("tab", name=texts.WALK_TAB, exact=True).click()
+    open_walk(page)
     page.locator(f"{box} input[type=number]").fill(value)
     page.wait_for_function(
         "before => document.querySelector('#dials-view .how').textContent !== before",
