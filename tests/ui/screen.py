@@ -165,19 +165,23 @@ def opening(context) -> Iterator:
 
 
 class HeldRequests:
-    """The requests of a page, for faces if nothing else is said, each answered when the test says so."""
+    """The requests of a page, for faces if nothing else is said, each answered when the test says so.
+
+    views: also those of views for what they show of a face.
+    """
 
     FACES = "**/run/predict*"
 
-    def __init__(self, page, pattern: str | re.Pattern = FACES):
+    def __init__(self, page, pattern: str | re.Pattern = FACES, views: bool = False):
         self.page, self.pattern, self.held = page, pattern, []
+        self.all = views or pattern != self.FACES
         page.route(pattern, self.hold)
 
     def hold(self, route) -> None:
-        if self.pattern == self.FACES and "number" in (route.request.post_data_json["event_data"] or {}):
-            route.continue_()  # a view asks for what it shows of a face
-        else:
+        if self.all or "number" not in (route.request.post_data_json.get("event_data") or {}):
             self.held.append(route)
+        else:
+            route.continue_()
 
     def wait_for(self, count: int) -> None:
         deadline = time.monotonic() + 60

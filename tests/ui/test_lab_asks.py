@@ -189,7 +189,7 @@ def heights_until_the_discriminator_has_looked(page, parts: str) -> set[float]:
         }""",
         parts,
     )
-    requests, before = HeldRequests(page), page.evaluate("sagan.face.seed_a")
+    requests, before = HeldRequests(page, views=True), page.evaluate("sagan.face.seed_a")
     page.locator("#dice").click()
     requests.answer(0)
     page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
@@ -226,7 +226,7 @@ def test_maps_of_pins_that_are_to_come_are_not_those_of_the_face_before(page):
     pin(page, somewhere())
     switch(page, "network", "discriminator")
     wait_for_discriminator(page)
-    requests = HeldRequests(page)
+    requests = HeldRequests(page, views=True)
     page.locator("#dice").click()
     requests.answer(0)
     requests.wait_for(2)
