@@ -575,7 +575,7 @@ def holding(page, *patterns: str) -> list[HeldRequests]:
     """Open the tab, on a clock of the page's own, while its requests of each pattern are held."""
     page.wait_for_selector("#attention-view [data-drawn]")
     page.clock.install()
-    held = [HeldRequests(page, pattern) for pattern in patterns]
+    held = [HeldRequests(page, pattern, views=True) for pattern in patterns]
     page.get_by_role("tab", name=texts.TRAINING_TAB, exact=True).click()
     return held
 
