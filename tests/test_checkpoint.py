@@ -118,7 +118,7 @@ def test_weights_come_back_as_fp16_where_they_have_two_dimensions_and_exact_else
 @pytest.mark.parametrize("config", [PLAIN, CONDITIONAL], ids=["plain", "conditional"])
 def test_loaded_networks_answer_as_the_saved_ones_to_the_precision_of_fp16(tmp_path, config):
     generator, discriminator = save(tmp_path / "model", config)
-    z, images = torch.randn(16, 12), torch.rand(16, 3, 32, 32) * 2 - 1
+    z, images = 10 * torch.randn(16, 12), torch.rand(16, 3, 32, 32) * 2 - 1  # long: faces surely differ
     labels = torch.randint(3, (16,)) if config.num_classes else None
     for network, load, x in (
         (generator, checkpoint.load_generator, z),
@@ -129,7 +129,7 @@ def test_loaded_networks_answer_as_the_saved_ones_to_the_precision_of_fp16(tmp_p
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
         with torch.inference_mode():
             expected, answer = network(x, labels), loaded(x, labels)
-        assert expected.std() > 0.01  # it differs; what is random now and then has 0.04
+        assert expected.std() > 0.05
         torch.testing.assert_close(answer, expected, atol=0.01 * expected.std().item(), rtol=0.01)
 
 

@@ -310,7 +310,6 @@ def test_on_a_phone_a_finger_that_taps_rests_or_starts_sideways_is_followed_and_
     wait_for_query(page, "16x16", *up[-1])
     assert page.evaluate("scrollY") == before
     quick = 0  # strokes that did not rest; of three a busy browser may take one for a finger that did
-    moved = False
     for _ in range(20):
         rested = stroke(*up)
         quick += rested < 150

@@ -1,5 +1,7 @@
 """The page in a frame as high as itself, as a Space shows it, follows the window around the frame."""
 
+from functools import partial
+
 import pytest
 from screen import covered, in_space, until
 
@@ -18,10 +20,22 @@ def box(page, selector: str) -> tuple[float, float]:
     return place["y"], place["y"] + place["height"]
 
 
-def begin_tour(window, page) -> None:
-    page.evaluate("sagan.emit('tour', 0)")
-    page.wait_for_selector("#tour-view .card")
+def begin_tour(window, page, index: int = 0) -> None:
+    page.evaluate("index => sagan.emit('tour', index)", index)
+    page.wait_for_selector(f'#tour-view .card[data-step="{index}"]')
     window.wait_for_timeout(1500)  # the step has been scrolled to
+
+
+def on_the_card(new_page, address: str, width: int, height: int) -> tuple:
+    """(the window, the page in it), at a step of the tour, with the focus on the card."""
+    window, page = in_space(new_page, address, width, height)
+    begin_tour(window, page, 1)
+    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+    return window, page
+
+
+def nothing_covered(page) -> None:
+    assert covered(page) == ""
 
 
 def card_in_sight(window, page) -> None:
@@ -60,49 +74,31 @@ def test_the_card_follows_a_window_that_is_scrolled(space):
 
 @pytest.mark.parametrize(("width", "height", "key"), [(640, 450, "Tab"), (1280, 800, "Shift+Tab")])
 def test_what_has_the_focus_is_never_behind_the_card(new_page, address, width, height, key):
-    window, page = in_space(new_page, address, width, height)
-    page.evaluate("sagan.emit('tour', 1)")
-    page.wait_for_selector('#tour-view .card[data-step="1"]')
-    window.wait_for_timeout(1500)  # the step has been scrolled to
-    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
-
-    def in_sight():
-        assert covered(page) == ""
+    window, page = on_the_card(new_page, address, width, height)
 
     met = set()
     for _ in range(60):
         window.keyboard.press(key)
         window.wait_for_timeout(50)
-        until(window, in_sight)
+        until(window, partial(nothing_covered, page))
         met.add(page.evaluate("document.activeElement.outerHTML"))
     assert len(met) > 40
 
 
 def test_what_has_the_focus_comes_out_from_behind_a_card_that_follows_late(new_page, address):
-    window, page = in_space(new_page, address, 640, 450)
-    page.evaluate("sagan.emit('tour', 1)")
-    page.wait_for_selector('#tour-view .card[data-step="1"]')
-    window.wait_for_timeout(1500)  # the step has been scrolled to
-    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+    window, page = on_the_card(new_page, address, 640, 450)
     window.evaluate("late = 300")
-
-    def in_sight():
-        assert covered(page) == ""
 
     for presses in (2, 3, 1, 4) * 2:
         for _ in range(presses):
             window.keyboard.press("Tab")
             window.wait_for_timeout(30)
         window.wait_for_timeout(320)
-        until(window, in_sight)
+        until(window, partial(nothing_covered, page))
 
 
 def test_who_scrolls_after_the_focus_moved_is_not_pulled_back(new_page, address):
-    window, page = in_space(new_page, address, 640, 450)
-    page.evaluate("sagan.emit('tour', 1)")
-    page.wait_for_selector('#tour-view .card[data-step="1"]')
-    window.wait_for_timeout(1500)  # the step has been scrolled to
-    page.locator("#tour-view .next").evaluate("button => button.focus({ preventScroll: true })")
+    window, _ = on_the_card(new_page, address, 640, 450)
     window.mouse.move(320, 200)
     for _ in range(6):
         window.keyboard.press("Tab")

@@ -27,7 +27,7 @@
     root.classList.toggle('framed', framed());
     if (on) for (const [part, gap] of Object.entries(STICKY)) shift(document.querySelector(part), top + gap);
     // When the focus moved, it may not have been known yet where the card stands.
-    if (on && Date.now() < focused + PATIENCE) uncover(document.activeElement);
+    if (Date.now() < focused + PATIENCE) uncover(document.activeElement);
   }
 
   /** Let a part stand at `top` or below, but not outside of what holds it. */
