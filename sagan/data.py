@@ -118,6 +118,8 @@ def load_images(
     if (unreadable := _left_out(entry, len(files), image_size)) is None:
         _decode_all(files, image_size, crop, workers, entry)
         unreadable = _left_out(entry, len(files), image_size)
+    if unreadable is None:
+        raise DataError(f"the decoded images in {entry} were removed meanwhile; start again")
     if unreadable:
         named = ", ".join(f"{files[i]} ({reason})" for i, reason in unreadable.items())
         warnings.warn(
@@ -125,7 +127,10 @@ def load_images(
         )
 
     kept = [i for i in range(len(files)) if i not in unreadable]
-    images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
+    try:
+        images = np.memmap(entry / "images.u8", np.uint8, "r", shape=(len(kept), image_size, image_size, 3))
+    except OSError as error:
+        raise DataError(f"the decoded images in {entry} cannot be read: {error}") from error
     of_kept = None if classes is None else classes[kept]
     return ImageSet(images, of_kept, names, _fingerprint([files[i] for i in kept], of_kept))
 

@@ -275,9 +275,13 @@ class Sampler:
                 raise ValueError(f"{name} must be a number or a word, but was {value.tolist()!r}.")
         face, queries_keys = self.face_and_queries_keys(latent, label, gammas)
         score, of_discriminator = self.score_and_queries_keys(face, label)
-        arrays = {"face": face, "score": np.float32(score), "latent": np.asarray(latent, np.float32)}
+        arrays = {
+            "face": face,
+            "score": np.asarray(score, np.float32),
+            "latent": np.asarray(latent, np.float32),
+        }
         if label is not None:
-            arrays["label"] = np.int64(label)
+            arrays["label"] = np.asarray(label, np.int64)
         gammas = {**self.gammas, **(gammas or {})}
         for key, layers, factors in (
             (str, queries_keys, gammas),

@@ -25,7 +25,8 @@ class Signals:
         self._usual: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> "Signals":
-        numbers = [signal.SIGINT, signal.SIGTERM]
+        # A handler that was not set from Python is None, and could not be set again.
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not None]
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
             numbers.append(signal.SIGHUP)
         self._usual = {number: signal.signal(number, self._remember) for number in numbers}

@@ -371,6 +371,25 @@ def test_a_damaged_cache_is_decoded_again(load, make_images, tmp_path, damage):
     np.testing.assert_array_equal(load([folder], 16).images, before)
 
 
+@pytest.mark.parametrize("when", ["after decoding", "before opening"])
+def test_a_cache_that_vanishes_meanwhile_is_one_sentence(load, make_images, tmp_path, monkeypatch, when):
+    folder, entries = make_images(3), tmp_path / "cache"
+    name = "_decode_all" if when == "after decoding" else "_left_out"
+    real = getattr(data, name)
+
+    def then_it_is_gone(*args):
+        result = real(*args)
+        for entry in entries.glob("*"):
+            shutil.rmtree(entry)
+        return result
+
+    if when == "before opening":
+        load([folder], 16)
+    monkeypatch.setattr(data, name, then_it_is_gone)
+    error = error_of(load, [folder], 16)
+    assert error.startswith(f"the decoded images in {entries}") and "\n" not in error
+
+
 def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path, monkeypatch):
     folder = make_images(3)
 

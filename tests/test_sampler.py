@@ -506,7 +506,9 @@ def test_raw_maps_hold_all_attention_of_a_face_and_come_back_from_a_file(tmp_pat
     sampler = make_sampler(num_classes=3)
     latent, dialled = random_latents(1)[0], {"8x8": float(fresh_rng().uniform(-3, 3))}
     about = {"seed": 2**32 - 1, "truncation": 0.7, "class": "bright"}
-    np.savez_compressed(tmp_path / "maps.npz", **sampler.raw_maps(latent, 1, dialled, about))
+    named = sampler.raw_maps(latent, 1, dialled, about)
+    assert {type(array) for array in named.values()} == {np.ndarray}
+    np.savez_compressed(tmp_path / "maps.npz", **named)
     with np.load(tmp_path / "maps.npz") as file:
         raw = dict(file)
     face, queries_keys = sampler.face_and_queries_keys(latent, 1, dialled)

@@ -57,3 +57,13 @@ def test_only_a_block_that_fails_leaves_sigterm_ignored_and_only_where_that_is_w
         raise ValueError("failed")
     after = signal.SIG_IGN if tells_first else usual[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == [usual[0], after]
+
+
+def test_a_handler_that_was_not_set_from_python_stays(usual, monkeypatch):
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda n: None if n == signal.SIGTERM else known(n))
+    with Signals() as signals:
+        assert known(signal.SIGTERM) == usual[1]
+        signal.raise_signal(signal.SIGINT)
+    assert signals.first == signal.SIGINT
+    assert [known(number) for number in (signal.SIGINT, signal.SIGTERM)] == usual[:2]
