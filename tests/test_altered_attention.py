@@ -179,13 +179,16 @@ def test_a_removed_alteration_leaves_no_trace(layer: SelfAttention, x: Tensor) -
 def test_each_layer_gets_the_change_of_its_row() -> None:
     places = {name: fresh_rng().normal(size=(n, n)) for name, n in (("8x8", 64), ("16x16", 256))}
     table = rows(["8x8", "16x16"], places)
-    assert table["as learned"] == {}
-    assert table["none"] == {"8x8": none, "16x16": none}
-    assert table["none at 8x8"] == {"8x8": none}
-    assert table["another face's at 16x16"] == {"16x16": another}
-    for name, place in places.items():
-        given = table["by place"][name](torch.empty(2, *place.shape))
-        assert np.array_equal(given, np.stack([place, place]).astype(np.float32))
+    for name, change in table.pop("by place").items():
+        given = change(torch.empty(2, *places[name].shape))
+        assert np.array_equal(given, np.stack([places[name]] * 2).astype(np.float32))
+    changes = {"none": none, "uniform": uniform, "same for all": same_for_all, "another face's": another}
+    changes |= {"strongest key": strongest, "without main keys": without_main, "itself": itself}
+    changes |= {"without as much": without_as_much, "main keys swapped": main_swapped}
+    alone = {name: changes[name] for name in ("none", "another face's", "without main keys")}
+    expected = {"as learned": {}} | {name: dict.fromkeys(places, change) for name, change in changes.items()}
+    expected |= {f"{name} at {layer}": {layer: change} for name, change in alone.items() for layer in places}
+    assert table == expected
 
 
 def test_one_layer_has_no_rows_of_its_own() -> None:
@@ -215,10 +218,26 @@ def generator(fewer: None) -> Generator:
     return generator
 
 
+def spreads(generator: Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """The mean and the standard deviation of each channel that the layers put out, of all faces at once."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.double()}))
+        for name, layer in generator.attention.items()
+    ]
+    generator(*inputs(generator, range(altered_attention.MATCHED), None))
+    for hook in hooks:
+        hook.remove()
+    return {name: (y.mean((0, 2, 3)), y.std((0, 2, 3), correction=0)) for name, y in seen.items()}
+
+
 def test_altered_layers_spread_as_before(generator: Generator) -> None:
-    before = moments(generator, Classes())
-    handles = alter_all(generator, dict.fromkeys(generator.attention, none), before, Classes())
-    after = moments(generator, Classes())
+    before, learned = spreads(generator), moments(generator, Classes())
+    for layer, both in before.items():
+        for found, expected in zip(learned[layer], both, strict=True):
+            torch.testing.assert_close(found.flatten().double(), expected, rtol=1e-3, atol=1e-4)
+    handles = alter_all(generator, dict.fromkeys(generator.attention, none), learned, Classes())
+    after = spreads(generator)
     for layer, (mean, std) in before.items():
         varied = after[layer][1] > 1e-6  # a channel that ReLU left empty has nothing to spread
         assert varied.sum() > len(varied) / 2
@@ -226,7 +245,7 @@ def test_altered_layers_spread_as_before(generator: Generator) -> None:
         torch.testing.assert_close(after[layer][1][varied], std[varied], rtol=0.01, atol=0.01)
     for handle in handles:
         handle.remove()
-    _, std = moments(generator, Classes())["16x16"]
+    _, std = spreads(generator)["16x16"]
     assert not torch.allclose(std, before["16x16"][1], rtol=0.01)  # batch norm
 
 

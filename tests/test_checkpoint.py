@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -625,11 +626,22 @@ def test_the_largest_networks_a_config_allows_take_no_memory_when_the_weights_do
     assert grown * (1 if sys.platform == "darwin" else 1024) < 200e6
 
 
+def refusal_unread(load, folder: Path) -> str:
+    """The sentence with which `load` refuses, and that it took no memory for what it would have read."""
+    tracemalloc.start()
+    try:
+        sentence = refusal(load, folder)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()
+    return sentence
+
+
 def test_a_file_larger_than_a_gibibyte_is_refused_unread(folder):
     path = folder / "generator.safetensors"
     os.truncate(path, (1 << 30) + 1)  # sparse: it takes no room
     for load in (checkpoint.load_generator, checkpoint.generator_hash):
-        assert refusal(load, folder) == f"'{path}' is larger than 1024 MiB, the most that is read."
+        assert refusal_unread(load, folder) == f"'{path}' is larger than 1024 MiB, the most that is read."
 
 
 @pytest.mark.parametrize(
@@ -637,7 +649,7 @@ def test_a_file_larger_than_a_gibibyte_is_refused_unread(folder):
 )
 def test_a_text_larger_than_16_mebibytes_is_refused_unread(folder, name, load):
     os.truncate(folder / name, (1 << 24) + 1)
-    assert refusal(load, folder) == f"'{folder / name}' is larger than 16 MiB, the most that is read."
+    assert refusal_unread(load, folder) == f"'{folder / name}' is larger than 16 MiB, the most that is read."
 
 
 @pytest.mark.parametrize(
@@ -713,9 +725,8 @@ def test_weights_of_a_type_that_has_no_conversion_are_refused(folder):
 def test_a_history_larger_than_64_mebibytes_is_refused_unread(folder):
     path = folder / "history.csv"
     os.truncate(path, (1 << 26) + 1)
-    assert (
-        refusal(checkpoint.read_history, folder) == f"'{path}' is larger than 64 MiB, the most that is read."
-    )
+    sentence = f"'{path}' is larger than 64 MiB, the most that is read."
+    assert refusal_unread(checkpoint.read_history, folder) == sentence
 
 
 def test_a_history_that_this_user_may_not_read_is_refused(folder, monkeypatch):

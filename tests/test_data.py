@@ -2,6 +2,7 @@ import csv
 import errno
 import fcntl
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -316,7 +317,6 @@ def test_images_one_folder_deeper_are_the_same_images(load, make_images, tmp_pat
     assert load([flat], 8).fingerprint == load([tmp_path / "deep"], 8).fingerprint
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
 @pytest.mark.parametrize("most", [0, 3, 10])
 def test_a_system_that_starts_too_few_threads_is_one_sentence(load, make_images, monkeypatch, tmp_path, most):
     folder, start, started = make_images(3), threading.Thread.start, []
@@ -335,20 +335,28 @@ def test_a_system_that_starts_too_few_threads_is_one_sentence(load, make_images,
     assert len(load([folder], 8, workers=9)) == 3
 
 
-def test_no_more_threads_decode_than_are_of_use():
-    assert data.WORKERS == min(os.cpu_count() or 1, 32) == train.build_parser().get_default("workers")
+def test_no_more_threads_decode_than_are_of_use(monkeypatch):
+    assert train.build_parser().get_default("workers") == data.WORKERS
+    for cores, threads in ((99, 32), (5, 5), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert runpy.run_path(data.__file__)["WORKERS"] == threads
 
 
-def test_the_cache_is_synced_before_it_counts(load, make_images, monkeypatch):
-    synced, fsync = set(), os.fsync
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
+def test_the_cache_is_synced_before_it_counts(load, make_images, monkeypatch, tmp_path):
+    synced, fsync = {}, os.fsync
 
     def noting(handle: int) -> None:
-        synced.add(Path(f"/proc/self/fd/{handle}").readlink().name)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        is_new = path.parent.parent.name.startswith(data.BUILDING)  # not yet where it would be found
+        synced[path.name] = path.stat().st_size, is_new
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", noting)
     load([make_images(2)], 8)
-    assert {"images.u8", "unreadable.json"} <= synced
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert synced == {path.name: (path.stat().st_size, True) for path in entry.iterdir()}
+    assert synced.keys() == {"images.u8", "unreadable.json"}
 
 
 def test_the_decoded_images_cannot_be_changed_by_accident(load, make_images):

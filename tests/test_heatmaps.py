@@ -174,8 +174,10 @@ def test_at_no_opacity_an_overlay_is_the_enlarged_face_with_the_query_cell_marke
     assert changed.min(0).tolist() == [row * 16 - 1, column * 16 - 1]
     assert changed.max(0).tolist() == [row * 16 + 16, column * 16 + 16]
     cell = picture[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
-    for edge in (cell[0], cell[-1], cell[:, 0], cell[:, -1]):
-        assert (edge == 255).all()
+    around = picture[row * 16 - 1 : row * 16 + 17, column * 16 - 1 : column * 16 + 17]
+    for square, level in ((cell, 255), (around, 0)):
+        for edge in (square[0], square[-1], square[:, 0], square[:, -1]):
+            assert (edge == level).all()
     inside = expected[row * 16 + 1 : row * 16 + 15, column * 16 + 1 : column * 16 + 15]
     np.testing.assert_array_equal(cell[1:-1, 1:-1], inside)
 

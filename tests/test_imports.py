@@ -147,5 +147,7 @@ def test_nothing_reads_or_writes_pickles(name):
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("load", "save"):
             assert ast.unparse(node.value) not in ("torch", "torch.jit"), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module in ("torch", "torch.jit", "torch.serialization"):
+            assert not {alias.name for alias in node.names} & {"load", "save"}, f"line {node.lineno}"
         if isinstance(node, ast.keyword):
             assert node.arg != "allow_pickle", f"line {node.lineno}"

@@ -100,6 +100,7 @@ def test_regions_of_a_picture_that_is_made_of_what_its_parts_look_at() -> None:
     assert figures["commonest cells, [row, column, faces]"][0] == [0, 3, 2]
     assert figures["variance of colours explained"] == figures["with the layer off"] == 1
     assert figures["by another face's groups"] == 1  # its parts are the same
+    assert figures["by the groups of the next five cells"] == 0  # of which all look at the same one most
     maps[1] = maps[1][fresh_rng().permutation(16)]
     faces[1] = fresh_rng().integers(0, 256, (8, 8, 3))
     alone = regions(faces[:1], faces[1:], maps[:1])
@@ -122,6 +123,7 @@ def test_what_a_cell_tells_reaches_those_who_look_at_it() -> None:
     assert figures["faces with enough who look"] == 4
     moved = np.abs(made.astype(int) - faces).mean()
     bands = figures["grey levels, by the weight that goes there"]
+    assert bands["between"] is bands["less than a twentieth"] is None  # all of everybody's goes there
     assert bands["more than half"] == pytest.approx(moved, abs=0.06)
     before, after = (pictures.reshape(4, -1, 3).astype(float).mean(1) for pictures in (faces, made))
     ways = figures["share of the way to the other's colour, and correlation, where these are told"]

@@ -275,7 +275,10 @@ def test_a_mistake_of_the_program_is_not_told_as_one_of_its_user(plain, tmp_path
         run(plain, tmp_path / "x.png")
 
 
-def test_a_place_where_nothing_can_be_written_is_refused_before_sampling(plain, tmp_path, capsys):
+def test_a_place_where_nothing_can_be_written_is_refused_before_sampling(
+    plain, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Sampler, "faces", lambda *_: pytest.fail("faces were drawn"))
     (tmp_path / "folder.npy").mkdir()
     for out in (tmp_path / "missing" / "x.npy", tmp_path / "folder.npy"):
         sentence = f"'{out}' cannot be written: its folder does not exist, or it is a folder itself."

@@ -144,9 +144,8 @@ def test_help_names_the_defaults_that_are_used():
     values = {f"--{name.replace('_', '-')}": value for name, value in (vars(recipe) | vars(config)).items()}
     for option, action in actions().items():
         if option in values and isinstance(values[option], int | float) and action.nargs != 0:
-            assert (
-                f"default {values[option]:g}" in action.help or f"default {values[option]}" in action.help
-            ), option
+            told = re.search(r"default ([\d.e-]+)", action.help)
+            assert told and float(told[1]) == values[option], option
     assert "default 0.0,0.9" in actions()["--betas"].help
     assert "default 8,4" in actions()["--d-attention"].help
     for name, steps in vars(Intervals()).items():
@@ -744,6 +743,12 @@ def test_a_run_keeps_its_settings_on_resume(make_images):
     assert after["about"]["save_every"] == 7 and after["about"]["sample_every"] == 500
 
 
+def test_intervals_may_change_on_resume(stopped):
+    assert resume("--steps", 2, "--log-every", 3, "--sample-every", 4, "--save-every", 5) == 0
+    about = json.loads(Path("runs/one/checkpoint/state.json").read_text())["about"]
+    assert [about[name] for name in ("log_every", "sample_every", "save_every")] == [3, 4, 5]
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, "9", None])
 def test_an_interval_that_is_none_is_one_line(capsys, stopped, value):
     stopped["about"]["save_every"] = value
@@ -833,9 +838,10 @@ def test_what_counts_as_the_same_reference():
     check_reference([5.0], 1.0, before=1)
     nowhere = [{"floor_frechet_distance": 5.0}]
     check_same_reference(nowhere, Inherited(), {"frechet_distance": 1.0})
-    for known in ([1.0], [5.0, 1.0]):
-        with pytest.raises(TrainingError):
-            check_reference(known, 1.05)
+    check_reference([5.0, 1.0], 1.005)  # the last time counts
+    for known, floor in (([1.0], 1.05), ([5.0, 1.0], 1.05), ([1.0, 5.0], 1.0)):
+        with pytest.raises(TrainingError, match=f"are {floor:.4g} apart, those were {known[-1]:.4g}"):
+            check_reference(known, floor)
 
 
 @pytest.mark.parametrize(("kind", "text"), [(train._from_zero, "inf"), (train.count, "²")])

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from sagan import checkpoint, learner, pictures, spectra, stopwatch, trainer
+from sagan import checkpoint, learner, losses, pictures, spectra, stopwatch, trainer
 from sagan.augment import augment
 from sagan.card import model_card, summary
 from sagan.checkpoint import CheckpointError
@@ -1916,8 +1916,10 @@ def test_what_a_checkpoint_will_take_is_known_before(tmp_path):
     run = make(tmp_path, config=RESIDUAL)
     run.save()
     for name, network in (("generator", run.averaged), ("discriminator", run.discriminator)):
-        size = (tmp_path / f"checkpoint/{name}.safetensors").stat().st_size
-        assert 0 < size - checkpoint.stored_bytes(plain(network)) < checkpoint.HEADER_BYTES
+        content = (tmp_path / f"checkpoint/{name}.safetensors").read_bytes()
+        header = 8 + int.from_bytes(content[:8], "little")  # its length, and what it says
+        assert len(content) - header == checkpoint.stored_bytes(plain(network))
+        assert header < checkpoint.HEADER_BYTES
 
 
 @pytest.fixture
@@ -2183,9 +2185,25 @@ def test_bf16_computes_in_bf16_and_learns_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("augment", [0.0, 0.5])
-def test_in_bf16_images_are_changed_and_losses_averaged_in_float32(tmp_path, augment):
-    run = make(tmp_path, precision="bf16", augment=augment)
+def test_in_bf16_images_are_changed_and_losses_averaged_in_float32(tmp_path, monkeypatch, augment):
+    run, seen = make(tmp_path, precision="bf16", augment=augment), []
+
+    def noting(owner: object, name: str) -> None:
+        work = getattr(owner, name)
+
+        def noted(*given: Tensor) -> Tensor:
+            in_bf16 = name == "augment" and torch.is_autocast_enabled("cpu")  # its products would be
+            seen.append((name, {tensor.dtype for tensor in given}, in_bf16))
+            return work(*given)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    for owner, name in ((learner, "augment"), (losses, "hinge_d"), (losses, "adversarial_g")):
+        noting(owner, name)
     run.train_step()
+    names = ["augment", "augment", "hinge_d", "augment", "adversarial_g"]  # of real, of generated; of G's
+    names = [name for name in names if augment or name != "augment"]
+    assert seen == [(name, {torch.float32}, False) for name in names]
     assert {name: total.dtype for name, (total, _) in run._sums.items()} == dict.fromkeys(
         ("d_loss", "d_real", "d_fake", "g_loss"), torch.float32
     )

@@ -29,7 +29,7 @@ INTERACTIVE: dict[str, Any] = {
 # A choice: "always_last" would make a second one after newer ones of another kind; and of those that an
 # event's data tells, it would repeat the first and drop the newest.
 CHOICE: dict[str, Any] = {**INTERACTIVE, "trigger_mode": "multiple"}
-# Sheets and ways: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
+# Sheets and walks: one at a time for all visitors, so that sliders stay quick. The views show the waiting.
 HEAVY: dict[str, Any] = {**CHOICE, "queue": True, "concurrency_limit": 1, "concurrency_id": "heavy"}
 # The public endpoints have a turn of their own: who asks them for much holds up other programs, not the page,
 # while the queue has places left, which all share.
