@@ -67,6 +67,22 @@ def covered(page) -> str:
     return page.evaluate(COVERED)
 
 
+CUT_OFF = """() => {
+    const scrolls = (part) => !part.matches('.gradio-container')
+        && (['auto', 'scroll'].includes(getComputedStyle(part).overflowX) || scrolls(part.parentElement));
+    return [...document.querySelectorAll('.gradio-container *')]
+        .filter((part) => part.checkVisibility() && !scrolls(part.parentElement))
+        .filter((part) => part.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+        .map((part) => part.outerHTML.slice(0, 80));
+}"""
+
+
+def fits_the_width(page) -> None:
+    """Nothing of the page reaches beyond its right edge: it clips its parts, so these never make it wider."""
+    assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def two_frames(page) -> None:
     """Wait until the page has drawn what it was told."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -97,7 +97,7 @@ def test_the_query_square_covers_the_cell_of_the_query(page):
         picture = page.locator(f'figure[data-layer="{layer}"] .picture').bounding_box()
         square = page.locator(f'figure[data-layer="{layer}"] .query').bounding_box()
         cell = picture["width"] / side
-        assert square["width"] == pytest.approx(cell, abs=1)
+        assert [square["width"], square["height"]] == pytest.approx([cell, cell], abs=1)
         assert square["x"] - picture["x"] == pytest.approx(int(0.3 * side) * cell, abs=1)
         assert square["y"] - picture["y"] == pytest.approx(int(0.8 * side) * cell, abs=1)
 

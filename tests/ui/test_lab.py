@@ -343,10 +343,18 @@ def press(page, *keys: str) -> None:
     two_frames(page)
 
 
+SHOWS_FOCUS = """() => {
+    const outlined = (part) => getComputedStyle(part).outlineStyle !== 'none';
+    const focused = document.activeElement, label = focused.closest('label');
+    return outlined(focused) || (label !== null && outlined(label)) || !focused.closest('.view');
+}"""
+
+
 def tab_to(page, selector: str) -> None:
     """Press Tab until the focus is on an element; every stop on the way shows its focus."""
     for _ in range(80):
         page.keyboard.press("Tab")
+        assert page.evaluate(SHOWS_FOCUS), page.evaluate("document.activeElement.outerHTML")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
             return
     pytest.fail(f"Tab never reaches {selector}")
@@ -491,7 +499,7 @@ def test_a_pen_looks_as_a_finger_does_and_a_second_one_moves_nothing(page, kind)
     click(page, "32x32", 0.6, 0.7)
     before = pinned(page)
     page.evaluate(FINGERS, kind)
-    two_frames(page)
+    page.wait_for_timeout(300)  # a finger that stays is followed after 150 ms
     assert pinned(page) == before
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
 
@@ -508,7 +516,7 @@ def test_keys_of_the_browser_stay_its_own(page):
     before = pinned(page)
     for key in ("Control+Backspace", "Meta+Delete", "Control+Enter"):
         press(page, key)
-    assert pinned(page) == before != []
+        assert pinned(page) == before != [], key  # what one removes, another one may pin again
 
 
 def test_the_lab_works_with_touch_alone(browser, address, sampler):

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from screen import HeldRequests, chosen_tab, fast_forward, gamma_text, opening, painted, translate
+from screen import (
+    HeldRequests,
+    chosen_tab,
+    fast_forward,
+    fits_the_width,
+    gamma_text,
+    opening,
+    painted,
+    translate,
+)
 
 from sagan import heatmaps, latents
 from sagan.networks import Discriminator, Generator, SaganConfig
@@ -729,6 +738,7 @@ def test_without_a_clipboard_the_link_stands_below_the_buttons_until_it_is_outda
     for part in (field, page.locator("#header-view .theme")):
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert field.bounding_box()["y"] >= box["y"] + box["height"]
     page.locator("#dice").click()
     field.wait_for(state="hidden")
 
@@ -803,10 +813,24 @@ def test_the_way_plays_without_a_request_and_pauses_where_it_is(page):
     page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > 0.2")
     assert float(page.locator("#t input[type=range]").input_value()) > 0
     assert requests == []
-    play.click()
+    stopped = play.evaluate("play => { play.click(); return Number(play.closest('[data-t]').dataset.t); }")
     page.wait_for_function("sagan.face.t > 0.2")
+    assert page.evaluate("sagan.face.t") == pytest.approx(stopped, abs=0.0051)
     assert float(page.locator("#t input[type=range]").input_value()) == page.evaluate("sagan.face.t")
     assert len(requests) == 1
+
+
+@pytest.mark.one_page
+def test_a_way_that_plays_stops_when_its_tab_is_left(page):
+    open_tab(page, "Walk")
+    play = page.locator("#walk-view .play:not([disabled])")
+    play.click()
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > 0.1")
+    page.get_by_role("tab", name="Faces", exact=True).click()
+    page.wait_for_function("document.querySelector('#walk-view .play').textContent === 'Play'")
+    page.wait_for_function("sagan.face.t >= 0.1")
+    stopped = page.evaluate("[sagan.face.t, Number(document.querySelector('#walk-view [data-t]').dataset.t)]")
+    assert stopped[0] == pytest.approx(stopped[1], abs=0.0051)
 
 
 def test_only_the_way_of_the_current_face_can_be_played(page, monkeypatch):
@@ -1019,7 +1043,7 @@ def test_a_narrow_screen_never_scrolls_sideways(new_page, address, theme):
     for tab in ("Faces", "Walk", "Attention"):
         open_tab(page, tab)
         page.wait_for_timeout(200)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        fits_the_width(page)
     pictures = page.locator("#attention-view figure:not([hidden]) .picture")
     first, second, third = sorted((box.bounding_box() for box in pictures.all()), key=lambda b: b["y"])
     # One as wide as the screen, the others below it side by side, and all seen at once.

@@ -17,6 +17,7 @@ from screen import (
     described,
     enlarged,
     fast_forward,
+    fits_the_width,
     gamma_text,
     in_space,
     opening,
@@ -169,6 +170,7 @@ def test_a_pinned_point_is_followed_through_the_training(training, filmed):
     point_at(training, "16x16", 0.28, 0.28)  # inside a cell: a click is told in whole pixels
     training.mouse.down()
     training.mouse.up()
+    point_at(training, "16x16", 0.72, 0.72)  # without a pin it would stay here
     training.mouse.move(5, 5)
     for at in (3, 1):
         scrub_to(training, at)
@@ -234,6 +236,8 @@ def test_playing_stops_when_another_tab_is_opened(training):
     part(training, ".play").click()
     training.get_by_role("tab", name="Faces", exact=True).click()
     training.wait_for_function("document.querySelector('#training-view .play').textContent === 'Play'")
+    stopped = part(training, "[data-step]").get_attribute("data-step")
+    assert int(stopped) < STEPS[-1]  # at its end it stops anyway
 
 
 # The curves
@@ -443,8 +447,9 @@ def test_moments_of_another_run_are_marked_and_explained(new_page, serve, filmed
 @pytest.mark.one_page
 def test_what_a_place_receives_is_not_told_of_a_film(training):
     assert training.locator("#training-view .received").count() > 0
-    training.evaluate("sagan.lab.set({direction: 'forward'})")
-    assert training.locator("#training-view .received:visible").count() == 0
+    for direction in ("backward", "forward"):
+        training.evaluate("direction => sagan.lab.set({direction})", direction)
+        assert training.locator("#training-view .received:visible").count() == 0
 
 
 @pytest.fixture
@@ -509,7 +514,7 @@ def assert_room_on_a_tablet(page) -> None:
         assert tab.is_visible(), name
         tab.click()
         page.wait_for_timeout(200)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        fits_the_width(page)
     pictures = page.locator("#attention-view figure:not([hidden]) .picture").all()
     assert len(pictures) == 3 and len({picture.bounding_box()["y"] for picture in pictures}) == 1
     # And whatever the figures of a point, what stands below them stays where it is.
@@ -751,7 +756,7 @@ def test_an_open_page_keeps_its_film_when_the_run_saves_anew(new_page, serve, fi
 def test_a_narrow_screen_never_scrolls_sideways(new_page, filmed_address, theme):
     page = new_page(f"{filmed_address}?__theme={theme}", width=390, height=844)
     open_training(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    fits_the_width(page)
     widths = part(page, ".picture").evaluate_all("all => all.map((p) => p.getBoundingClientRect().width)")
     assert min(widths) > 300
     part(page, ".charts").scroll_into_view_if_needed()  # the slider stays at hand
