@@ -34,6 +34,7 @@ def test_a_pause_inside_another_ends_with_the_outer_one(clock):
         with watch.paused():
             clock.now += 100
         clock.now += 10
+        assert watch.seconds == 0
     clock.now += 1
     assert watch.seconds == 1
 
