@@ -128,6 +128,7 @@ def test_between_nearly_parallel_vectors_the_way_is_straight(rng, angle):
     a, b = at_angle(rng, 32, angle)
     for t in (0.0, 0.3, 1.0):
         np.testing.assert_allclose(slerp(a, b, t), (1 - t) * a + t * b, atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(slerp(a, a, t), a, rtol=1e-6)  # at an angle of exactly 0
 
 
 @pytest.mark.parametrize("short_of_pi", [0.0, 1e-9, 1e-5, 9e-4])
