@@ -179,9 +179,11 @@ def test_a_removed_alteration_leaves_no_trace(layer: SelfAttention, x: Tensor) -
 def test_each_layer_gets_the_change_of_its_row() -> None:
     places = {name: fresh_rng().normal(size=(n, n)) for name, n in (("8x8", 64), ("16x16", 256))}
     table = rows(["8x8", "16x16"], places)
-    for name, change in table.pop("by place").items():
-        given = change(torch.empty(2, *places[name].shape))
-        assert np.array_equal(given, np.stack([places[name]] * 2).astype(np.float32))
+    by_place = table.pop("by place")
+    for name, place in places.items():
+        given = by_place.pop(name)(torch.empty(2, *place.shape))
+        assert np.array_equal(given, np.stack([place, place]).astype(np.float32))
+    assert by_place == {}
     changes = {"none": none, "uniform": uniform, "same for all": same_for_all, "another face's": another}
     changes |= {"strongest key": strongest, "without main keys": without_main, "itself": itself}
     changes |= {"without as much": without_as_much, "main keys swapped": main_swapped}

@@ -379,8 +379,12 @@ def test_a_damaged_cache_is_decoded_again(load, make_images, tmp_path, damage):
     np.testing.assert_array_equal(load([folder], 16).images, before)
 
 
-@pytest.mark.parametrize("when", ["after decoding", "before opening"])
-def test_a_cache_that_vanishes_meanwhile_is_one_sentence(load, make_images, tmp_path, monkeypatch, when):
+@pytest.mark.parametrize(
+    ("when", "words"), [("after decoding", "were removed meanwhile"), ("before opening", "cannot be read")]
+)
+def test_a_cache_that_vanishes_meanwhile_is_one_sentence(
+    load, make_images, tmp_path, monkeypatch, when, words
+):
     folder, entries = make_images(3), tmp_path / "cache"
     name = "_decode_all" if when == "after decoding" else "_left_out"
     real = getattr(data, name)
@@ -395,7 +399,7 @@ def test_a_cache_that_vanishes_meanwhile_is_one_sentence(load, make_images, tmp_
         load([folder], 16)
     monkeypatch.setattr(data, name, then_it_is_gone)
     error = error_of(load, [folder], 16)
-    assert error.startswith(f"the decoded images in {entries}") and "\n" not in error
+    assert error.startswith(f"the decoded images in {entries}") and words in error and "\n" not in error
 
 
 def test_an_interrupted_decode_leaves_nothing_behind(load, make_images, tmp_path, monkeypatch):

@@ -685,7 +685,7 @@ def test_projector_mode_shows_the_lab_alone_and_large(page):
     before = figure(page, "16x16").locator(".picture").bounding_box()["width"]
     size = "figure => parseFloat(getComputedStyle(figure.querySelector('dd')).fontSize)"
     small = figure(page, "16x16").evaluate(size)
-    others = ":is(#header-view, #face-view, #seed, #psi, #tabs [role=tab], footer):visible"
+    others = ":is(#header-view, #header-view h1, #face-view, #seed, #psi, #tabs [role=tab], footer):visible"
     assert page.locator(others).count() > 5
     projector = page.locator(f"{LAB} .projector")
     projector.click()
