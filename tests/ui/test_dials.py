@@ -452,13 +452,11 @@ def test_where_face_b_is_the_face_itself_the_page_says_why_and_what_helps(
 ):
     page = new_page(f"{address}?{query}")
     page.wait_for_selector("#dials-view .fold[open]")
-    assert part(page, ".how").text_content() == texts.DIALS["same"][why]
+    says = "how => document.querySelector('#dials-view .how').textContent === how"
+    page.wait_for_function(says, arg=texts.DIALS["same"][why])  # once the face of the link is there
     open_walk(page)
     page.locator(f"{box} input[type=number]").fill(value)
-    page.wait_for_function(
-        "before => document.querySelector('#dials-view .how').textContent !== before",
-        arg=texts.DIALS["same"][why],
-    )
+    page.wait_for_function(f"how => !({says})(how)", arg=texts.DIALS["same"][why])
     assert part(page, ".how").text_content() == then
 
 
