@@ -61,6 +61,19 @@ def cache_folder(tmp_path_factory) -> Iterator[None]:
         yield
 
 
+def stop(app: gr.Blocks) -> None:
+    """End a server with all its connections.
+
+    One that comes while uvicorn 0.54 closes stays open and goes on answering: a browser that has it would
+    find the old page on it, not the next one of the same port.
+    """
+    app.close(verbose=False)
+    for connection in list(app.server.server_state.connections):
+        connection.loop.call_soon_threadsafe(connection.shutdown)
+    app.server.thread.join(timeout=60)
+    assert not app.server.thread.is_alive()
+
+
 @contextmanager
 def serving() -> Iterator[Callable[..., str]]:
     """serve(...) of an app, or of what build_app takes -> the address of the page, until the block ends.
@@ -71,8 +84,9 @@ def serving() -> Iterator[Callable[..., str]]:
 
         def serve(*args) -> str:
             app = args[0] if isinstance(args[0], gr.Blocks) else build_app(*args)
-            stack.callback(app.close, verbose=False)
-            return app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+            address = app.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+            stack.callback(stop, app)
+            return address
 
         yield serve
 
