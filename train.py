@@ -166,7 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--measure-features",
         metavar="NETWORK",
-        help=f"as in `python -m sagan.metrics --help` (default {INCEPTION})",
+        help="as in `python -m sagan.metrics --help`; code of your own must be named again on --resume "
+        f"(default {INCEPTION})",
     )
     add(
         "--measure-count",

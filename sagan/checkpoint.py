@@ -157,7 +157,7 @@ def load_config(folder: Path) -> tuple[SaganConfig, Classes]:
         )
     counts = stored.get("class_counts", [])
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not whole or (counts and not (len(counts) == len(names) and sum(counts))):
+    if not whole or (counts and not (len(counts) == len(names) and 0 < sum(counts) <= MOST_IMAGES)):
         raise CheckpointError(
             f"'{path}' must give a number of images for each of its {len(names)} classes, as class_counts."
         )
@@ -319,7 +319,10 @@ def _read_text(path: Path) -> str:
 
 def _check_file(path: Path, max_bytes: float) -> None:
     """Refuse a file that is larger than what is read, before it is. Raises OSError where there is none."""
-    if path.stat().st_size > max_bytes:
+    about = path.stat()
+    if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):  # it may have no end
+        raise CheckpointError(f"'{path}' is a device or a pipe, not a file.")
+    if about.st_size > max_bytes:
         raise _too_large(path, max_bytes)
 
 
@@ -548,6 +551,8 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
     new.mkdir()
     refused: dict[str, str] = {}
     try:
+        if folder.is_dir():
+            _copy_mode(folder, new)
         yield new
         for path in new.iterdir():
             _sync(path)
@@ -593,15 +598,25 @@ def _carry(path: Path, to: Path) -> None:
     if LEFT_OVER.match(path.name):
         return
     if path.is_dir() and not path.is_symlink():
-        to.mkdir(path.stat().st_mode | stat.S_IRWXU)
+        to.mkdir()
+        _copy_mode(path, to)
         for part in path.iterdir():
             _carry(part, to / part.name)
+        _sync(to)
         return
     with suppress(FileNotFoundError):  # an editor's own, perhaps
         try:
             os.link(path, to, follow_symlinks=False)
         except OSError:
             shutil.copy2(path, to, follow_symlinks=False)
+            if not to.is_symlink():
+                _sync(to)
+
+
+def _copy_mode(folder: Path, to: Path) -> None:
+    """Let the same people into the folder `to`, and its owner in any case."""
+    with suppress(OSError):  # a disk without permissions
+        to.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IRWXU)
 
 
 def recover(folder: Path) -> None:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 MAX_UNREADABLE = 0.01  # share of the images
+MAX_FILE_BYTES = 1 << 28  # of one in a zip, which may unpack to a thousand times its size there
 MAX_ASPECT = 100  # of the longer side to the shorter one: resizing a thread of pixels would take gigabytes
 MAX_LABEL_COLUMNS = 13  # 8,192 classes
 WORKERS = min(os.cpu_count() or 1, 32)  # threads that decode images
@@ -427,8 +428,11 @@ def _decode(
 ) -> np.ndarray | _Rejected:
     """One file as uint8 (S, S, 3), or what is wrong with it. Raises DataError where the disk refuses it."""
     try:
-        archive = archives.get(file.source)
-        stream = file.source / file.name if archive is None else io.BytesIO(archive.read(file.name))
+        stream = file.source / file.name
+        if (archive := archives.get(file.source)) is not None:
+            if archive.getinfo(file.name).file_size > MAX_FILE_BYTES:
+                return _Rejected(f"unpacked, it is larger than {MAX_FILE_BYTES / 2**20:.0f} MiB")
+            stream = io.BytesIO(archive.read(file.name))
         with Image.open(stream, formats=sorted(set(FORMATS.values()))) as image:
             if crop is not None and min(image.size) < crop:
                 return _Rejected(f"{image.width} x {image.height}", too_small=True)

@@ -98,8 +98,9 @@ def ship(run: Path, out: Path) -> None:
     """
     source = checkpoint.find(run)
     made = checkpoint.generator_hash(source)
-    for load in (checkpoint.load_generator, checkpoint.load_discriminator):
-        load(source)  # nothing broken is shipped
+    loads = checkpoint.load_generator, checkpoint.load_discriminator
+    for read in (*loads, checkpoint.read_history, checkpoint.read_card):
+        read(source)  # nothing broken is shipped, and nothing that a link leads to
     checkpoint.recover(out)
     of_run = (checkpoint.STATE, checkpoint.RAW_GENERATOR)
     shipped = (out / checkpoint.CONFIG).is_file() and not any((out / name).exists() for name in of_run)

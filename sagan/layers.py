@@ -19,7 +19,7 @@ SMALLEST = 1e-12  # length that a vector is divided by in power iteration
 
 
 class Override(NamedTuple):
-    """What takes the place of an attention layer's own in one call; None: the layer's own.
+    """What takes the place of an attention layer's own in one call (activation patching); None: its own.
 
     gamma   a number, for the learned scalar
     maps    (B, N, N), or (1, N, N) for all of a batch, of any numbers, for the attention; N = H*W

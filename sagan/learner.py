@@ -303,6 +303,7 @@ class Learner:
             network.load_state_dict(under(tensors, name))
         for name, optimizer in self.optimizers.items():
             _load_moments(optimizer, under(tensors, name))
+        self._captured = None  # a recorded step reads the moments and rates that were there before
 
     def take_means(self) -> dict[str, float]:
         """The mean of each loss and score since the last call, over all processes, for which it waits."""

@@ -190,10 +190,16 @@ def _measuring(given: Mapping[str, Any], settings: Settings) -> Measuring | None
         raise TrainingError(
             "Measuring needs both --measure-every KIMG and --measure-reference FOLDER_OR_ZIP."
         )
+    features = settings["measure_features"]
+    if features != INCEPTION and "measure_features" not in given:  # the run may be somebody else's
+        raise TrainingError(
+            f"The run in '{given['out']}' is measured by code, '{features}': if you trust it, give "
+            f"--measure-features {shlex.quote(features)} again; --measure-every 0 ends measuring."
+        )
     return Measuring(
         settings["measure_every"],
         tuple(map(Path, settings["measure_reference"])),
-        settings["measure_features"],
+        features,
         settings.get("measure_count"),
     )
 

@@ -69,7 +69,8 @@ class Trainer(Learner):
         unmeasured is measured when the run goes on, if the figures are those of `sagan.metrics`. Only the
         first process calls it; all must be given the same measure_kimg, without which nothing is measured.
 
-        The rest is `Learner`'s. Raises TrainingError for what does not go together.
+        The rest is `Learner`'s. Raises TrainingError for what does not go together, ValueError where only one
+        of measure and measure_kimg is given.
         """
         if measure and not measure_kimg:
             raise ValueError("measure is called after as many images as measure_kimg says: give both")

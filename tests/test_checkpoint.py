@@ -10,6 +10,7 @@ import pickle
 import resource
 import shutil
 import signal
+import stat
 import sys
 import threading
 import time
@@ -596,7 +597,7 @@ def test_the_numbers_of_images_of_the_classes_come_back_where_they_are_known(tmp
 
 @pytest.mark.parametrize(
     "counts",
-    [[1, 2], [0, 0, 0], [5, 3, -2], [1, 2, 3.5], {"a": 1}, 3, "abc", None, 0, {}],
+    [[1, 2], [0, 0, 0], [5, 3, -2], [1, 2, 3.5], [0, 2**53, 1], {"a": 1}, 3, "abc", None, 0, {}],
     ids=repr,
 )
 def test_numbers_of_images_that_no_classes_can_have_are_refused(tmp_path, counts):
@@ -635,6 +636,26 @@ def refusal_unread(load, folder: Path) -> str:
     finally:
         tracemalloc.stop()
     return sentence
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="this system has no endless file")
+@pytest.mark.parametrize("kind", ["endless", "a pipe"])
+def test_a_device_or_a_pipe_is_refused_unread(folder, kind):
+    for name, load in (
+        ("generator.safetensors", checkpoint.load_generator),
+        ("generator.safetensors", checkpoint.generator_hash),
+        ("discriminator.safetensors", checkpoint.load_discriminator),
+        ("config.json", checkpoint.load_config),
+    ):
+        path = folder / name
+        kept = path.rename(folder / "kept")
+        if kind == "endless":
+            path.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(path)
+        assert refusal_unread(load, folder) == f"'{path}' is a device or a pipe, not a file."
+        path.unlink()
+        kept.rename(path)
 
 
 def test_a_file_larger_than_a_gibibyte_is_refused_unread(folder):
@@ -862,8 +883,11 @@ def test_a_second_rename_that_fails_puts_the_old_checkpoint_back(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["model"] and load_version(tmp_path / "model") == 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are named by Linux alone")
-def test_a_checkpoint_is_synced_whole_then_its_folder_then_the_folder_around(tmp_path, monkeypatch):
+@pytest.fixture
+def synced(monkeypatch) -> list[Path]:
+    """What is synced during the test, in this order."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("files are named by Linux alone")
     synced, fsync = [], os.fsync
 
     def noting(handle: int) -> None:
@@ -871,11 +895,36 @@ def test_a_checkpoint_is_synced_whole_then_its_folder_then_the_folder_around(tmp
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", noting)
+    return synced
+
+
+def test_a_checkpoint_is_synced_whole_then_its_folder_then_the_folder_around(tmp_path, synced):
     save_version(tmp_path / "model", 1)
     *files, folder, around = synced
     assert {path.name for path in files} == {path.name for path in (tmp_path / "model").iterdir()}
     assert {path.parent for path in files} == {folder} and folder.name.startswith(".model.new-")
     assert around == tmp_path
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_carried_over_is_synced_before_it_is_all_there_is(tmp_path, monkeypatch, synced, links):
+    if not links:
+        without_links(monkeypatch)
+    folder = tmp_path / "model"
+    save_version(folder, 1)
+    (folder / "notes/later").mkdir(parents=True)
+    for name in ("mine.txt", "notes/later/list.txt"):
+        (folder / name).write_text(name)
+    (folder / "link").symlink_to("mine.txt")
+    synced.clear()
+    save_version(folder, 2)
+    *earlier, new, around = synced
+    assert new.name.startswith(".model.new-") and around == tmp_path
+    carried = [str(path.relative_to(new)) for path in earlier if path.name not in checkpoint.OF_RUN]
+    # What is linked is on the disk already.
+    copies = set() if links else {"mine.txt", "notes/later/list.txt"}
+    assert {*carried} == {"notes/later", "notes"} | copies
+    assert carried.index("notes/later") < carried.index("notes")
 
 
 def save_version(folder: Path, version: int) -> None:
@@ -1112,8 +1161,11 @@ def test_what_somebody_put_beside_a_checkpoint_stays_when_it_is_replaced(tmp_pat
     (folder / "notes.txt").write_text("Mine")
     (folder / "curated.json").write_text('{"faces": []}')
     (folder / "images").symlink_to("../elsewhere")
+    modes = {"": 0o750, "seeds": 0o700, "seeds/later": 0o2777}
+    for name, mode in modes.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(mode)
     for name in ("seeds", "seeds/later"):
-        (folder / name).mkdir(mode=0o700)
         (folder / name / "list.txt").write_text(name)
     (folder / ".nfs00a1").touch()
     for version in (2, 3):
@@ -1129,7 +1181,7 @@ def test_what_somebody_put_beside_a_checkpoint_stays_when_it_is_replaced(tmp_pat
         assert (folder / "images").readlink() == Path("../elsewhere")
         for name in ("seeds", "seeds/later"):
             assert (folder / name / "list.txt").read_text() == name
-            assert (folder / name).stat().st_mode & 0o777 == 0o700
+        assert {name: stat.S_IMODE((folder / name).stat().st_mode) for name in modes} == modes
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 

@@ -835,6 +835,20 @@ def test_a_decompression_bomb_is_an_unreadable_image(load, make_images, monkeypa
         assert len(load([folder], 8)) == 100
 
 
+def test_of_a_zip_nothing_is_unpacked_that_would_be_too_large(load, make_images, tmp_path, monkeypatch):
+    make_images(100, size=8)
+    with zipfile.ZipFile(zip_folder(tmp_path / "images", tmp_path / "images.zip"), "a") as archive:
+        archive.writestr("bomb.png", bytes((3 << 20) + 1), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(data, "MAX_FILE_BYTES", 3 << 20)
+    unpacked, read = [], zipfile.ZipFile.read
+    monkeypatch.setattr(
+        zipfile.ZipFile, "read", lambda archive, name: unpacked.append(name) or read(archive, name)
+    )
+    with pytest.warns(UserWarning, match=r"bomb\.png \(unpacked, it is larger than 3 MiB\)"):
+        assert len(load([tmp_path / "images.zip"], 8)) == 100
+    assert len(unpacked) == 100 and "bomb.png" not in unpacked
+
+
 def test_a_thread_of_pixels_is_an_unreadable_image(load, make_images):
     """Resized by its shorter side, it would take gigabytes."""
     folder = make_images(200, size=8)

@@ -348,6 +348,17 @@ def test_links_beside_a_shipped_checkpoint_stay_links(run, tmp_path):
     assert (out / "gone").readlink() == Path("../nowhere")
 
 
+@pytest.mark.parametrize("name", ["model_card.md", "history.csv", "config.json"])
+def test_nothing_that_a_link_leads_to_is_shipped(run, tmp_path, name):
+    """Who opens the page would see it."""
+    path = run / "checkpoint" / name
+    path.rename(tmp_path / "secret")
+    path.symlink_to(tmp_path / "secret")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{name}' is a link that leads out of its folder"):
+        ship(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_shipping_writes_through_no_link(run, tmp_path):
     out = tmp_path / "out"
     ship(run, out)

@@ -62,6 +62,27 @@ def test_captured_steps_compute_what_plain_ones_do(tmp_path, name):
         torch.testing.assert_close(captured._sums[figure][0], total, rtol=1e-4, atol=1e-5, msg=figure)
 
 
+def test_captured_steps_go_on_from_a_state_that_is_loaded(tmp_path):
+    data = ImageSet(fresh_rng().integers(0, 256, (22, 32, 32, 3), np.uint8))
+
+    def two_steps_later() -> dict[str, Tensor]:
+        for _ in range(2):
+            run.train_step()
+        return {name: value.clone() for name, value in run.state_dict().items()}
+
+    try:
+        run, _ = trained(tmp_path, data, True, steps=STEPS + 2)
+        state, step = {name: value.clone() for name, value in run.state_dict().items()}, run.step
+        expected = two_steps_later()
+        run.load_state_dict(state)
+        run.step = step
+        found = two_steps_later()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
 @pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
 def test_fused_attention_is_for_large_maps_and_for_losses_without_a_double_backward(tmp_path, loss):
     data = ImageSet(np.zeros((8, 32, 32, 3), np.uint8))

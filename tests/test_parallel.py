@@ -315,7 +315,8 @@ def test_a_run_goes_on_with_another_number_of_processes(measured, tmp_path, monk
     shutil.copytree(folder / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(folder)
-    assert train.main(["--out", str(tmp_path / "run"), "--resume", "--device=cpu", "--steps=4"]) == 0
+    again = ["--out", str(tmp_path / "run"), "--resume", MEASURE[0], "--device=cpu", "--steps=4"]
+    assert train.main(again) == 0
     assert capsys.readouterr().out.count("Step 4, 16 images shown") == 1
     assert steps_of(tmp_path) == [1, 2, 3, 4]
 

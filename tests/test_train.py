@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import train
@@ -1067,14 +1067,35 @@ def test_a_measured_run_goes_on_being_measured_in_the_same_way(capsys, make_imag
     make_images(4), make_images(20, folder="held_out")
     assert start("--steps", 2, *MEASURE, *COLOURS) == 0
     Path("held_out").rename("moved")
-    assert resume("--steps", 4, "--measure-reference", "moved") == 0
+    assert resume("--steps", 4, "--measure-reference", "moved", *COLOURS) == 0
     assert [row["step"] for row in checkpoint.read_history(Path("runs/one")) if "recall" in row] == [2, 4]
     capsys.readouterr()
     for option, value in (("--measure-features", "inception"), ("--measure-count", 11)):
-        assert resume("--steps", 6, option, value) == 2
+        assert resume("--steps", 6, *COLOURS, option, value) == 2
         assert complaint(capsys).startswith(
             f"train.py: {option} is {value} now, but the run in 'runs/one' was"
         )
+
+
+def test_the_code_that_measures_a_run_is_run_again_only_where_it_is_named_again(
+    capsys, make_images, monkeypatch
+):
+    """The run may be another person's, and so may its features."""
+    make_images(4), make_images(20, folder="held_out")
+    made = []
+    monkeypatch.setattr(Colours, "__init__", lambda colours: made.append(nn.Module.__init__(colours)))
+    assert start("--steps", 2, *MEASURE, *COLOURS) == 0
+    assert len(made) == 1
+    capsys.readouterr()
+    for options in ((), MEASURE):
+        assert resume("--steps", 4, *options) == 2
+        assert complaint(capsys) == (
+            "train.py: The run in 'runs/one' is measured by code, 'test_train:Colours': if you trust it, "
+            "give --measure-features test_train:Colours again; --measure-every 0 ends measuring."
+        )
+    assert len(made) == 1
+    assert resume("--steps", 4, *COLOURS) == 0
+    assert len(made) == 2
 
 
 def test_a_run_is_not_measured_against_other_images_than_before(capsys, make_images):
@@ -1083,7 +1104,7 @@ def test_a_run_is_not_measured_against_other_images_than_before(capsys, make_ima
         Image.new("RGB", (32, 32), "white" if int(path.stem) % 2 else "black").save(path)
     assert start("--steps", 2, *MEASURE, *COLOURS) == 0
     capsys.readouterr()
-    assert resume("--steps", 4, "--measure-reference", "other") == 2
+    assert resume("--steps", 4, "--measure-reference", "other", *COLOURS) == 2
     expected = "train.py: --measure-reference holds other images than this run was measured against: "
     assert complaint(capsys).startswith(expected)
 
@@ -1094,7 +1115,7 @@ def test_a_run_whose_reference_is_gone_goes_on_unmeasured(capsys, make_images):
     best = Path("runs/one/best/generator.safetensors").read_bytes()
     Path("held_out").rename("away")
     capsys.readouterr()
-    assert resume("--steps", 4) == 2
+    assert resume("--steps", 4, *COLOURS) == 2
     assert complaint(capsys).startswith("train.py: data source held_out does not exist")
     assert resume("--steps", 4, "--measure-every", 0) == 0
     assert resume("--steps", 6) == 0
@@ -1107,7 +1128,7 @@ def test_a_run_whose_reference_is_gone_goes_on_unmeasured(capsys, make_images):
     assert resume("--steps", 8, *MEASURE, "--measure-features", "inception") == 2
     assert "--measure-features is inception now, but the run in 'runs/one' was" in complaint(capsys)
     Path("away").rename("held_out")
-    assert resume("--steps", 8, *MEASURE) == 0
+    assert resume("--steps", 8, *MEASURE, *COLOURS) == 0
     assert "recall" in checkpoint.read_history(Path("runs/one"))[-1]
 
 

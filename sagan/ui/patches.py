@@ -5,7 +5,8 @@ reasons why requirements.txt keeps to one major version.
 """
 
 import asyncio
-from collections.abc import Iterator, Set
+import math
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from gradio.utils import LRUCache
 from sagan.ui import texts
 from sagan.ui.downloads import remove_emptied
 
-# Of Gradio's queue: events that may wait in one turn, messages that a session may leave unread (three or more
-# of an event, the last with its answer), and characters of its name (browsers send 11, gradio_client 36).
+# Of Gradio's queue: events that may wait in one turn, sessions with something unread (four times the events
+# that may wait in all), messages that one has left unread when it asks again (three or more of an event, the
+# last with its answer of up to 1 MB), and characters of its name (browsers send 11, gradio_client 36).
 MOST_IN_TURN = 32
-MOST_UNREAD = 100
+MOST_SESSIONS = 256
+MOST_UNREAD = 30
 LONGEST_SESSION = 64
 LOOK_EVERY = 0.01  # s between looks for work; with Gradio's 0.001 an idle server takes 6 % of a core
 
@@ -40,23 +43,31 @@ def take_no_files(app: gr.Blocks) -> None:
         block.async_move_resource_to_block_cache = refuse
 
 
-class _Unread(LRUCache):
-    """What sessions have not read yet. Messages to one that is forgotten meanwhile go nowhere."""
+class _OfSessions(LRUCache):
+    """What is kept of each session. What comes for one that is forgotten meanwhile goes nowhere."""
 
-    def __missing__(self, session: str) -> asyncio.Queue:
+    def __init__(self, most: int, make: Callable[[], Any]) -> None:
+        super().__init__(most)
+        self._make = make
+
+    def __missing__(self, session: str) -> Any:
         """Gradio's queue would stop for everybody at a KeyError."""
-        return asyncio.Queue()
+        return self._make()
 
 
 def share_queue(app: gr.Blocks) -> None:
     """Leave room in the queue for other turns when one is full, and keep few answers that nobody reads.
 
     Gradio bounds only how many events wait in all, and the sessions of which it keeps all that is unread: of
-    these it forgets the one that came first, also while it waits for an answer.
+    these it forgets the one that came first, also while it waits for an answer. It keeps the names of all
+    sessions that there ever were, and after each event computes statistics of the last 10,000, which this
+    page shows nobody.
     """
     queue, push = app._queue, app._queue.push
     queue.sleep_when_free = LOOK_EVERY
-    sessions = queue.pending_messages_per_session = _Unread(queue.pending_messages_per_session.max_size)
+    queue.ANAYLTICS_CACHE_FREQUENCY = math.inf  # so Gradio spells it
+    sessions = queue.pending_messages_per_session = _OfSessions(MOST_SESSIONS, asyncio.Queue)
+    events = queue.pending_event_ids_session = _OfSessions(10 * MOST_SESSIONS, set)
 
     async def push_if_room(body: Any, **rest: Any) -> tuple:
         session, function = body.session_hash or "", app.fns.get(body.fn_index)
@@ -65,8 +76,10 @@ def share_queue(app: gr.Blocks) -> None:
         turn = function and queue.event_queue_per_concurrency_id.get(function.concurrency_id)
         if turn and len(turn.queue) >= MOST_IN_TURN:
             return False, texts.TOO_BUSY, "queue_full"
+        for of_session in (sessions, events):
+            if session in of_session:
+                of_session.move_to_end(session)
         if (unread := sessions.get(session)) is not None:
-            sessions.move_to_end(session)
             while unread.qsize() > MOST_UNREAD:
                 unread.get_nowait()
         return await push(body=body, **rest)

@@ -175,17 +175,28 @@ def test_a_session_that_reads_no_answers_keeps_the_newest(sampler, monkeypatch):
 
 def test_a_session_that_is_forgotten_while_it_waits_stops_nobody(sampler):
     waiting = Waiting(sampler)
-    sessions = waiting.queue.pending_messages_per_session
-    assert sessions.max_size >= 1000
-    sessions.max_size = 3
+    sessions, events = waiting.queue.pending_messages_per_session, waiting.queue.pending_event_ids_session
+    assert events.max_size >= sessions.max_size >= 4 * waiting.queue.max_size
+    events.max_size = sessions.max_size = 3
     for name in ("a", "b", "c", "a", "d"):  # b is the one that asked longest ago
         assert waiting.push("faces", name)[0]
-    assert list(sessions) == ["c", "a", "d"]
+    assert list(sessions) == list(events) == ["c", "a", "d"]
     (turn,) = (turn for turn in waiting.queue.event_queue_per_concurrency_id.values() if turn.queue)
     assert [event.session_hash for event in turn.queue] == ["a", "b", "c", "a", "d"]
     for event in turn.queue:  # as Gradio tells all that wait how long it will take
         waiting.queue.send_message(event, EstimationMessage(queue_size=5))
     assert "b" not in sessions and len(waiting.unread("d")) == 2
+    assert events["b"] == set() and "b" not in events  # as Gradio asks before it ends a stream
+
+
+def test_no_statistics_are_made_of_events(sampler):
+    waiting, gradios = Waiting(sampler).queue, gr.Blocks()._queue
+    made = {"function": "faces", "status": "success", "process_time": 0.1}
+    for queue in (waiting, gradios):
+        queue.events_recorded += 1
+        queue.compute_analytics_summary([made])
+    assert waiting.cached_event_analytics_summary["functions"] == {}
+    assert "faces" in gradios.cached_event_analytics_summary["functions"]
 
 
 def test_a_long_name_of_a_session_is_refused_in_a_sentence(address):
