@@ -562,7 +562,6 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
         if folder.exists():
             folder.rename(previous)
         new.rename(folder)
-        _sync(folder.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         recover(folder)
@@ -572,6 +571,7 @@ def replacing_folder(folder: Path, own: Collection[str] = (), keeps_card: bool =
             (previous / name).rename(folder / kept)
         except OSError as error:
             warnings.warn(f"'{folder / name}' could not be kept: {error.strerror}.", stacklevel=3)
+    _sync(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 

@@ -1221,6 +1221,28 @@ def test_what_may_be_neither_linked_nor_copied_is_moved(tmp_path, monkeypatch, e
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_disk_that_fails_once_the_new_checkpoint_stands_loses_nothing_beside_it(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint"
+    save_version(folder, 1)
+    os.mkfifo(folder / "pipe")
+    without_links(monkeypatch)
+    sync = checkpoint._sync
+
+    def refuse(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "_sync", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            save_version(folder, 2)
+    for version in (2, 3):
+        assert load_version(folder) == version and (folder / "pipe").is_fifo()
+        save_version(folder, version + 1)
+
+
 def test_what_cannot_even_be_moved_is_told(tmp_path, monkeypatch):
     folder = tmp_path / "checkpoint"
     save_version(folder, 1)

@@ -20,9 +20,29 @@ def test_a_device_that_is_not_there_is_refused(name):
     assert str(error.value) == f"There is no device '{name}' here: use cpu, cuda, or cuda:0 and so on."
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device.pick_device("auto") == torch.device("cuda" if there else "cpu")
+
+
 def test_a_cpu_is_described_by_the_threads_that_torch_has_on_it(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert device.describe_device(torch.device("cpu")) == f"7 CPU threads ({sys.platform})"
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+    ],
+    ids=repr,
+)
+def test_a_lack_of_memory_is_told_from_other_errors_on_every_device(error, lacking):
+    assert device.is_lack_of_memory(error) is lacking
 
 
 def test_a_gpu_that_shall_be_deterministic_is_told_so_before_its_first_product(monkeypatch):
@@ -138,4 +158,13 @@ def test_both_thresholds_of_malloc_are_raised_as_far_as_it_takes_them(monkeypatc
 
 def test_without_glibc_memory_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert device.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError])  # the latter on Windows
+def test_where_the_program_itself_is_no_library_memory_is_left_as_it_is(monkeypatch, error):
+    def refuse(name: None) -> None:
+        raise error("expected str, bytes or os.PathLike object, not NoneType")
+
+    monkeypatch.setattr(device.ctypes, "CDLL", refuse)
     assert device.keep_freed_memory() is False

@@ -424,3 +424,15 @@ def test_each_process_has_a_gpu_of_its_own_and_patience(monkeypatch, rank):
         _ = 1 / 0
     assert left == [True]
     assert groups == [("nccl", PATIENCE), ("gloo", PATIENCE)] and PATIENCE.total_seconds() > 3600
+
+
+def test_processes_that_may_choose_train_on_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    for name in ("LOCAL_RANK", "RANK", "MASTER_PORT"):  # port 0: any that is free
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with processes("auto") as (team, device):
+        assert (team.rank, team.count, device) == (0, 1, "auto")
+        assert torch.distributed.get_backend() == "gloo"

@@ -218,6 +218,20 @@ def test_they_are_shipped_with_their_generator_and_small(tmp_path):
     assert (tmp_path / "of_64_pixels.safetensors").stat().st_size < 20_000
 
 
+def test_spectra_of_the_widest_networks_are_read(tmp_path):
+    config = SaganConfig(image_size=128, g_width=512, d_width=512, num_classes=3)
+    with torch.device("meta"):  # only the shapes of their weights are wanted
+        layers = spectra.layers(Generator(config, spectral=False), Discriminator(config, spectral=False))
+    values = {name: torch.rand(min(spectra.matrix(layer).shape)) for name, layer in layers.items()}
+    (tmp_path / "generator.safetensors").touch()
+    about = {"generator_sha256": checkpoint.generator_hash(tmp_path)}
+    save_file(values, tmp_path / "spectra.safetensors", about)
+    read = spectra.before_normalisation(tmp_path, config)
+    assert read.keys() == values.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(read[name], value)
+
+
 # The power iteration
 
 

@@ -772,7 +772,14 @@ def test_a_recipe_with_text_for_a_number_is_one_line(capsys, stopped, name, valu
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("crop", "20"), ("data", 3), ("data", [3]), ("label_columns", ["Male"]), ("command", 3), ("labels", 3)],
+    [
+        ("crop", "20"),
+        ("data", 3),
+        ("data", ["x", 3]),
+        ("label_columns", ["Male"]),
+        ("command", 3),
+        ("labels", 3),
+    ],
 )
 def test_a_damaged_note_of_how_the_run_was_set_up_is_one_line(capsys, stopped, name, value):
     stopped["about"][name] = value

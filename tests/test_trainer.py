@@ -38,11 +38,13 @@ from sagan.learner import (
     GENERATOR_NOISE,
     MOVES,
     PENALTY,
+    Inherited,
     TrainingError,
 )
 from sagan.networks import Generator, SaganConfig
 from sagan.parallel import Processes
 from sagan.recipe import PRESETS, Recipe
+from sagan.resuming import where_it_stood
 from sagan.sampler import Sampler
 from sagan.trainer import Trainer
 
@@ -915,6 +917,25 @@ def test_the_card_says_what_was_trained_on_and_how(tmp_path):
     assert "- Command: `python train.py --data a.zip`\n" in card
 
 
+def test_a_run_says_before_it_begins_what_it_trains_and_where_it_goes_on(tmp_path):
+    data = random_images()
+    run = make(tmp_path, data, dataclasses.replace(CONFIG, g_width=40, d_width=24))
+    networks = run.generator, run.discriminator
+    g, d = (f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}" for network in networks)
+    lines = ["22 images of 32 px, 0 classes", f"{g} M weights in G, {d} M in D; float32 on cpu"]
+    assert g > d > "0.0" and summary(run).splitlines() == lines
+    run.step = 3
+    assert summary(run).splitlines() == [*lines, "Going on from step 3."]
+
+
+def test_of_several_processes_the_number_is_said_before_they_begin_and_on_the_card(tmp_path):
+    run = make(tmp_path)
+    assert "processes" not in summary(run) + model_card(run, {})
+    run.processes = Processes(0, 3)
+    assert "float32 on cpu in 3 processes" in summary(run)
+    assert "hours on 3 processes, each on " in model_card(run, {})
+
+
 def test_the_card_says_how_many_updates_of_the_discriminator_a_step_has_where_it_has_several(tmp_path):
     run = make(tmp_path, d_steps=3)
     run.train_step()
@@ -1332,6 +1353,27 @@ def test_a_run_starts_from_a_shipped_checkpoint_where_its_film_ends_if_its_histo
     assert (run.step, run.images) == (5, 20)
     run.train()
     assert Sampler.load(tmp_path / "second").film.steps == [0, 16, 17]
+
+
+def test_a_shipped_checkpoint_stands_where_its_history_or_its_film_went_furthest(tmp_path):
+    rows = [{"step": 5, "images": 20, "seconds": 1.5}, {"step": 9, "images": 36, "seconds": 2.5}]
+    film = [{"step": np.array(step), "images": np.array(4 * step)} for step in (0, 16)]
+    for history, moments, stood in (
+        (rows, [], (9, 36, 2.5)),
+        (rows, film[:1], (9, 36, 2.5)),
+        (rows, film, (16, 64, 2.5)),
+        ([], film, (16, 64, 0.0)),
+        ([], [], (0, 0, 0.0)),
+    ):
+        assert where_it_stood(tmp_path, "shipped", history, moments) == Inherited(*stood, "shipped")
+
+
+def test_a_run_that_began_with_another_has_been_shown_the_images_of_both(tmp_path):
+    before = {"step": 4, "images": 100, "seconds": 1.0, "source": "first"}
+    state = SOUND | {"step": 10, "seconds": 3.5, "before": before}
+    state["recipe"] = {"batch_size": 4, "d_steps": 2}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert where_it_stood(tmp_path, "second", [], []) == Inherited(10, 148, 3.5, "second")
 
 
 def test_a_run_starts_from_all_images_that_several_d_steps_saw(tmp_path):
@@ -2063,6 +2105,12 @@ def test_a_new_run_sets_aside_what_it_would_write_over(tmp_path):
         shutil.rmtree(tmp_path / "checkpoint")
 
 
+def test_a_new_run_draws_into_an_empty_folder_of_pictures(tmp_path):
+    (tmp_path / "samples").mkdir()
+    assert make(tmp_path, steps=1).train()
+    assert any((tmp_path / "samples").iterdir()) and not list(tmp_path.glob("*.previous*"))
+
+
 def test_a_run_that_goes_on_sets_nothing_aside(tmp_path):
     run = make(tmp_path, steps=3)
     after_each_step(run, lambda: signal.raise_signal(signal.SIGINT))
@@ -2158,6 +2206,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(settings, sentence):
 def test_presets_differ_in_decay_and_flips():
     sagan, tutorial = (Recipe(**PRESETS[name]) for name in ("sagan", "tutorial"))
     assert sagan == Recipe()
+    assert (sagan.lr_decay, sagan.flips, sagan.lambda_gp) == (0.6, True, 10)
     assert (tutorial.lr_decay, tutorial.flips) == (0, False)
     for recipe in (sagan, tutorial):
         assert (recipe.batch_size, recipe.steps, recipe.d_steps, recipe.loss) == (64, 50_000, 1, "hinge")

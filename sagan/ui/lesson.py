@@ -183,7 +183,6 @@ def lesson_tab(controls: Controls, tabs: gr.Tabs, card: gr.HTML) -> None:
             "lesson",
             texts=texts.LESSON,
             steps=[{"title": texts.LESSON["steps"][step.name]["title"]} for step in chosen],
-            file=texts.WORKSHEET["file"],
         )
 
     async def go(event: gr.EventData, asked: float, seed_b: int, label: int | None) -> tuple:

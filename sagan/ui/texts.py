@@ -458,7 +458,6 @@ LESSON = {
     "what": "A tour through this page and the model behind it. Each step takes two or three minutes: "
     "something to read, and something to try. Leave whenever you like: your face and settings come back.",
     "start": "Start the tour",
-    "open": "Step {number}: {title}",
     "worksheet": "For a class",
     "worksheet_what": "A worksheet with exercises on one page, and the answers on a second one. Its "
     "figures come from the model on this page.",
@@ -566,7 +565,6 @@ LESSON = {
     },
 }
 WORKSHEET = {
-    "file": "sagan-worksheet.html",
     "title": "Self-attention in a GAN",
     "subtitle": "Exercises with SAGAN Explorer. Set the seed to {seed} and truncation to 1{of_class}; “the "
     "point” is the pixel in column {x}, row {y}, counted from 0. This link opens both:",

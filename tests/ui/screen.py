@@ -28,7 +28,8 @@ SPACE = """<!doctype html><meta name="viewport" content="width=device-width">
     const offset = () => scrollY + frame.getBoundingClientRect().top;
     let late = 0; // ms by which a busy window tells where it is
     function tell() {
-        const info = { scrollTop: scrollY, clientHeight: innerHeight, offsetTop: offset() };
+        const size = { clientWidth: innerWidth, clientHeight: innerHeight };
+        const info = { scrollTop: scrollY, offsetTop: offset(), ...size };
         setTimeout(say, late, `pageInfo:${JSON.stringify(info)}`);
     }
     const answers = {

@@ -202,8 +202,10 @@ def test_the_sentence_of_a_curated_face_goes_with_what_it_describes(page, sample
 def test_a_curated_face_is_shown_in_the_view_that_its_sentence_speaks_of(page, sampler):
     for name, value in (("network", "discriminator"), ("direction", "backward")):
         page.locator(f'#attention-view input[name="lab-{name}"][value="{value}"]').check(force=True)
+    page.evaluate("sagan.lab.set({ layer: 'combined' })")
     say_something(page, sampler)
-    assert page.evaluate("[sagan.lab.state.network, sagan.lab.state.direction]") == ["generator", "forward"]
+    state = page.evaluate("sagan.lab.state")
+    assert [state[name] for name in ("network", "direction", "layer")] == ["generator", "forward", None]
     assert page.locator('#attention-view input[value="generator"]').is_checked()
 
 

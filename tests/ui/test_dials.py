@@ -147,6 +147,7 @@ def test_pictures_show_attention_off_as_dialled_and_the_difference(dialled, samp
         turn(dialled, layer, value)
         said = part(dialled, f'[data-dial="{layer}"] output').text_content()
         assert said == f"{gamma_text(value * sampler.gammas[layer])} = {value:.2f} × learned"
+        assert part(dialled, f'[data-dial="{layer}"] input').get_attribute("aria-valuetext") == said
     face = face_with(sampler, seed, times)
     assert_shows(dialled, "dialled", face)
     change = face.astype(int) - off

@@ -152,6 +152,20 @@ def test_the_projector_scrolls_on_the_whole_screen(space):
     page.wait_for_function("sagan.hidden.above + sagan.hidden.below > 0")
 
 
+def test_the_card_may_be_as_high_as_before_where_bars_of_the_browser_come(new_page, address):
+    window, page = in_space(new_page, address, 390, 844)
+    page.evaluate("sagan.emit('tour', 0)")
+    page.wait_for_selector("#tour-view .card[data-step]")
+    highest = "getComputedStyle(document.querySelector('#tour-view .card')).maxHeight"
+    before = page.evaluate(highest)
+    window.set_viewport_size({"width": 390, "height": 780})
+    page.wait_for_function("innerHeight - sagan.hidden.above - sagan.hidden.below === 780")  # it was told
+    assert page.evaluate(highest) == before
+    window.set_viewport_size({"width": 844, "height": 390})  # it is turned
+    page.wait_for_function("innerHeight - sagan.hidden.above - sagan.hidden.below === 390")
+    assert page.evaluate("document.documentElement.style.getPropertyValue('--window')") == "390px"
+
+
 def test_a_message_of_gradio_does_not_end_it(space):
     window, page = space
     begin_tour(window, page)

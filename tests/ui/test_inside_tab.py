@@ -250,13 +250,18 @@ def assert_drawn(page, output: np.ndarray) -> None:
     maps = drawn(page)
     assert len(maps) == min(16, len(output))
     captions = part(page, ".cells figure:not([hidden]) figcaption").all_text_contents()
-    for picture, channel, caption in zip(maps, output, captions, strict=False):
+    named = part(page, ".cells figure:not([hidden]) canvas").evaluate_all(
+        "all => all.map((c) => c.ariaLabel)"
+    )
+    for i, (picture, channel, caption) in enumerate(zip(maps, output, captions, strict=False)):
         low, high = channel.min(), channel.max()
         level = np.round(255 * (channel - low) / ((high - low) or 1)).astype(int)
         near = [np.abs(picture - table[np.clip(level + d, 0, 255)]).max(-1) for d in (-1, 0, 1)]
         assert (np.min(near, 0) == 0).all()
         said = [float(word.replace("−", "-")) for word in caption.replace("all ", "").split(" to ")]
         assert said == pytest.approx([low, high][: len(said)], rel=0.01, abs=6e-4)
+        ends = caption.replace("all ", "").split(" to ")
+        assert named[i] == texts.INSIDE["map"].format(number=i + 1, low=ends[0], high=ends[-1])
 
 
 def test_all_blocks_are_buttons_with_their_shape_and_attention_is_marked(tab, trained):
@@ -368,6 +373,37 @@ def test_only_attention_blocks_open_in_attention(tab):
     button.click()
     tab.wait_for_selector('[role=tab][data-tab-id="attention"][aria-selected="true"]', timeout=WAIT)
     tab.locator("#attention-view .picture").first.wait_for()
+    focused = tab.locator("#attention-view .in-focus").get_attribute("data-layer")
+    assert focused == "16x16"  # and not the finest, as at first
+
+
+@pytest.mark.one_page
+def test_a_layer_of_the_discriminator_opens_in_its_network(tab):
+    choose(tab, "discriminator/attention 4x4")
+    part(tab, ".open").click()
+    focused = tab.locator("#attention-view .in-focus")
+    focused.wait_for()
+    assert focused.get_attribute("data-layer") == "discriminator 4x4"
+    tab.wait_for_function("document.activeElement.matches('#attention-view .in-focus .picture')")
+
+
+@pytest.mark.one_page
+def test_where_pictures_come_out_and_go_in_stands_the_current_face(tab):
+    before = tab.evaluate("sagan.face.seed_a")
+    tab.locator("#dice").click()
+    tab.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+    tab.evaluate(
+        """() => {
+            const canvas = Object.assign(document.createElement('canvas'), { width: 96, height: 96 });
+            sagan.draw(canvas, sagan.face.picture);
+            document.body.append(canvas);
+        }"""
+    )
+    face, thumbs = tab.locator("body > canvas"), part(tab, ".thumb").all()
+    assert len(thumbs) == 2
+    for thumb in thumbs:
+        np.testing.assert_array_equal(painted(thumb), painted(face))
+    face.evaluate("canvas => canvas.remove()")
 
 
 def test_without_an_attention_tab_there_is_nothing_to_open(new_page, serve):
@@ -500,6 +536,68 @@ def test_step_by_step_the_line_that_acts_lights_up_and_the_numbers_are_those_of_
     heights = np.array([pair.split()[1] for pair in d.removeprefix("M").split("L")], float)
     expected = 100 - 100 * np.array([sigma for sigma, _ in rounds]) / (1.1 * before[0])
     np.testing.assert_allclose(heights, expected, atol=0.1)
+
+
+@pytest.mark.one_page
+def test_a_step_is_spoken_of_and_after_the_last_one_it_begins_again(tab, trained):
+    spectrum_of(tab, "generator/to_image", trained)
+    spoken = norm(tab, ".spoken")
+    norm(tab, "input").fill("91")
+    norm(tab, ".step").click()
+    assert spoken.text_content().strip() == "After 30 rounds, line 5"
+    norm(tab, ".step").click()
+    assert moment(tab)["moment"] == 0
+    for line in (1, 2):
+        norm(tab, ".step").click()
+        now = norm(tab, ".algebra .now").nth(line - 1).text_content()
+        assert spoken.text_content() == f"Round 1 of 30, line {line} {now}"
+    before = spoken.text_content()
+    norm(tab, "input").fill("40")  # a slider says itself where it is
+    assert spoken.text_content() == before
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize("what", ["slider", "step", "layer"])
+def test_the_power_iteration_stops_playing_where_something_else_is_chosen(tab, trained, what):
+    spectrum_of(tab, "generator/to_image", trained)
+    norm(tab, "input").fill("0")
+    norm(tab, ".play").click()
+    tab.wait_for_selector('#spectrum-view [data-moment="1"]', timeout=WAIT)
+    if what == "slider":
+        norm(tab, "input").fill("50")
+    elif what == "step":
+        norm(tab, ".step").click()
+    else:
+        norm(tab, "select").select_option("0")
+    assert norm(tab, ".play").text_content() == texts.SPECTRUM["play"]
+
+
+@pytest.mark.one_page
+def test_arrow_dot_and_ticks_stand_where_the_numbers_say(tab, trained):
+    layer = "generator/blocks.1.conv"
+    spectrum_of(tab, layer, trained)
+    norm(tab, "input").fill("7")
+    at = moment(tab)
+    turned = norm(tab, "g.u").get_attribute("transform")
+    assert float(turned.removeprefix("rotate(-").split()[0]) == pytest.approx(at["angle"])
+    said = norm(tab, ".dial svg").get_attribute("aria-label"), norm(tab, ".dial .reading").text_content()
+    assert said[1].removesuffix("°") in said[0]
+    corners_drawn = norm(tab, ".estimate path").get_attribute("d").removeprefix("M").split("L")
+    dot = norm(tab, ".estimate .dot").evaluate("({ style }) => [style.left, style.top]")
+    last = [float(share) for share in corners_drawn[-1].split()]
+    assert [float(share.removesuffix("%")) for share in dot] == pytest.approx(last, abs=0.01)
+    assert at["sigma"] > 0 and norm(tab, ".estimate .plot").get_attribute("aria-label")
+    after, (before, _) = corners(tab, "after"), singular_values(trained, layer)
+    assert norm(tab, ".values .plot").get_attribute("aria-label").endswith(norm(tab, ".said").text_content())
+    slope, start = np.polyfit(np.log(before[:5]), corners(tab, "before")[:5, 1], 1)
+    ticks = """all => all.map(({ textContent, style: { top, left } }) =>
+        [textContent, parseFloat(top || left)])"""
+    heights = norm(tab, ".heights span").evaluate_all(ticks)
+    assert len(heights) > 1
+    for text, place in heights:
+        assert place == pytest.approx(start + slope * math.log(float(text)), abs=0.2)
+    ranks = norm(tab, ".values .ticks span").evaluate_all(ticks)
+    assert [place for _, place in ranks] == pytest.approx([after[int(r) - 1, 0] for r, _ in ranks], abs=0.01)
 
 
 def test_a_new_random_vector_starts_elsewhere_and_comes_to_the_same(tab, trained):

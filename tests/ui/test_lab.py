@@ -62,6 +62,10 @@ def says(page, layer: str, measure: str) -> str:
     return page.locator(f'#attention-view figure[data-layer="{layer}"] .{measure}').text_content()
 
 
+def caption(page) -> str:
+    return page.locator("#attention-view .caption").text_content()
+
+
 def pinned(page) -> list[tuple[int, int]]:
     return [tuple(pin) for pin in page.evaluate("sagan.lab.state.pins.map(({x, y}) => [x, y])")]
 
@@ -227,6 +231,7 @@ def test_the_legend_names_the_markers_of_each_direction(page):
     assert "query" in words.text_content() and "five strongest keys" in words.text_content()
     switch(page, "direction", "backward")
     assert "five strongest queries" in words.text_content()
+    assert caption(page) == texts.ATTENTION["hover_backward"]
     assert says(page, "16x16", "best-name") == texts.ATTENTION["best_backward"]
     assert page.locator("#attention-view .received:visible").count() == 3
 
@@ -239,6 +244,7 @@ def test_a_click_pins_the_point_and_leaving_the_picture_returns_to_it(page):
     x, y = anywhere()
     click(page, "16x16", x, y)
     assert pinned(page) == [(int(64 * x), int(64 * y))]
+    assert caption(page) == texts.ATTENTION["pinned"].format(count=1, most=5)
     kept = drawn(page, "32x32")
     point_at(page, "16x16", (x + 0.5) % 1, y)  # the pointer still explores
     assert drawn_query(page, "32x32") == position("32x32", (x + 0.5) % 1, y)
@@ -277,8 +283,7 @@ def test_up_to_five_pins_keep_their_maps_also_for_another_face(page, sampler):
         click(page, draw.choice(LAYERS), x, y)
     click(page, "16x16", 0.01, 0.01)
     assert len(pinned(page)) == 5
-    said = page.locator("#attention-view .caption").text_content()
-    assert said == "No more than 5 points can be pinned. Remove one first."
+    assert caption(page) == "No more than 5 points can be pinned. Remove one first."
     colours = page.locator("#attention-view .card").evaluate_all(
         "all => all.map((c) => getComputedStyle(c).borderTopColor)"
     )
@@ -307,6 +312,7 @@ def test_one_pin_or_all_are_removed_and_a_colour_is_free_again(page):
     places = five_places()
     for x, y in places[:4]:
         click(page, "32x32", x, y)
+    assert page.locator("#attention-view .hint").text_content() == ""
     colours = "sagan.lab.state.pins.map(({colour}) => colour)"
     page.get_by_role("button", name="Remove pin 2").click()
     assert page.evaluate(colours) == [0, 2, 3]
@@ -318,7 +324,45 @@ def test_one_pin_or_all_are_removed_and_a_colour_is_free_again(page):
     page.get_by_role("button", name="Clear all").click()
     two_frames(page)
     assert pinned(page) == [] and page.locator("#attention-view .card").count() == 0
+    assert page.get_by_role("button", name="Clear all").is_disabled()
+    assert page.locator("#attention-view .hint").text_content() == texts.LAB["pins_hint"]
     assert page.locator("#attention-view .picture .pin").count() == 0
+
+
+def chosen(page) -> list[str]:
+    """The numbers of pins that are marked as chosen on the pictures, on each of which they are."""
+    return page.locator("#attention-view figure:not([hidden]) .pin.chosen").all_text_contents()
+
+
+@pytest.mark.one_page
+def test_where_a_pin_is_removed_the_pointer_looks_and_leaves_for_the_newest_that_is_left(page):
+    (first_x, first_y), (x, y), other = five_places()[:3]
+    click(page, "32x32", first_x, first_y)
+    click(page, "32x32", x, y)
+    click(page, "32x32", x, y)  # on its dot
+    assert drawn_query(page, "16x16") == position("16x16", x, y)
+    leave(page)
+    assert drawn_query(page, "16x16") == position("16x16", first_x, first_y)
+    page.get_by_role("button", name="Clear all").click()
+    point_at(page, "32x32", *other)
+    leave(page)
+    assert drawn_query(page, "16x16") == position("16x16", *other)  # and not for what is there no more
+
+
+@pytest.mark.one_page
+def test_delete_removes_the_pin_under_the_pointer_or_else_the_chosen_one(page):
+    places = five_places()[:4]
+    for place in places[:3]:
+        click(page, "32x32", *place)
+    first, _, third = pinned(page)
+    page.get_by_role("button", name="Pin 1,").click()
+    picture(page, "32x32").focus()
+    point_at(page, "32x32", *places[1])
+    press(page, "Delete")
+    assert pinned(page) == [first, third] and chosen(page) == ["1"] * 3
+    point_at(page, "32x32", *places[3])
+    press(page, "Delete")
+    assert pinned(page) == [third]
 
 
 @pytest.mark.one_page
@@ -329,9 +373,12 @@ def test_a_card_shows_its_pin_in_the_large_pictures(page):
     click(page, "32x32", *second)
     leave(page)
     assert (drawn(page, "16x16") != wanted).any()
+    assert chosen(page) == ["2"] * 3
     page.get_by_role("button", name="Pin 1,").click()
     two_frames(page)
     np.testing.assert_array_equal(drawn(page, "16x16"), wanted)
+    pressed = page.locator("#attention-view .card .maps").evaluate_all("all => all.map((b) => b.ariaPressed)")
+    assert chosen(page) == ["1"] * 3 and pressed == ["true", "false"]
 
 
 # Without a mouse
@@ -384,6 +431,50 @@ def test_the_lab_works_with_the_keyboard_alone(page, sampler):
     press(page, "Delete")
     assert pinned(page) == []
     assert page.evaluate("document.activeElement.matches('.picture')")
+
+
+@pytest.mark.one_page
+def test_the_focus_goes_on_from_a_pin_that_is_removed(page):
+    for place in five_places()[:3]:
+        click(page, "32x32", *place)
+    focused = """[...document.querySelectorAll('#attention-view .card')]
+        .findIndex((card) => card.querySelector('.maps') === document.activeElement)"""
+    page.locator("#attention-view .card .maps").nth(1).focus()
+    press(page, "Backspace")
+    assert len(pinned(page)) == 2 and page.evaluate(focused) == 1  # to the one that was the third
+    press(page, "Delete")
+    assert len(pinned(page)) == 1 and page.evaluate(focused) == 0
+    page.get_by_role("button", name="Clear all").press("Enter")
+    assert page.evaluate("document.activeElement.matches('.picture')")
+
+
+@pytest.mark.one_page
+def test_arrow_keys_stop_at_the_edges_and_come_back_at_once(page):
+    for edge, next_to_it, outwards, back in (
+        (0.01, 0.1, ("ArrowLeft", "ArrowUp"), ("ArrowRight", "ArrowDown")),
+        (0.99, 0.9, ("ArrowRight", "ArrowDown"), ("ArrowLeft", "ArrowUp")),
+    ):
+        point_at(page, "16x16", edge, edge)
+        picture(page, "16x16").focus()
+        press(page, *outwards * 3)
+        assert drawn_query(page, "16x16") == position("16x16", edge, edge)
+        press(page, *back)
+        assert drawn_query(page, "16x16") == position("16x16", next_to_it, next_to_it)
+
+
+@pytest.mark.one_page
+def test_keys_that_move_or_pin_the_point_scroll_nothing(page):
+    taken = """(picture, key) => !picture.dispatchEvent(
+        new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }))"""
+    keys = ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Delete", " ", "Backspace")
+    point_at(page, "16x16", *anywhere())
+    counts = []
+    for key in keys:
+        assert picture(page, "16x16").evaluate(taken, key), key
+        counts.append(len(pinned(page)))
+    assert counts == [0, 0, 0, 0, 1, 0, 1, 0]
+    for key in ("Tab", "PageDown", "a"):
+        assert not picture(page, "16x16").evaluate(taken, key), key
 
 
 @pytest.mark.one_page
@@ -502,21 +593,65 @@ def test_a_pen_looks_as_a_finger_does_and_a_second_one_moves_nothing(page, kind)
     page.wait_for_timeout(300)  # a finger that stays is followed after 150 ms
     assert pinned(page) == before
     assert drawn_query(page, "16x16") == position("16x16", 0.34, 0.28)
+    assert page.get_by_role("button", name=texts.LAB["pin_here"]).is_visible()  # it does not hover
+
+
+FINGER = """([type, x, y, fingers]) => {
+    const picture = document.querySelector('#attention-view figure[data-layer="16x16"] .picture');
+    const box = picture.getBoundingClientRect();
+    const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+    const touch = (identifier) => new Touch({ ...at, identifier, target: picture });
+    const how = { ...at, bubbles: true, cancelable: true, pointerType: 'touch', isPrimary: true };
+    return picture.dispatchEvent(type === 'touchmove'
+        ? new TouchEvent(type, { ...how, touches: Array.from({ length: fingers }, (_, i) => touch(i)) })
+        : new PointerEvent(type, how));
+}"""
+
+
+def finger(page, what: str, x: float, y: float, fingers: int = 1) -> bool:
+    """Tell the picture of the 16x16 layer of a finger; False: it keeps the browser from scrolling."""
+    return page.evaluate(FINGER, [what, x, y, fingers])
+
+
+@pytest.mark.one_page
+def test_a_finger_that_scrolls_is_not_followed_later(page):
+    point_at(page, "16x16", 0.6, 0.7)
+    finger(page, "pointerdown", 0.34, 0.28)
+    finger(page, "pointercancel", 0.34, 0.28)  # as browsers do when they begin to scroll
+    page.wait_for_timeout(300)  # a finger that stays is followed after 150 ms
+    assert drawn_query(page, "16x16") == position("16x16", 0.6, 0.7)
+    assert finger(page, "touchmove", 0.34, 0.5)
+
+
+@pytest.mark.one_page
+def test_a_finger_that_leaves_the_picture_is_followed_along_its_edge(page):
+    finger(page, "pointerdown", 0.34, 0.28)
+    for (x, y), pixel in (((-0.2, 0.5), [0, 32]), ((1.2, -3), [63, 0]), ((0.5, 1), [32, 63])):
+        finger(page, "pointermove", x, y)
+        assert page.evaluate("sagan.lab.state.place") == pixel
+    finger(page, "pointerup", 0.5, 1)
 
 
 @pytest.mark.one_page
 def test_two_fingers_may_zoom_into_a_picture(page):
-    picture = page.locator('#attention-view figure[data-layer="16x16"] .picture')
-    assert picture.evaluate("picture => getComputedStyle(picture).touchAction") == "pan-y pinch-zoom"
+    style = picture(page, "16x16").evaluate("picture => getComputedStyle(picture).touchAction")
+    assert style == "pan-y pinch-zoom"
+    finger(page, "pointerdown", 0.34, 0.28)
+    page.wait_for_function("`${sagan.lab.state.place}` === '21,17'")  # it rested
+    assert not finger(page, "touchmove", 0.34, 0.3)
+    assert finger(page, "touchmove", 0.34, 0.3, fingers=2)
+    finger(page, "pointerup", 0.34, 0.3)
 
 
 @pytest.mark.one_page
 def test_keys_of_the_browser_stay_its_own(page):
     click(page, "16x16", *anywhere())
     before = pinned(page)
-    for key in ("Control+Backspace", "Meta+Delete", "Control+Enter"):
-        press(page, key)
-        assert pinned(page) == before != [], key  # what one removes, another one may pin again
+    for _ in range(2):
+        for key in ("Control+Backspace", "Meta+Delete", "Alt+Delete", "Control+Enter"):
+            press(page, key)
+            assert pinned(page) == before != [], key  # what one removes, another one may pin again
+        page.locator("#attention-view .card .remove").focus()
 
 
 def test_the_lab_works_with_touch_alone(browser, address, sampler):

@@ -231,13 +231,50 @@ def test_maps_of_pins_that_are_to_come_are_not_those_of_the_face_before(page):
     requests.answer(0)
     requests.wait_for(2)
     two_frames(page)
-    for field in page.locator(f"{LAB} .card .field").all():
+    for field in page.locator(f"{LAB} .card .field, {LAB} figure:not([hidden]) .field").all():
         assert not painted(field).any()
+    shown = page.locator(f"{LAB} figure:not([hidden])")
+    assert shown.locator(".query:visible, .key:visible").count() == 0
+    assert set(shown.locator(".best, .share").all_text_contents()) == {"–", ""}
+    assert page.locator(f"{LAB} .status").text_content() == ""  # the score is of the face before, too
     requests.answer(1)
     wait_for_discriminator(page)
     two_frames(page)
     for field in page.locator(f"{LAB} .card .field").all():
         assert painted(field).any()
+
+
+def test_what_the_discriminator_saw_in_a_face_is_not_shown_of_the_next_one(page, sampler):
+    requests, before = HeldRequests(page, views=True), page.evaluate("sagan.face.seed_a")
+    switch(page, "network", "discriminator")
+    requests.wait_for(1)
+    assert page.locator(f"{LAB} .most button:visible").evaluate_all("all => all.every((b) => b.disabled)")
+    saved(page, "view")  # of what is there
+    page.locator("#dice").click()
+    requests.answer(1)
+    page.wait_for_function("before => sagan.face.seed_a !== before", arg=before)
+    requests.answer(0)
+    requests.wait_for(3)  # it is asked again
+    two_frames(page)
+    assert page.locator(f"{LAB} .status").text_content() == ""
+    for said in (".best", ".gamma"):
+        assert figure(page, "discriminator 8x8").locator(said).text_content() == "–"
+    requests.answer(2)
+    wait_for_discriminator(page)
+    score = sampler.score(face_of(sampler, page.evaluate("sagan.face.seed_a"))[None])[0]
+    said = texts.LAB["score"].format(score=f"{score:.2f}".replace("-", "−"))
+    assert page.locator(f"{LAB} .status").text_content() == said
+
+
+@pytest.mark.one_page
+def test_another_network_has_its_own_layer_in_focus(page):
+    focused = page.locator(f"{LAB} figure.in-focus")
+    assert focused.get_attribute("data-layer") == "32x32"
+    figure(page, "16x16").locator(".focus").click()
+    switch(page, "network", "discriminator")
+    assert focused.get_attribute("data-layer") == "discriminator 8x8"  # the finest
+    assert focused.locator(".focus").get_attribute("aria-pressed") == "true"
+    assert "layer=" not in page.evaluate("sagan.link(sagan.face)")  # that network has none of that name
 
 
 # The first payload
@@ -289,7 +326,12 @@ def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
     switch(page, "average")
     wait_for_averages(page)
     assert len([url for url in requests if url.endswith(".safetensors")]) == 1
+    assert page.locator(f"{LAB} .status").text_content() == ""  # nothing loads any more
+    page.locator(f'{LAB} [data-name="average"] input').uncheck(force=True)
+    switch(page, "average")
+    wait_for_averages(page)
     files = len(requests)
+    assert len([url for url in requests if url.endswith(".safetensors")]) == 1
     wanted = {}
     for prefix, name in (("", "generator"), ("discriminator ", "discriminator")):
         sums: dict[str, np.ndarray] = {}
@@ -318,6 +360,9 @@ def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
             below = figure(page, layer).locator(".entropy").bounding_box()["y"]  # the numbers of the face
             assert figure(page, layer).locator(".mean canvas").bounding_box()["y"] > below
         assert figure(page, "combined").locator(".mean").is_visible()
+        marks = [figure(page, "16x16").locator(mark) for mark in (".mean .here", ".picture .query")]
+        here, query = (mark.get_attribute("style") for mark in marks)
+        assert here == query
     assert len(requests) == files
     switch(page, "network", "discriminator")
     wait_for_discriminator(page)
@@ -328,6 +373,9 @@ def test_the_average_map_of_the_pointed_place_stands_beside_the_faces_own(
     np.testing.assert_allclose(
         drawn(page, "discriminator 8x8", averaged=True), maps[:, position(x, y, 8)], rtol=0.03
     )
+    switch(page, "scale", "own")
+    picture = np.asarray(Image.open(saved(page, "view").path()).convert("RGB"))
+    assert picture[528:912, 24:408].max() > 150  # the average map is in it, too
     page.locator(f'{LAB} [data-name="average"] input').uncheck(force=True)
     two_frames(page)
     assert page.locator(f"{LAB} .mean:visible").count() == 0
@@ -397,6 +445,17 @@ def test_the_menu_closes_when_the_focus_leaves_it(page):
     assert page.locator(f"{LAB} .save").evaluate("menu => menu.open")
     page.locator("#dice").focus()
     assert not page.locator(f"{LAB} .save").evaluate("menu => menu.open")
+
+
+@pytest.mark.one_page
+def test_the_menu_closes_once_something_is_chosen_from_it_or_elsewhere(page):
+    menu, summary = page.locator(f"{LAB} .save"), page.locator(f"{LAB} .save summary")
+    saved(page, "view")
+    assert not menu.evaluate("menu => menu.open")
+    assert summary.evaluate("summary => summary === document.activeElement")
+    summary.click()
+    page.locator(f"{LAB} .caption").click()  # which takes no focus
+    assert not menu.evaluate("menu => menu.open")
 
 
 # The numbers
@@ -509,6 +568,30 @@ def test_the_numbers_follow_pins_and_keys_but_not_the_mouse(page):
     assert requests == []
 
 
+@pytest.mark.one_page
+def test_the_numbers_follow_the_face_and_the_pin_and_layer_that_are_chosen(page, sampler):
+    open_numbers(page)
+    first, second = (3, 60), (50, 9)
+    pin(page, first, second)
+    page.evaluate("sagan.lab.set({ chosen: sagan.lab.state.pins[0] })")
+    wait_for_numbers(page, "32x32", *first)
+    figure(page, "16x16").locator(".focus").click()
+    wait_for_numbers(page, "16x16", *first)
+    assert page.locator("#numbers-view input:checked").get_attribute("value") == "16x16"
+    switch(page, "network", "discriminator")
+    wait_for_numbers(page, "32x32", *first)  # that network has no numbers here
+    page.locator('#numbers-view input[value="16x16"]').check(force=True)
+    assert page.evaluate("sagan.lab.state.network") == "generator"
+    wait_for_numbers(page, "16x16", *first)
+    seed = draw.randrange(2**32)
+    shown = page.locator("#numbers-view .content").get_attribute("data-shown")
+    page.locator("#seed input[type=number]").fill(str(seed))
+    page.wait_for_selector(f'#numbers-view .content:not([data-shown="{shown}"]):not(.waiting)')
+    assert page.evaluate("sagan.face.seed_a") == seed
+    made = sampler.computation(latents.from_seed(seed, 16), "16x16", position(*first, 16))
+    assert numbers(page, '.sum [data-part="x"] td') == pytest.approx(made.x[:8], abs=0.0051)
+
+
 def test_a_part_of_the_formula_and_its_numbers_light_up_together(page):
     open_numbers(page)
 
@@ -583,6 +666,38 @@ def test_the_view_is_saved_as_a_picture_without_a_request(page):
     assert (heat == panel(picture)).all(2).mean() < 0.2
 
 
+@pytest.mark.one_page
+def test_a_saved_view_shows_the_pins_their_maps_and_what_the_colours_mean(page):
+    places = [(20, 20), (40, 50)]
+    pin(page, *places)
+    page.locator("#opacity input[type=number]").fill("1")
+    page.wait_for_function("() => getComputedStyle(document.querySelector('.field')).opacity === '1'")
+    picture = np.asarray(Image.open(saved(page, "view").path()).convert("RGB")).astype(int)
+    for (x, y), colour in zip(places, heatmaps.PIN_COLOURS, strict=False):
+        fill = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+        for panel in range(3):
+            left, top = 24 + panel * 408 + (x + 0.5) * 6, 72 + (y + 0.5) * 6
+            dot = picture[int(top) - 8, int(left)]  # above its number
+            assert np.abs(dot - fill).max() <= 1
+    wide = (picture.shape[1] - 24) // 5 - 24
+    for i, card in enumerate(page.locator(f"{LAB} .card").all()):
+        x = 24 + i * (wide + 24)
+        for j in range(card.locator(".field").count()):
+            top = 72 + 384 + 3 * 24 + 24 + 10 + j * (wide + 24)
+            seen = picture[top : top + wide, x : x + wide].mean((0, 1))
+            np.testing.assert_allclose(seen, over_the_face(card, j).mean((0, 1)), atol=6)
+    bar = picture[-2 * 24 - 10, 24 : 24 + 320]
+    table = heatmaps.colour(np.linspace(0, 1, 320))[:, :3]
+    np.testing.assert_allclose(bar, table, atol=4)
+
+
+def over_the_face(card, i: int) -> np.ndarray:
+    """What a card shows in its picture `i`: the map over the face, (192, 192, 3)."""
+    face, field = (painted(card.locator(part).nth(i)).astype(float) for part in (".face", ".field"))
+    share = field[..., 3:] / 255
+    return field[..., :3] * share + face[..., :3] * (1 - share)
+
+
 def test_a_view_is_saved_by_words_that_the_browser_translated(page):
     translate(page.locator(f"{LAB} .save"), "penguin")
     page.locator(f"{LAB} .save summary").click()
@@ -642,7 +757,11 @@ def test_a_figure_shows_the_pins_of_the_layer_in_focus(page, sampler, monkeypatc
     svg = saved(page, "svg")
     assert ElementTree.parse(svg.path()).getroot().tag.endswith("svg")
     page.evaluate("sagan.lab.clear()")
+    switch(page, "scale", "own")
+    point_at(page, "32x32", 0.3, 0.8)
     assert Image.open(saved(page, "png").path()).format == "PNG"  # of the point that is lit
+    ((_, (lit,), _, _), options) = drawn_with[-1]
+    assert lit == pytest.approx((0.3, 0.8), abs=1 / 64) and not options["shared"]
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
@@ -706,6 +825,25 @@ def test_projector_mode_shows_the_lab_alone_and_large(page):
     two_frames(page)
     assert projector.get_attribute("aria-pressed") == "false"
     assert figure(page, "16x16").locator(".picture").bounding_box()["width"] == pytest.approx(before)
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize("full", [True, False])
+def test_the_projector_is_left_with_the_full_screen_or_without_one_by_escape(page, full):
+    projector = page.locator(f"{LAB} .projector")
+    if not full:
+        page.evaluate("document.documentElement.requestFullscreen = null")  # as on some phones
+    projector.click()
+    assert projector.text_content() == texts.LAB["projector_off"]
+    if full:
+        page.wait_for_function("document.fullscreenElement !== null")
+        page.evaluate("document.exitFullscreen()")  # as browsers do it themselves
+    else:
+        page.keyboard.press("Escape")
+        page.evaluate("delete document.documentElement.requestFullscreen")
+    page.wait_for_selector("body:not(.projector)")
+    assert projector.get_attribute("aria-pressed") == "false"
+    assert projector.text_content() == texts.LAB["projector"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -111,6 +111,7 @@ def test_every_step_finds_the_page_set_to_show_it(page, sampler):
         assert card(page, ".see p").is_visible() and card(page, ".see p").text_content() == see
         assert card(page, ".count").text_content() == texts.TOUR["count"].format(number=index + 1, all=9)
         assert page.locator(".toured").count() == 1
+        assert card(page, ".dots .done").count() == index + 1
         if index < LAST:
             card(page, ".next").click()
     assert card(page, ".next").text_content() == texts.TOUR["finish"]
@@ -491,6 +492,7 @@ def test_a_step_that_fails_says_so_and_can_be_asked_for_again(context, address, 
             arg=texts.TOUR["failed"],
         )
         page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+        page.wait_for_function("document.querySelector('#header-view output').textContent === ''")
         page.locator("#lesson-view .start").click()
         page.wait_for_selector("#lesson-view .error:not(:empty)")
         assert not card(page).is_visible()
@@ -648,6 +650,25 @@ def test_a_worksheet_that_arrives_leaves_what_is_said_of_a_step(context, serve, 
     written.set()
     page.wait_for_selector("#lesson-view .worksheet[href]")
     assert page.locator("#lesson-view .error").text_content() == texts.TOUR["failed"]
+    page.close()
+
+
+def test_a_worksheet_that_failed_is_made_when_the_tab_is_opened_again(context, serve, sampler, monkeypatch):
+    address = serve(sampler)
+    page = context.new_page()  # the failure is also an error in the browser's console
+    page.goto(address)
+    link, error = page.locator("#lesson-view .worksheet"), page.locator("#lesson-view p.error")
+    with monkeypatch.context() as broken:
+        broken.setattr(worksheet, "page", lambda *_: 1 / 0)
+        page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+        page.wait_for_selector("#lesson-view p.error:not(:empty)")
+    assert error.text_content() == texts.LESSON["failed"]
+    assert link.get_attribute("aria-disabled") == "true" and link.get_attribute("href") is None
+    for tab in (texts.FACES_TAB, texts.LESSON_TAB):
+        page.get_by_role("tab", name=tab, exact=True).click()
+    page.wait_for_selector("#lesson-view .worksheet[href]")
+    assert error.text_content() == "" and link.get_attribute("aria-disabled") is None
+    assert link.text_content() == texts.LESSON["worksheet_open"]
     page.close()
 
 

@@ -78,8 +78,12 @@ def test_the_header_says_what_this_is_and_the_footer_names_model_and_source(page
     page.locator("#dice").click()
     page.wait_for_function("() => sagan.face.seed_a !== 11 && !sagan.pending()")
     seed = page.evaluate("sagan.face.seed_a")
-    page.locator("#footer-view a.card").click()
-    card.wait_for()
+    page.set_viewport_size({"width": 1280, "height": 400})
+    for _ in range(2):  # as often as somebody likes
+        page.locator("#footer-view a.card").click()
+        card.wait_for()
+        page.wait_for_function("document.querySelector('#card').getBoundingClientRect().bottom < innerHeight")
+        page.evaluate("scrollTo(0, 0)")
     assert page.evaluate("sagan.face.seed_a") == seed
 
 
@@ -111,6 +115,58 @@ def test_the_sheet_is_reached_with_the_keyboard(page):
     label = page.evaluate("document.activeElement.getAttribute('aria-label')")
     page.keyboard.press("Enter")
     wait_for_face(page, int(label.split()[-1]))
+
+
+@pytest.mark.one_page
+def test_arrow_keys_go_through_the_rows_of_the_sheet_and_tab_comes_back_to_where_one_was(page, sampler):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    buttons = page.locator("#sheet-view .grid button")
+    tops = buttons.evaluate_all("all => all.map((button) => button.offsetTop)")
+    columns, start = tops.count(tops[0]), sampler.curated[0].seed  # which is its place on the sheet
+    assert columns <= start < 24 - columns
+    focused = "[...document.querySelectorAll('#sheet-view .grid button')].indexOf(document.activeElement)"
+    page.locator('#sheet-view .grid button[tabindex="0"]').focus()
+    down, above = start + columns, start - columns
+    ways = {"ArrowDown": down, "ArrowRight": down + 1, "ArrowUp": start + 1, "ArrowLeft": start}
+    for key, to in [*ways.items(), ("ArrowUp", above), ("ArrowUp", above), ("Alt+ArrowRight", above)]:
+        page.keyboard.press(key)
+        assert page.evaluate(focused) == to, key
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == -1
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(focused) == above
+
+
+def test_before_there_is_a_sheet_and_between_its_faces_there_is_nothing_to_choose(page):
+    asking = re.compile("/run/predict|/queue/join")
+    requests = HeldRequests(page, asking)
+    open_tab(page, "Faces")
+    requests.wait_for(1)
+    page.locator("#sheet-view .grid button").nth(3).click()
+    page.locator("#sheet-view .download").click()
+    page.route(asking, lambda route: route.continue_())
+    requests.held[0].continue_()
+    sheet_is_ready(page, 24)
+    first, second = (page.locator("#sheet-view .grid button").nth(i).bounding_box() for i in (0, 1))
+    gap = first["x"] + first["width"]
+    assert second["x"] - gap > 2
+    page.mouse.click((gap + second["x"]) / 2, first["y"] + 20)
+    page.wait_for_timeout(300)
+    assert len(requests.held) == 1 and not page.evaluate("sagan.pending()")
+
+
+@pytest.mark.one_page
+def test_a_face_that_is_chosen_asks_for_no_other_sheet(page):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.locator("#sheet-view .grid button").nth(5).click()
+    wait_for_face(page, 5)
+    page.wait_for_timeout(400)  # views ask 120 ms after a change
+    assert len(requests) == 1
+    assert page.locator("#sheet-view .waiting, #sheet-view.waiting").count() == 0
 
 
 def test_the_sheet_follows_its_first_seed_and_how_many(page, sampler):
@@ -302,6 +358,44 @@ def agreed(page) -> list[str]:
     return boxes
 
 
+@pytest.mark.one_page
+def test_a_picture_that_is_decoded_late_does_not_win(page):
+    """Of two faces the browser may have the picture of the newer one first."""
+    shown = page.evaluate(
+        """async () => {
+            const { decode } = sagan, slow = {};
+            slow.done = new Promise((go) => { slow.go = go; });
+            sagan.decode = async (address) => {
+                sagan.decode = decode;
+                await slow.done;
+                return decode(address);
+            };
+            const [first, second] = [1, 2].map(() => sagan.numbered([0])[0]);
+            const tell = (asked, seed_a) =>
+                sagan.show(JSON.stringify({ ...sagan.face, picture: null, asked, seed_a }));
+            const late = tell(first, 71);
+            await tell(second, 72);
+            slow.go();
+            await late;
+            return [sagan.face.seed_a, document.querySelector('#face-view [data-seed]').dataset.seed];
+        }"""
+    )
+    assert shown == [72, "72"]
+
+
+@pytest.mark.one_page
+def test_what_is_said_already_is_not_read_out_again(page):
+    """A live region is read out when its text is set, whatever it was before."""
+    changes = """words => {
+        const region = document.querySelector('#face-view .notice'), seen = new MutationObserver(() => {});
+        seen.observe(region, { childList: true });
+        for (const text of words) sagan.say(region, text);
+        region.textContent = '';
+        return seen.takeRecords().length;
+    }"""
+    assert page.evaluate(changes, ["one", "one", "two"]) == 3  # the third change is its end
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_after_two_quick_changes_the_controls_say_what_the_face_is(page, sampler, order):
     requests = HeldRequests(page)
@@ -354,6 +448,20 @@ def test_another_seed_begins_a_new_way_also_where_another_slider_asks_for_it(new
     assert agreed(page) == ["42", "0.7"] and not page.evaluate("sagan.pending()")
     open_tab(page, "Walk")
     assert page.locator("#t input[type=number]").input_value() == "0"
+
+
+def test_the_way_is_not_begun_anew_where_its_slider_was_moved_after_another_seed(new_page, address):
+    page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&tab=walk")
+    wait_for_face(page, 3, 0.5)
+    page.wait_for_selector("#walk-view .play:enabled")
+    requests = HeldRequests(page)
+    for box, value in (("seed", "4"), ("seed", "42"), ("t", "0.7")):  # Gradio keeps the second back
+        page.locator(f"#{box} input[type=number]").fill(value)
+        requests.wait_for(2 if box == "t" else 1)
+    for i in range(3):
+        requests.answer(i)
+    assert page.evaluate("sagan.values()") == [42, 5, 0.7, 1, None]
+    assert page.locator("#t input[type=number]").input_value() == "0.7"
 
 
 def test_swapped_twice_both_ends_are_where_they_were(page):
@@ -414,6 +522,16 @@ def test_a_reset_leads_to_what_a_first_visit_begins_with_whatever_the_link_said(
         page.wait_for_function("([name, value]) => sagan.face[name] === value", arg=[name, value])
         assert float(page.locator(f"#{box} input[type=number]").input_value()) == value
     assert page.evaluate("sagan.values()") == [first, second, 0, 1, None]
+
+
+def test_a_reset_of_another_slider_is_gradios(page):
+    open_tab(page, "Faces")
+    sheet_is_ready(page, 24)
+    page.locator("#count input[type=number]").fill("5")
+    sheet_is_ready(page, 5)
+    page.locator("#count .reset-button").click()
+    sheet_is_ready(page, 24)
+    assert page.locator("#count input[type=number]").input_value() == "24"
 
 
 def test_a_card_cannot_cover_the_page(sampler, serve, new_page):
@@ -508,6 +626,23 @@ def test_the_end_of_a_walk_is_marked_and_named_as_its_seed(page):
         == [CurrentFace(5, 7, t).name for t in (0, 0.125, 1)]
         == ["5", "5-7-13", "7"]
     )
+
+
+@pytest.mark.one_page
+def test_a_quick_answer_dims_nothing(page):
+    dims = """async () => {
+        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        const dim = () => document.body.classList.contains('waiting-for-face'), seen = [];
+        for (const ms of [0, 600]) {
+            sagan.numbered([0]);
+            await wait(ms);
+            seen.push(dim());
+            sagan.emit('failed', 'face-view');
+            seen.push(dim());
+        }
+        return seen;
+    }"""
+    assert page.evaluate(dims) == [False, False, True, False]
 
 
 def test_who_waits_for_a_face_sees_it(page):
@@ -614,13 +749,17 @@ def test_a_way_that_is_paused_where_no_face_comes_goes_back_to_the_face(failing_
     page = failing_page
     open_tab(page, "Walk")
     page.wait_for_selector("#walk-view .play:enabled")
-    picture = painted(page.locator("#walk-view .picture"))
+    faces_shown = [page.locator(canvas) for canvas in ("#walk-view .picture", "#face-view canvas")]
+    before = [painted(canvas) for canvas in faces_shown]
     play_a_while(page)
+    for canvas, picture in zip(faces_shown, before, strict=True):
+        assert (painted(canvas) != picture).any()
     page.route("**/run/predict*", lambda route: route.fulfill(status=500, json={"error": "broken"}))
     page.locator("#walk-view .play").click()
     page.wait_for_function("() => sagan.t === null && !sagan.pending()")
     page.wait_for_selector('#walk-view [data-t="0"]')
-    np.testing.assert_array_equal(painted(page.locator("#walk-view .picture")), picture)
+    for canvas, picture in zip(faces_shown, before, strict=True):
+        np.testing.assert_array_equal(painted(canvas), picture)
     page.locator("#header-view .link").click()
     page.wait_for_function("document.querySelector('#header-view output').textContent")
     assert "&t=0&" in page.evaluate("navigator.clipboard.readText()")
@@ -721,10 +860,64 @@ def test_a_curated_face_that_is_loaded_again_is_told_of_again(page, sampler):
 
 
 def test_the_address_keeps_words_of_others(new_page, address):
-    page = new_page(f"{address}?__theme=dark&psi=0.5")
+    page = new_page(f"{address}?__theme=dark&psi=0.5#here")
     page.wait_for_function("() => location.search.includes('seed=')")
     words = page.evaluate("[...new URLSearchParams(location.search)].map(([word]) => word)")
     assert sorted(words) == ["__theme", "psi", "seed", "seed_b", "t"]
+    assert page.url.endswith("#here")
+
+
+def test_the_address_forgets_what_a_link_said_of_the_lab_and_is_no_more(new_page, address):
+    lab = "direction=backward&pins=9-9_20-30&gamma_16x16=2&maps=uniform"
+    page = new_page(f"{address}?__theme=light&seed=5&{lab}")
+    page.wait_for_function("() => location.search.includes('seed_b=')")
+    page.evaluate("sagan.lab.set({ ...sagan.lab.FIRST })")
+    page.wait_for_function("() => !location.search.includes('pins')")
+    words = page.evaluate("[...new URLSearchParams(location.search)].map(([word]) => word)")
+    assert sorted(words) == ["__theme", "psi", "seed", "seed_b", "t"]
+
+
+TIMERS = """() => {
+    const { setTimeout: set, clearTimeout: clear } = globalThis;
+    globalThis.later = new Map(); // what is to happen after 2.5 seconds
+    globalThis.setTimeout = (work, ms, ...rest) => {
+        const timer = set(ms === 2500 ? () => {} : work, ms, ...rest);
+        if (ms === 2500) later.set(timer, work);
+        return timer;
+    };
+    globalThis.clearTimeout = (timer) => { later.delete(timer); clear(timer); };
+}"""
+
+
+@pytest.mark.parametrize("meanwhile", ["copied again", "another sentence"])
+def test_that_a_link_was_copied_is_said_for_a_while(page, meanwhile):
+    page.evaluate(TIMERS)
+    said, copied = page.locator("#header-view output"), texts.HEADER["copied"]
+    is_copied = "text => document.querySelector('#header-view output').textContent === text"
+    page.locator("#header-view .link").click()
+    page.wait_for_function(is_copied, arg=copied)
+    if meanwhile == "copied again":
+        said.evaluate("said => { said.textContent = ''; }")
+        page.locator("#header-view .link").click()
+        page.wait_for_function(is_copied, arg=copied)
+        expected = ""
+    else:
+        expected = texts.TOUR["failed"]
+        said.evaluate("(said, text) => { said.textContent = text; }", expected)
+    assert page.evaluate("later.size") == 1  # the newest alone counts
+    page.evaluate("for (const work of later.values()) work()")
+    assert said.text_content() == expected
+
+
+@pytest.mark.parametrize("change", ["lab", "tab"])
+def test_a_link_that_is_copied_by_hand_goes_with_what_it_says(page, change):
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.locator("#header-view .link").click()
+    field = page.locator("#header-view input")
+    field.wait_for()
+    assert page.evaluate("getSelection().toString()") == field.input_value()
+    page.evaluate("sagan.lab.pin(3, 4)") if change == "lab" else open_tab(page, "Inside")
+    field.wait_for(state="hidden")
 
 
 def test_without_a_clipboard_the_link_stands_below_the_buttons_until_it_is_outdated(new_page, address):
@@ -843,8 +1036,67 @@ def test_only_the_way_of_the_current_face_can_be_played(page, monkeypatch):
 def test_a_picture_of_the_strip_is_jumped_to(page, sampler):
     open_tab(page, "Walk")
     page.wait_for_function("document.querySelector('#walk-view .b').textContent.includes('seed')")
-    page.locator("#walk-view .strip button").nth(6).click()
-    wait_for_face(page, sampler.curated[0].seed, 0.75)
+    page.get_by_role("button", name=texts.WALK["step"].format(percent=75)).click()
+    seed_a, seed_b = page.evaluate("[sagan.face.seed_a, sagan.face.seed_b]")
+    wait_for_face(page, seed_a, 0.75)
+    name = texts.FACE["between"].format(percent=75, seed_a=seed_a, seed_b=seed_b)
+    assert page.locator("#face-view .name").text_content() == name
+    assert page.get_by_role("img", name=texts.FACE["alt"].format(name=name)).count() == 1
+
+
+PLAYED = """share => {
+    const frame = requestAnimationFrame, now = performance.now;
+    let tick;
+    performance.now = () => 1000;
+    globalThis.requestAnimationFrame = (work) => { tick = work; return 1; };
+    document.querySelector('#walk-view .play').click();
+    tick(1000 + 4000 * share); // from A to B it plays for four seconds
+    [globalThis.requestAnimationFrame, performance.now] = [frame, now];
+}"""
+
+
+def test_the_strip_and_what_plays_show_the_pictures_of_the_way(page, monkeypatch):
+    greys = [37 * i % 256 for i in range(walk.FRAMES)]
+    frames = np.repeat(np.uint8(greys), 64 * 64 * 3).reshape(-1, 64, 64, 3)
+    monkeypatch.setattr(walk, "way", lambda *_, **__: frames)
+    open_tab(page, "Walk")
+    page.wait_for_selector("#walk-view .play:enabled")
+    strip = [int(painted(canvas)[64, 64, 0]) for canvas in page.locator("#walk-view .strip canvas").all()]
+    assert strip == pytest.approx(greys[:: (walk.FRAMES - 1) // (walk.STRIP - 1)], abs=4)
+    page.evaluate(PLAYED, 10.5 / (walk.FRAMES - 1))
+    for canvas in ("#walk-view .picture", "#face-view canvas"):  # one fades into the next
+        grey = int(painted(page.locator(canvas))[192, 192, 0])
+        assert grey == pytest.approx((greys[10] + greys[11]) / 2, abs=4)
+
+
+@pytest.mark.one_page
+def test_a_way_that_plays_turns_back_at_its_end(page):
+    open_tab(page, "Walk")
+    page.locator("#t input[type=number]").fill("0.95")
+    page.wait_for_function("sagan.face.t === 0.95 && !sagan.pending()")
+    page.locator("#walk-view .play").click()
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > 0.97")
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t < 0.93")
+    assert page.locator("#walk-view .play").text_content() == texts.WALK["pause"]
+    page.locator("#walk-view .play").click()
+    page.wait_for_function("() => sagan.t === null && !sagan.pending()")
+
+
+@pytest.mark.one_page
+def test_a_way_that_plays_again_before_the_face_of_its_pause_came_plays_on(page):
+    open_tab(page, "Walk")
+    play_a_while(page)
+    requests, play = HeldRequests(page), page.locator("#walk-view .play")
+    play.click()
+    requests.wait_for(1)
+    play.click()
+    requests.answer(0)
+    page.wait_for_function("sagan.face.t > 0.04 && !sagan.pending()")
+    assert play.text_content() == texts.WALK["pause"]
+    page.wait_for_function("document.querySelector('#walk-view [data-t]').dataset.t > sagan.face.t + 0.05")
+    page.unroute_all()
+    play.click()
+    page.wait_for_function("() => sagan.t === null && !sagan.pending()")
 
 
 @pytest.mark.one_page

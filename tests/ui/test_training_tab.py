@@ -190,6 +190,10 @@ def test_a_chosen_face_shows_its_attention_and_becomes_the_current_one(training,
     training.wait_for_selector('#face-view [data-seed="5"][data-t="0"]')
     pressed = part(training, ".strip button").evaluate_all("all => all.map((b) => b.ariaPressed)")
     assert pressed == ["true" if i == 5 else "false" for i in range(8)]
+    training.evaluate(
+        "sagan.emit('face', {...sagan.face, seed_a: 2, t: 0.5})"
+    )  # only on its way from that one
+    assert part(training, '.strip [aria-pressed="true"]').get_attribute("data-name") == "Seed 5"
 
 
 def test_the_last_moment_is_the_checkpoint_itself(filmed):
@@ -232,6 +236,20 @@ def test_play_runs_from_the_start_to_the_end_and_pause_stops_it_without_a_reques
 
 
 @pytest.mark.one_page
+@pytest.mark.parametrize("how", ["slider", "curve"])
+def test_who_chooses_a_moment_while_the_film_plays_stops_it_there(training, how):
+    play = part(training, ".play")
+    play.click()
+    assert play.text_content() == texts.TRAINING["pause"]
+    if how == "slider":
+        part(training, "input[type=range]").fill("0")
+    else:
+        part(training, '[data-chart="losses"] .plot').click(position={"x": 2, "y": 20})
+    assert play.text_content() == texts.TRAINING["play"]
+    assert part(training, "[data-step]").get_attribute("data-step") == "0"
+
+
+@pytest.mark.one_page
 def test_playing_stops_when_another_tab_is_opened(training):
     part(training, ".play").click()
     training.get_by_role("tab", name="Faces", exact=True).click()
@@ -265,6 +283,37 @@ def test_values_at_the_cursor_are_the_newest_rows_of_the_history(training, filme
 def test_before_the_first_row_there_is_no_value(training):
     scrub_to(training, 0)
     assert set(part(training, ".lines b").all_text_contents()) == {"–"}
+    assert part(training, ".dot:visible").count() == 0
+
+
+def on_the_axis(images: float) -> float:
+    """Where so many images stand on the axis of a film that ends with the last step, in percent."""
+    return 100 * math.log2(1 + images / 1000) / math.log2(1 + STEPS[-1] * BATCH / 1000)
+
+
+@pytest.mark.one_page
+@pytest.mark.parametrize("at", [1, 3])
+def test_the_cursor_stands_at_the_moment_and_the_dots_on_the_curves(training, filmed, at):
+    scrub_to(training, at)
+    for chart in part(training, "[data-chart]").all():
+        cursor = chart.locator(".cursor")
+        ends = [float(cursor.get_attribute(end)) for end in ("x1", "x2")]
+        assert ends == pytest.approx([on_the_axis(STEPS[at] * BATCH)] * 2)
+        paths = chart.locator(".curves path").evaluate_all("all => all.map((p) => p.getAttribute('d'))")
+        dots = chart.locator(".dot").evaluate_all("all => all.map(({ style }) => [style.left, style.top])")
+        assert len(paths) == len(dots) == 2
+        for d, dot in zip(paths, dots, strict=True):
+            corners = [[float(x) for x in pair.split()] for pair in d.removeprefix("M").split("L")]
+            newest = max(corner for corner in corners if corner[0] <= ends[0] + 0.01)
+            assert [float(share.removesuffix("%")) for share in dot] == pytest.approx(newest, abs=0.01)
+
+
+@pytest.mark.one_page
+def test_the_axis_says_how_many_images_were_shown(training):
+    ticks = part(training, '[data-chart="losses"] .images span')
+    assert ticks.all_text_contents() == ["0", "1K", "2.56K"]
+    places = ticks.evaluate_all("all => all.map(({ style }) => parseFloat(style.left))")
+    assert places == pytest.approx([on_the_axis(images) for images in (0, 1000, 2560)], abs=0.01)
 
 
 @pytest.mark.one_page
@@ -598,6 +647,43 @@ def test_a_film_that_takes_minutes_to_arrive_is_no_failure(new_page, filmed_addr
     come_back(page)
     fast_forward(page, LOST)
     assert part(page, ".error").text_content() == "" and len(downloads.held) == 1
+
+
+def test_before_the_film_is_there_nothing_plays_and_no_curve_can_be_pressed(new_page, filmed_address):
+    page = new_page(filmed_address)
+    (downloads,) = holding(page, "**/film.safetensors")
+    downloads.wait_for(1)
+    part(page, ".play").click()
+    assert part(page, ".play").text_content() == texts.TRAINING["play"]
+    part(page, '[data-chart="losses"] .plot').click()
+    assert page.locator("#training-view [data-step]").count() == 0
+    downloads.held[0].continue_()
+    page.wait_for_selector("#training-view [data-step]")
+
+
+SLOWLY = """async () => {
+    const { fetch } = globalThis, shares = [];
+    const stream = (signal) => new ReadableStream({
+        start(control) {
+            signal.addEventListener('abort', () => control.error(signal.reason));
+            globalThis.send = (last) => { control.enqueue(new Uint8Array(2)); if (last) control.close(); };
+        },
+    });
+    globalThis.fetch = async (_, { signal }) => new Response(stream(signal));
+    globalThis.file = sagan.files.fetch({ url: '', size: 6 }, (share) => shares.push(share))
+        .then((file) => [file.byteLength, ...shares], String);
+    globalThis.fetch = fetch;
+}"""
+
+
+def test_a_file_of_which_something_comes_now_and_then_is_waited_for(page):
+    page.clock.install()
+    page.evaluate(SLOWLY)
+    for last in (False, False, True):
+        page.clock.run_for(1)
+        fast_forward(page, page.evaluate("sagan.files.STALLED") - 1000)
+        page.evaluate("async (last) => { send(last); await null; }", last)
+    assert page.evaluate("file") == [6, 1 / 3, 2 / 3, 1]
 
 
 def test_a_film_of_which_nothing_more_comes_is_given_up_and_can_be_asked_for_again(new_page, filmed_address):

@@ -19,8 +19,10 @@
 
   function follow() {
     const on = follows(), top = on ? upper() : 0;
-    const { width, height } = tallest;
-    if (on) tallest = { width: innerWidth, height: Math.max(around.clientHeight, width === innerWidth ? height : 0) };
+    if (on) {
+      const { clientWidth: width, clientHeight: height } = around; // the frame may be told before it is as wide, or later
+      tallest = { width, height: Math.max(height, width === tallest.width ? tallest.height : 0) };
+    }
     sagan.hidden = { above: Math.max(0, top), below: on ? Math.max(0, innerHeight - top - around.clientHeight) : 0 };
     for (const [side, size] of Object.entries(sagan.hidden)) root.style.setProperty(`--${side}`, `${size}px`);
     root.style.setProperty('--window', on ? `${tallest.height}px` : '100vh');

@@ -1,4 +1,5 @@
 const texts = props.texts;
+let told = 0; // the timer after which "copied" goes
 const said = element.querySelector('output');
 const byHand = element.querySelector('.by-hand'), field = byHand.querySelector('input');
 
@@ -21,7 +22,8 @@ element.querySelector('.link')?.addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(link);
     said.textContent = texts.copied;
-    setTimeout(() => (said.textContent = ''), 2500);
+    clearTimeout(told);
+    told = setTimeout(() => { if (said.textContent === texts.copied) said.textContent = ''; }, 2500);
   } catch { // no clipboard without https: offer the link itself
     byHand.hidden = false;
     field.value = link;

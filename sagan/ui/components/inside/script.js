@@ -76,7 +76,7 @@ open.addEventListener('click', () => {
   sagan.lab.set({ network: network.name, layer: name.replace('attention ', '') });
   trigger('attend');
   // The button goes with its tab: the focus goes on to the face.
-  const face = '#attention-view figure:not([hidden]) .picture';
+  const face = '#attention-view .in-focus .picture';
   sagan.onceShown(face, (picture) => picture.focus({ preventScroll: true }));
 });
 

@@ -182,10 +182,10 @@ const layers = (() => {
       if (changes.chosen) point = placeOf(changes.chosen);
       else if (changes.place) point = middle(changes.place);
       if ('pins' in changes || 'chosen' in changes) drawDots();
-      if ('pins' in changes && (changes !== state || state.pins.length)) sayPins();
+      if ('pins' in changes) sayPins();
       if ('scale' in changes) sayScale();
       if ('direction' in changes) sayDirection();
-      if (('direction' in changes || 'network' in changes) && changes !== state) sayPins();
+      if ('direction' in changes || 'network' in changes) sayPins();
       if (props.lab && ('network' in changes || 'layer' in changes)) inTurn();
       ask();
     });

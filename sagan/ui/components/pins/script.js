@@ -30,7 +30,9 @@ const pins = (() => {
       lab.set({ chosen: pin });
       layers.speak();
     });
-    item.addEventListener('keydown', (event) => { if (['Delete', 'Backspace'].includes(event.key)) gone(); });
+    item.addEventListener('keydown', ({ key, altKey, ctrlKey, metaKey }) => {
+      if (['Delete', 'Backspace'].includes(key) && !(altKey || ctrlKey || metaKey)) gone(); // those are the browser's own
+    });
     return { item, number, name, remove, maps, drawn: [] };
   }
 
