@@ -318,7 +318,7 @@ def _read_text(path: Path) -> str:
 
 
 def _check_file(path: Path, max_bytes: float) -> None:
-    """Refuse a file that is larger than what is read, before it is. Raises OSError where there is none."""
+    """Refuse unread what is too large, a device or a pipe. Raises OSError where there is nothing."""
     about = path.stat()
     if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):  # it may have no end
         raise CheckpointError(f"'{path}' is a device or a pipe, not a file.")
