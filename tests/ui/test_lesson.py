@@ -664,12 +664,24 @@ def test_a_worksheet_that_failed_is_made_when_the_tab_is_opened_again(context, s
         page.wait_for_selector("#lesson-view p.error:not(:empty)")
     assert error.text_content() == texts.LESSON["failed"]
     assert link.get_attribute("aria-disabled") == "true" and link.get_attribute("href") is None
+    assert link.inner_text() == texts.LESSON["worksheet_open"]  # and not that it is being made
     for tab in (texts.FACES_TAB, texts.LESSON_TAB):
         page.get_by_role("tab", name=tab, exact=True).click()
     page.wait_for_selector("#lesson-view .worksheet[href]")
     assert error.text_content() == "" and link.get_attribute("aria-disabled") is None
-    assert link.text_content() == texts.LESSON["worksheet_open"]
+    assert link.inner_text() == texts.LESSON["worksheet_open"]
     page.close()
+
+
+def test_while_the_worksheet_is_made_its_button_says_so(page):
+    requests = HeldRequests(page, re.compile("/run/predict|/queue/join"))
+    page.get_by_role("tab", name=texts.LESSON_TAB, exact=True).click()
+    requests.wait_for(1)
+    link = page.locator("#lesson-view .worksheet")
+    assert link.inner_text() == texts.LESSON["worksheet_waiting"]
+    requests.answer(0)
+    page.wait_for_selector("#lesson-view .worksheet[href]")
+    assert link.inner_text() == texts.LESSON["worksheet_open"]
 
 
 def toured(page) -> Iterator[tuple[lesson.Step, dict[str, float]]]:

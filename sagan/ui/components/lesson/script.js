@@ -22,7 +22,6 @@ function receive() {
   }
   if (link.href) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(new Blob([`<!doctype html>${sheet.documentElement.outerHTML}`], { type: 'text/html' }));
-  link.textContent = texts.worksheet_open;
   link.removeAttribute('aria-disabled');
   if (error.textContent === texts.failed) error.textContent = ''; // and not what is said of a step
   fresh.answered(value.number);
