@@ -190,9 +190,8 @@ def test_a_chosen_face_shows_its_attention_and_becomes_the_current_one(training,
     training.wait_for_selector('#face-view [data-seed="5"][data-t="0"]')
     pressed = part(training, ".strip button").evaluate_all("all => all.map((b) => b.ariaPressed)")
     assert pressed == ["true" if i == 5 else "false" for i in range(8)]
-    training.evaluate(
-        "sagan.emit('face', {...sagan.face, seed_a: 2, t: 0.5})"
-    )  # only on its way from that one
+    # A face on the way from another one is none of these.
+    training.evaluate("sagan.emit('face', { ...sagan.face, seed_a: 2, t: 0.5 })")
     assert part(training, '.strip [aria-pressed="true"]').get_attribute("data-name") == "Seed 5"
 
 
