@@ -116,17 +116,17 @@ def test_who_scrolls_after_the_focus_moved_is_not_pulled_back(new_page, address)
         stays()
 
 
+def as_high_as_the_page(page) -> None:
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight + 1")
+
+
 def test_a_frame_is_as_high_as_what_it_shows(space):
     window, page = space
     for tab in (texts.LESSON_TAB, texts.INSIDE_TAB, texts.ATTENTION_TAB):
         page.get_by_role("tab", name=tab, exact=True).click()
         page.evaluate("scrollTo(0, 9999)")
-
-        def whole():
-            assert page.evaluate("scrollY") == 0
-            assert page.evaluate("document.documentElement.scrollHeight <= innerHeight + 1")
-
-        until(window, whole)
+        until(window, partial(as_high_as_the_page, page))
 
 
 def test_a_curated_face_comes_into_sight(space):
@@ -199,15 +199,19 @@ def test_a_visitor_scrolls_away_from_a_step_on_a_low_screen(new_page, address):
 def test_a_block_that_is_pressed_stays_in_sight(space):
     window, page = space
     page.get_by_role("tab", name=texts.INSIDE_TAB, exact=True).click()
+    page.wait_for_selector("#inside-view .maps:not([hidden]) canvas")
+    until(window, partial(as_high_as_the_page, page))
     block = page.locator("#inside-view button[data-block]").nth(2)
     block.click()
     window.wait_for_timeout(1500)
-    page.wait_for_selector("#inside-view .maps:not([hidden]) canvas")
-    place = block.bounding_box()
-    maps = page.locator("#inside-view .maps").bounding_box()
-    if maps["y"] + maps["height"] - place["y"] < window.viewport_size["height"]:  # there is room for both
-        assert place["y"] >= 0
-    assert maps["y"] < window.viewport_size["height"] and maps["y"] + maps["height"] > 0
+
+    def in_sight():
+        place, maps = block.bounding_box(), page.locator("#inside-view .maps").bounding_box()
+        if maps["y"] + maps["height"] - place["y"] < window.viewport_size["height"]:  # there is room for both
+            assert place["y"] >= 0
+        assert maps["y"] < window.viewport_size["height"] and maps["y"] + maps["height"] > 0
+
+    until(window, in_sight)
 
 
 def test_the_card_is_in_sight_after_the_projector(space):
