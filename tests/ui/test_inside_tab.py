@@ -258,9 +258,9 @@ def assert_drawn(page, output: np.ndarray) -> None:
         level = np.round(255 * (channel - low) / ((high - low) or 1)).astype(int)
         near = [np.abs(picture - table[np.clip(level + d, 0, 255)]).max(-1) for d in (-1, 0, 1)]
         assert (np.min(near, 0) == 0).all()
-        said = [float(word.replace("−", "-")) for word in caption.replace("all ", "").split(" to ")]
-        assert said == pytest.approx([low, high][: len(said)], rel=0.01, abs=6e-4)
         ends = caption.replace("all ", "").split(" to ")
+        said = [float(word.replace("−", "-")) for word in ends]
+        assert said == pytest.approx([low, high][: len(said)], rel=0.01, abs=6e-4)
         assert named[i] == texts.INSIDE["map"].format(number=i + 1, low=ends[0], high=ends[-1])
 
 

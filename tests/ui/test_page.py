@@ -435,15 +435,20 @@ def test_what_a_slider_said_before_a_choice_does_not_take_the_choice_back(page, 
     assert not page.evaluate("sagan.pending()")
 
 
+def change_the_seed_to_42_and(page, box: str, value: str) -> None:
+    """Change the seed twice, and another slider, which asks for the second seed, before the first answer."""
+    requests = HeldRequests(page)
+    for name, text in (("seed", "4"), ("seed", "42"), (box, value)):  # Gradio keeps the second back
+        page.locator(f"#{name} input[type=number]").fill(text)
+        requests.wait_for(2 if name == box else 1)
+    for i in range(3):
+        requests.answer(i)
+
+
 def test_another_seed_begins_a_new_way_also_where_another_slider_asks_for_it(new_page, address):
     page = new_page(f"{address}?seed=3&seed_b=5&t=0.5")
     wait_for_face(page, 3, 0.5)
-    requests = HeldRequests(page)
-    for box, value in (("seed", "4"), ("seed", "42"), ("psi", "0.7")):  # Gradio keeps the second back
-        page.locator(f"#{box} input[type=number]").fill(value)
-        requests.wait_for(2 if box == "psi" else 1)
-    for i in range(3):
-        requests.answer(i)
+    change_the_seed_to_42_and(page, "psi", "0.7")
     assert page.evaluate("[sagan.face.t, ...sagan.values()]") == [0, 42, 5, 0, 0.7, None]
     assert agreed(page) == ["42", "0.7"] and not page.evaluate("sagan.pending()")
     open_tab(page, "Walk")
@@ -454,12 +459,7 @@ def test_the_way_is_not_begun_anew_where_its_slider_was_moved_after_another_seed
     page = new_page(f"{address}?seed=3&seed_b=5&t=0.5&tab=walk")
     wait_for_face(page, 3, 0.5)
     page.wait_for_selector("#walk-view .play:enabled")
-    requests = HeldRequests(page)
-    for box, value in (("seed", "4"), ("seed", "42"), ("t", "0.7")):  # Gradio keeps the second back
-        page.locator(f"#{box} input[type=number]").fill(value)
-        requests.wait_for(2 if box == "t" else 1)
-    for i in range(3):
-        requests.answer(i)
+    change_the_seed_to_42_and(page, "t", "0.7")
     assert page.evaluate("sagan.values()") == [42, 5, 0.7, 1, None]
     assert page.locator("#t input[type=number]").input_value() == "0.7"
 

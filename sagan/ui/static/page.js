@@ -224,6 +224,9 @@ globalThis.sagan = (() => {
       new IntersectionObserver((entries) => { if (!entries.at(-1).isIntersecting) pause(); }).observe(element);
     },
 
+    /** Whether a key is pressed together with one that leaves it to the browser. */
+    browsersOwn: ({ altKey, ctrlKey, metaKey }) => altKey || ctrlKey || metaKey,
+
     /** Put values into the {names} of a sentence. */
     fill: (sentence, values) => sentence.replace(/{(\w+)}/g, (_, name) => values[name]),
 

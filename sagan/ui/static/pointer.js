@@ -47,7 +47,7 @@ sagan.pointer = (() => {
       if (pressed === 'mouse') pick(at, 'mouse'); // a finger does not hover, so a tap only looks
     });
     picture.addEventListener('keydown', (event) => {
-      if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
+      if (sagan.browsersOwn(event)) return;
       const step = STEPS[event.key];
       if (step) {
         // From the middle of this layer's cell to the middle of the next.

@@ -30,8 +30,8 @@ const pins = (() => {
       lab.set({ chosen: pin });
       layers.speak();
     });
-    item.addEventListener('keydown', ({ key, altKey, ctrlKey, metaKey }) => {
-      if (['Delete', 'Backspace'].includes(key) && !(altKey || ctrlKey || metaKey)) gone(); // those are the browser's own
+    item.addEventListener('keydown', (event) => {
+      if (['Delete', 'Backspace'].includes(event.key) && !sagan.browsersOwn(event)) gone();
     });
     return { item, number, name, remove, maps, drawn: [] };
   }

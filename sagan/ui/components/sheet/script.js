@@ -51,7 +51,7 @@ grid.addEventListener('click', (event) => {
 });
 
 grid.addEventListener('keydown', (event) => {
-  if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
+  if (sagan.browsersOwn(event)) return;
   const columns = getComputedStyle(grid).gridTemplateColumns.split(' ').length;
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
   const next = grid.children[[...grid.children].indexOf(document.activeElement) + step];
